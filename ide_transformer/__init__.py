@@ -21,8 +21,7 @@ if _typing.TYPE_CHECKING:
     from .public import *
     from .training import load_model as load_model, load_run as load_run, train as train
 else:
-    # Imported when a name is asked for: the help of a command needs nothing, and who only
-    # solves needs neither optax nor YAML.
+    # Loaded lazily, so that `--help` is fast and solving needs neither Optax nor YAML.
     _FOLDERS = ("contrib", "dynamics", "equation", "integration", "models", "pretrained")
     _FOLDERS += ("solvers", "tasks", "testing", "training")
     _OF_TRAINING = ("load_model", "load_run", "train")

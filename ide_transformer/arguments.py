@@ -24,9 +24,9 @@ Record = TypeVar("Record", bound=tuple)
 
 @dataclass(frozen=True)
 class Bound:
-    """In `Annotated`: what a value should be, in words, and whether it is that."""
+    """In `Annotated`: what a value should be, in words, and whether it is."""
 
-    wanted: str
+    text: str
     holds: Callable[[Any], Any] = field(repr=False)
 
 
@@ -85,15 +85,15 @@ _NUMBERS = {"Float": "floats", "Int": "integers", "Bool": "truth values"}
 
 
 def checked(call: Call) -> Call:
-    """A function or a class that checks the arguments of its calls against its annotations:
-    types, shapes and dtypes of arrays, ranges of numbers, and that known numbers are finite. An
-    `InputError` names the argument, its value, and what it should be. NumPy's numbers and
-    arrays are taken wherever numbers of Python and arrays of JAX are."""
+    """Makes a function or a class check its arguments against its annotations: types, shapes
+    and dtypes of arrays, ranges of numbers, and that known numbers are finite. An `InputError`
+    names the argument, its value, and what it should be. NumPy's numbers and arrays are taken
+    wherever numbers of Python and arrays of JAX are."""
     if not inspect.isclass(call):
         return _checking(call, call.__qualname__.removesuffix(".__init__"))
-    made = cast(Any, call)
-    made.__init__ = _checking(made.__init__, made.__name__)
-    return made
+    cls = cast(Any, call)
+    cls.__init__ = _checking(cls.__init__, cls.__name__)
+    return cls
 
 
 def describe_misfit(annotation: Any, value: Any) -> list[str]:
@@ -105,17 +105,17 @@ def describe_misfit(annotation: Any, value: Any) -> list[str]:
         kind = kind.__bound__ or Union
     if kind is Annotated:
         bounds = (x for x in inner if isinstance(x, Bound))
-        broken = (x.wanted for x in bounds if not x.holds(value))
+        broken = (x.text for x in bounds if not x.holds(value))
         return describe_misfit(inner[0], value) or [*broken][:1]
     if kind in (Union, UnionType):
-        said: list[str] = []
+        texts: list[str] = []
         for member in inner:
-            wanted = describe_misfit(member, value)
-            if not wanted:
+            misfits = describe_misfit(member, value)
+            if not misfits:
                 return []
-            # That it may be left out helps nobody who gave something.
-            said += [] if member is NoneType else wanted
-        return said
+            # That it may be left out helps nobody who passed something.
+            texts += [] if member is NoneType else misfits
+        return texts
     if kind is Literal:
         *names, last = map(repr, inner)
         fits = any(isinstance(value, type(x)) and x == value for x in inner)
@@ -124,12 +124,12 @@ def describe_misfit(annotation: Any, value: Any) -> list[str]:
         return []
     if kind in (int, float) and isinstance(value, jax.Array | np.ndarray):
         return [_TRACED if isinstance(value, Tracer) else "a number of Python (not an array)"]
-    number = int, float, np.integer, np.floating
+    numbers = int, float, np.integer, np.floating
     # A truth value is no number, and a text no sequence of texts.
     excluded = {int: bool, float: bool, Sequence: str | bytes}.get(kind, ())
     if hasattr(kind, "dim_str"):
         return [] if isinstance(value, kind) else [_array_in_words(kind)]
-    if isinstance(value, excluded) or not isinstance(value, number if kind is float else kind):
+    if isinstance(value, excluded) or not isinstance(value, numbers if kind is float else kind):
         return [_WORDS.get(kind, f"an instance of {kind.__name__}")]
     if kind is float and not abs(cast(Any, value)) < math.inf:
         return ["a finite number"]
@@ -162,7 +162,7 @@ def _misfits_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
 
 
 def check_fields(record: Record) -> Record:
-    """A named tuple whose fields are checked in the same way."""
+    """Checks the fields of a named tuple in the same way."""
     return _checking(type(record), type(record).__name__)(*record)
 
 
@@ -182,12 +182,12 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InputError(f"{name}: {_misfit(error, signature)}.") from None
-        given = bound.arguments
+        arguments = bound.arguments
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
-            for argument in filter(given.__contains__, annotations):
+            for argument in filter(arguments.__contains__, annotations):
                 kind = annotations[argument]
-                given[argument] = _valid(name, argument, given[argument], kind)
+                arguments[argument] = _valid(name, argument, arguments[argument], kind)
         return call(*bound.args, **bound.kwargs)
 
     return checking
@@ -195,9 +195,9 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
 
 def _misfit(error: TypeError, signature: inspect.Signature) -> str:
     """Why a call does not fit a signature, and the arguments of the signature."""
-    known = {name: x for name, x in signature.parameters.items() if name != "self"}
-    names = list(known)
-    if by_name := [name for name, x in known.items() if x.kind is x.KEYWORD_ONLY]:
+    parameters = {name: x for name, x in signature.parameters.items() if name != "self"}
+    names = list(parameters)
+    if by_name := [name for name, x in parameters.items() if x.kind is x.KEYWORD_ONLY]:
         names.insert(names.index(by_name[0]), "*")
     return f"{error}; its arguments are ({', '.join(names)})"
 
@@ -206,16 +206,13 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
     """The value of an argument, with Python's numbers instead of NumPy's, and with JAX's
     arrays where NumPy's do not fit; `InputError` for one that cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
-    wanted = describe_misfit(annotation, value)
-    if wanted:
+    misfits = describe_misfit(annotation, value)
+    if misfits:
         arrays = value if isinstance(value, tuple | list) else (value,)
-        if any(map(_is_numeric, arrays)) and any("an array of" in x for x in wanted):
+        if any(map(_is_numeric, arrays)) and any("an array of" in x for x in misfits):
             value = jax.tree.map(lambda x: jnp.asarray(x) if _is_numeric(x) else x, value)
             return _valid(name, argument, value, annotation)
-        problem = " or ".join(dict.fromkeys(wanted))
-        if _TRACED in wanted:
-            problem = _TRACED
-        problem += _conversion(argument, value, problem)
+        problem = _TRACED if _TRACED in misfits else " or ".join(dict.fromkeys(misfits))
     else:
         readable = is_known(value) and eqx.is_inexact_array_like(value)
         places = np.argwhere(~np.isfinite(np.asarray(value))) if readable else np.empty((0, 0))
@@ -237,25 +234,14 @@ def _array_in_words(kind: Any) -> str:
     return f"an array of {_NUMBERS.get(numbers, 'numbers')} {words}"
 
 
-def _conversion(argument: str, value: Any, problem: str) -> str:
-    """How to convert a `value` of other numbers to the array of floats that is needed."""
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    convertible = isinstance(value, list) or hasattr(value, "__array__")
-    if "an array of floats" not in problem or not convertible:
-        return ""
-    if kind == "c":
-        return "; pass real and imaginary parts as two numbers"
-    return f"; pass np.asarray({argument}, float)" if kind in (None, *"biu") else ""
-
-
 def _is_numeric(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype.kind in "biufc"
 
 
 def is_known(x: Any) -> bool:
     """Whether a number or an array has values that this process can read now."""
-    here = not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
-    return here and eqx.is_array_like(x)
+    has_values = not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
+    return has_values and eqx.is_array_like(x)
 
 
 def _shown(value: Any) -> str:

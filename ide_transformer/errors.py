@@ -19,16 +19,16 @@ class InputError(ValueError):
     """
 
 
-def printable(text: str, kept: str = "\n") -> str:
-    """A text for a terminal: what it would obey or hide, such as an escape sequence, a mark of
-    the direction of writing or half of a surrogate pair, is written as Python writes it. The
-    characters that are `kept` stay."""
-    return "".join(x if x.isprintable() or x in kept else repr(x)[1:-1] for x in text)
+def printable(text: str, allowed: str = "\n") -> str:
+    """A text for a terminal. Characters that it would obey or hide, such as an escape sequence,
+    a mark of the direction of writing or half of a surrogate pair, are escaped as Python does.
+    The `allowed` characters stay."""
+    return "".join(x if x.isprintable() or x in allowed else repr(x)[1:-1] for x in text)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is closest; empty where none is close."""
-    close = difflib.get_close_matches(name, known, n=1)
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A hint at the closest of the names; empty where none is close."""
+    close = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
 
@@ -39,7 +39,7 @@ def shown(value: Any) -> str:
 
 def short(name: str) -> str:
     """A name from a file in an error: on one line, at most 80 characters of it."""
-    text = printable(name[:81], kept="")
+    text = printable(name[:81], "")
     return text if len(text) <= 80 else f"{text[:76]} …"
 
 

@@ -1,4 +1,4 @@
-"""The memory of the machine: how much there is, what is refused, and the allocator."""
+"""The memory of the machine: its size, a check against it, and its allocator."""
 
 import contextlib
 import ctypes
@@ -13,38 +13,38 @@ BOUND = "IDE_TRANSFORMER_MEMORY"
 
 
 def memory_bound() -> int | None:
-    """The most bytes that may be asked for: what `IDE_TRANSFORMER_MEMORY` says in GiB,
-    else the memory of the machine; `None` where it is not known."""
-    if given := os.environ.get(BOUND):
+    """The limit on memory in bytes: `IDE_TRANSFORMER_MEMORY` in GiB, else the memory of the
+    machine; `None` where it is not known."""
+    if text := os.environ.get(BOUND):
         with contextlib.suppress(ValueError):
-            if 0 < (bound := float(given) * 2**30) < math.inf:
+            if 0 < (bound := float(text) * 2**30) < math.inf:
                 return int(bound)
-        raise InputError(f"{BOUND}={given}: give a number of GiB above 0, for example 64.")
+        raise InputError(f"{BOUND}={text}: set a number of GiB above 0, for example 64.")
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def check_bytes(what: str, needed: int | float, advice: str = "Give less.") -> None:
-    """Raises `InputError` if `what` needs more bytes than there are."""
+def check_bytes(name: str, size: int | float, advice: str = "Reduce it.") -> None:
+    """Raises `InputError` if `name` needs more bytes than there are."""
     bound = memory_bound()
-    if bound is not None and needed > bound:
+    if bound is not None and size > bound:
         raise InputError(
-            f"{what} needs at least {gibibytes(needed)} of memory, and there are "
-            f"{gibibytes(bound)}. {advice} To raise this bound set the environment variable "
-            f"{BOUND}, in GiB: {BOUND}={math.ceil(needed / 2**30)}."
+            f"{name} needs at least {_gibibytes(size)} of memory, and there are "
+            f"{_gibibytes(bound)}. {advice} To raise this bound set the environment variable "
+            f"{BOUND}, in GiB: {BOUND}={math.ceil(size / 2**30)}."
         )
 
 
-def gibibytes(number: int | float) -> str:
-    return f"{number / 2**30:,.3g} GiB" if number < 2**43 else f"{number / 2**30:,.0f} GiB"
+def _gibibytes(size: int | float) -> str:
+    return f"{size / 2**30:,.3g} GiB" if size < 2**43 else f"{size / 2**30:,.0f} GiB"
 
 
 def keep_freed_memory() -> None:
-    """Tells the C library of GNU/Linux to keep what is freed, up to 2 GiB, for the next step.
-    By itself it gives blocks of 32 MiB and more back to the kernel, which clears each of their
-    pages when the next step touches it.
+    """Tells the C library of GNU/Linux to keep freed memory, up to 2 GiB, for the next step. By
+    default it returns blocks of 32 MiB and more to the kernel, which clears each of their pages
+    when the next step touches it.
 
     One arena for all threads would also keep blocks of more than 64 MiB, but threads wait for
     each other there: a step of a small model takes a fifth more time on two cores.

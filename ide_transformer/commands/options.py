@@ -18,26 +18,28 @@ if TYPE_CHECKING:
 def config_file(text: str) -> Path:
     """The file of a configuration: an existing one, or by its name in the package, such as
     `compare/any_depth`. Raises `InputError` for neither."""
-    given = Path(text)
-    if given.is_file():
-        return given
+    path = Path(text)
+    if path.is_file():
+        return path
     # In a wheel they are inside the package, in a checkout beside it.
     package = Path(__file__).parents[1]
-    places = package / "configs", package.parent / "configs"
-    place = next(x for x in places if x.is_dir())
-    named = {str(x.relative_to(place).with_suffix("")): x for x in place.rglob("*.yaml")}
-    if text in named:
-        return named[text]
-    close = difflib.get_close_matches(str(given.with_suffix("")), named, 3, 0.0)
-    what = f"{text}: there is no such file in {Path.cwd()}, or configuration of the package"
-    raise InputError(f"{what}; the closest are {', '.join(close)}.")
+    folder = next(x / "configs" for x in (package, package.parent) if (x / "configs").is_dir())
+    files = {str(x.relative_to(folder).with_suffix("")): x for x in folder.rglob("*.yaml")}
+    if text in files:
+        return files[text]
+    close = difflib.get_close_matches(str(path.with_suffix("")), files, 3, 0.0)
+    raise InputError(
+        f"{text}: there is no such file in {Path.cwd()}, or configuration of the package; the "
+        f"closest are {', '.join(close)}."
+    )
 
 
-def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
-    """Adds a trained model, `others`, changes of its configuration, and `add_weights`."""
+def add_model(parser: argparse.ArgumentParser, further: str = "") -> None:
+    """Adds a trained model, changes of its configuration, and `add_weights`. `further` is the
+    help of further arguments."""
     about = "a run (folder, or name in runs/), a checkpoint (folder or file), or a package"
     parser.add_argument("model", help=about)
-    about = f"{others}another solver.…; of a run also data.options.… and model.context"
+    about = f"{further}another solver.…; of a run also data.options.… and model.context"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=about)
     add_weights(parser)
 
@@ -79,8 +81,8 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mesh", action="append", default=[], metavar=name, help=about)
 
 
-def chosen_model(options: argparse.Namespace, path: str | None = None) -> "LoadedModel":
-    """The model that the options of `add_model` choose, or another one at `path`."""
+def load_model_of(options: argparse.Namespace, path: str | None = None) -> "LoadedModel":
+    """Loads the model that the options of `add_model` choose, or another one at `path`."""
     from ..training import load_model
 
     return load_model(
@@ -92,41 +94,41 @@ def chosen_model(options: argparse.Namespace, path: str | None = None) -> "Loade
     )
 
 
-def chosen_meshes(options: argparse.Namespace) -> "list[Mesh]":
+def read_meshes(options: argparse.Namespace) -> "list[Mesh]":
     """The meshes that the options of `add_mesh` choose: one for each combination of values."""
     from ..integration import Mesh
     from ..training.configuration.reader import read
     from ..training.configuration.text import read_yaml
 
-    found = []
+    meshes = []
     for text in options.mesh:
         key = ""
         fields: dict[str, list[Any]] = {}
         for piece in text.split(","):
-            name, given, value = piece.rpartition("=")
-            key = name if given else key
+            name, separator, value = piece.rpartition("=")
+            key = name if separator else key
             if not key:
-                raise InputError(f"--mesh {text}: write key=value, for example layers=2,4,8.")
+                raise InputError(f"--mesh {text}: use key=value, for example layers=2,4,8.")
             fields.setdefault(key, []).append(read_yaml(value, f"--mesh {text}"))
         for values in itertools.product(*fields.values()):
-            found.append(read(Mesh, dict(zip(fields, values, strict=True)), "--mesh"))
-    return found
+            meshes.append(read(Mesh, dict(zip(fields, values, strict=True)), "--mesh"))
+    return meshes
 
 
-def one_mesh(options: argparse.Namespace) -> "Mesh":
+def read_mesh(options: argparse.Namespace) -> "Mesh":
     """The mesh for a command that takes one, by default the model's own."""
     from ..integration import Mesh
 
-    meshes = chosen_meshes(options) or [Mesh()]
+    meshes = read_meshes(options) or [Mesh()]
     if len(meshes) > 1:
-        raise InputError(f"--mesh {' '.join(options.mesh)}: give one mesh, as layers=8.")
+        raise InputError(f"--mesh {' '.join(options.mesh)}: pass one mesh, as layers=8.")
     return meshes[0]
 
 
-def results_folder(kind: str, path: str, given: Path | None) -> Path:
-    """The folder `given`, or one named after a run or checkpoint; it can be written."""
-    place = Path(path)
-    folder = given or Path(kind) / (place.stem if place.is_file() else place.name)
+def results_folder(kind: str, path: str, folder: Path | None) -> Path:
+    """The `folder`, by default one named after a run or checkpoint; it can be written."""
+    source = Path(path)
+    folder = folder or Path(kind) / (source.stem if source.is_file() else source.name)
     check_can_be_written(folder / "report.json")
     return folder
 
@@ -134,10 +136,10 @@ def results_folder(kind: str, path: str, given: Path | None) -> Path:
 def check_can_be_written(file: Path) -> None:
     """**Raises:** `InputError` where a file cannot be written. Its folder need not exist."""
     try:
-        there = next((x for x in file.parents if x.exists()), Path())
+        folder = next((x for x in file.parents if x.exists()), Path())
         if file.exists() and not file.is_file():
-            raise OSError(0, "it is no ordinary file")
-        with tempfile.NamedTemporaryFile(dir=there, prefix=file.name):
+            raise OSError(0, "it is not an ordinary file")
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=file.name):
             pass
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}.") from None
@@ -149,13 +151,13 @@ def names(text: str) -> list[str]:
 
 
 def integers(text: str) -> list[int]:
-    """Whole numbers between commas."""
-    return [int(number) for number in text.split(",")]
+    """Integers between commas."""
+    return [int(x) for x in text.split(",")]
 
 
 def floats(text: str) -> list[float]:
     """Numbers between commas."""
-    return [float(number) for number in text.split(",")]
+    return [float(x) for x in text.split(",")]
 
 
 def results_file(text: str) -> Path:
@@ -167,10 +169,10 @@ def results_file(text: str) -> Path:
     return file
 
 
-def given_path(text: str) -> Path:
-    """A file or folder that is read; an empty text would be the current folder."""
+def input_path(text: str) -> Path:
+    """A file or folder to read; an empty text would be the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty; give a file, or . for this folder")
+        raise argparse.ArgumentTypeError("it is empty; pass a file, or . for this folder")
     return Path(text)
 
 

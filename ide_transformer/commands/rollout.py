@@ -8,7 +8,7 @@ other points. Where the truth ends before the roll-out does, the errors end ther
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from . import options as own
+from . import options as shared
 
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ HEADINGS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    own.add_model(parser, "data.path for another file; ")
+    shared.add_model(parser, "data.path for another file; ")
     add("--steps", type=int, default=8, help="how often it is applied (default: 8)")
     about = "each step spans this number of times of the data (default: 1)"
     add("--stride", type=int, default=1, help=about)
@@ -38,13 +38,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--samples", type=int, default=8, help=about)
     about = "part of the data (default: test, if there is one)"
     add("--part", choices=("validation", "test"), help=about)
-    own.add_mesh(parser)
-    add("--figure", type=own.figure_file, help="draw the errors over time into this file")
+    shared.add_mesh(parser)
+    add("--figure", type=shared.figure_file, help="draw the errors over time into this file")
     about = "draw truth, prediction and error on the first mesh into this file"
-    add("--pictures", type=own.figure_file, help=about)
+    add("--pictures", type=shared.figure_file, help=about)
     about = "a film of truth and prediction on the first mesh, .gif or .mp4"
-    add("--animation", type=own.film_file, help=about)
-    add("--json", type=own.results_file, help="write the rows here too")
+    add("--animation", type=shared.film_file, help=about)
+    add("--json", type=shared.results_file, help="write the rows here too")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -52,24 +52,30 @@ def run(options: argparse.Namespace) -> None:
     from ..reporting import show_table, write_json
     from ..training import roll_out
 
-    meshes = own.chosen_meshes(options) or [Mesh()]
-    loaded = own.chosen_model(options)
-    asked = dict(samples=options.samples, stride=options.stride, part=options.part)
-    found = {}
+    meshes = shared.read_meshes(options) or [Mesh()]
+    loaded = shared.load_model_of(options)
+    roll_outs = {}
     rows = {}
     for mesh in meshes:
         name = ", ".join(f"{key}={x}" for key, x in mesh.described.items())
-        found[name] = roll_out(loaded, options.steps, mesh=mesh, **asked)
-        rows[name] = [{**mesh.described, **row} for row in found[name].rows]
-    every = [row for of_mesh in rows.values() for row in of_mesh]
-    show_table(every, HEADINGS)
-    for name, made in found.items():
-        print(f"{name}: " * bool(name) + described(made, rows[name]))
+        roll_outs[name] = roll_out(
+            loaded,
+            options.steps,
+            mesh=mesh,
+            samples=options.samples,
+            stride=options.stride,
+            part=options.part,
+        )
+        rows[name] = [{**mesh.described, **row} for row in roll_outs[name].rows]
+    all_rows = [row for of_mesh in rows.values() for row in of_mesh]
+    show_table(all_rows, HEADINGS)
+    for name, result in roll_outs.items():
+        print(f"{name}: " * bool(name) + describe(result, rows[name]))
     if options.json:
-        write_json(options.json, every)
+        write_json(options.json, all_rows)
     if options.figure:
         _draw_errors(options, rows)
-    first = next(iter(found.values()))
+    first = next(iter(roll_outs.values()))
     if options.pictures:
         first.draw(options.pictures)
     if options.animation:
@@ -78,21 +84,21 @@ def run(options: argparse.Namespace) -> None:
         print(f"drawn: {file}")
 
 
-def described(made: "RollOut", rows: list[dict[str, Any]]) -> str:
+def describe(result: "RollOut", rows: list[dict[str, Any]]) -> str:
     """The figures of a roll-out as a whole, where it blew up, and where its truth ends."""
-    said = []
+    parts = []
     if means := [row["geometric_mean"] for row in rows if "geometric_mean" in row]:
-        said.append(f"geometric mean of the nRMSE {means[-1]:.4g}")
-        lost = made.correlation_time
+        parts.append(f"geometric mean of the nRMSE {means[-1]:.4g}")
+        lost = result.correlation_time
         since = "never below 0.8" if lost is None else f"below 0.8 from time {lost:.4g} on"
-        said.append(f"correlation {since}")
-    for sample, step in made.blown_up.items():
-        time = made.times[step] - made.times[0]
-        said.append(f"sample {sample + 1} blows up at time {time:.4g} (step {step})")
-    known = len(made.truth) - 1
-    if known < len(made.states) - 1:
-        said.append(f"the truth ends at step {known} of {len(made.states) - 1}")
-    return "; ".join(said)
+        parts.append(f"correlation {since}")
+    for sample, step in result.blown_up.items():
+        time = result.times[step]
+        parts.append(f"sample {sample + 1} blows up at time {time:.4g} (step {step})")
+    last_true = len(result.truth) - 1
+    if last_true < len(result.states) - 1:
+        parts.append(f"the truth ends at step {last_true} of {len(result.states) - 1}")
+    return "; ".join(parts)
 
 
 def _draw_errors(options: argparse.Namespace, rows: dict[str, list[dict[str, Any]]]) -> None:

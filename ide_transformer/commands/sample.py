@@ -5,7 +5,7 @@ import sys
 import time
 
 from ..errors import InputError
-from .options import add_mesh, add_model, chosen_model, one_mesh
+from .options import add_mesh, add_model, load_model_of, read_mesh
 
 
 EXAMPLES = """\
@@ -36,25 +36,25 @@ def run(options: argparse.Namespace) -> None:
     from ..reporting import show_text
 
     if not 0 <= options.seed < 2**32:
-        raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
-    mesh = one_mesh(options)
+        raise InputError(f"--seed {options.seed}: use a number from 0 to 2^32 - 1.")
+    mesh = read_mesh(options)
     if mesh.tokens is not None:
         tokens = mesh.tokens
-        raise InputError(f"--mesh {tokens=}: for a run write model.context={tokens} instead.")
-    loaded = chosen_model(options)
+        raise InputError(f"--mesh {tokens=}: for a run pass model.context={tokens} instead.")
+    loaded = load_model_of(options)
     loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model
     inputs = model.inputs
     # A user's own inputs of texts give a text as it is.
     text = models.Text(np.zeros(1, int))
-    own = hasattr(inputs, "vocabulary") and inputs.of_text(text) is text
+    takes_text = hasattr(inputs, "vocabulary") and inputs.of_text(text) is text
     if isinstance(inputs, models.TextInputs) and isinstance(model.read_out, models.States):
         call = f"x = ide.load_model({str(options.model)!r})"
         raise InputError(
             f"{options.model} encodes texts and writes none. Its states of the tokens, in "
             f"Python: {call}; x.model(x.tokenizer.encode_batch(['a text'], 128))"
         )
-    if isinstance(inputs, models.TextInputs) or not own:
+    if isinstance(inputs, models.TextInputs) or not takes_text:
         model = loaded.expected(models.LanguageModel, ", which writes no text")
     began = time.perf_counter()
     texts = models.generate(
@@ -71,6 +71,6 @@ def run(options: argparse.Namespace) -> None:
     for text in texts:
         show_text(text)
     reason = models.why_not_cached(model)
-    also = "" if reason is None else f"\nwithout a cache: {reason}"
-    number = options.length * len(texts)
-    print(f"{number} tokens in {seconds:.1f} s with compiling{also}", file=sys.stderr)
+    cause = "" if reason is None else f"\nwithout a cache: {reason}"
+    num_tokens = options.length * len(texts)
+    print(f"{num_tokens} tokens in {seconds:.1f} s with compiling{cause}", file=sys.stderr)

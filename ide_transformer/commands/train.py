@@ -22,15 +22,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     about = "a YAML file, the name of a configuration of the package, or with --resume a run"
     add("config", help=about)
     add("overrides", nargs="*", metavar="key=value", help="for example model.layers=8")
-    one = parser.add_mutually_exclusive_group()
+    modes = parser.add_mutually_exclusive_group()
     about = "continue from the last checkpoint of this run, also for more training.steps"
-    one.add_argument("--resume", action="store_true", help=about)
+    modes.add_argument("--resume", action="store_true", help=about)
     about = "instead: list the runs of a cost"
-    one.add_argument("--plan", type=_evaluations, metavar="evaluations=12000", help=about)
+    modes.add_argument("--plan", type=_evaluations, metavar="evaluations=12000", help=about)
     about = """afterwards, train another kind of model on the same data, and compare: fno,
     resnet, unet, or any model.kind, with its options and keys of the optimizer; several
     between commas"""
-    one.add_argument("--baseline", action="append", metavar="KIND[:key=value]", help=about)
+    modes.add_argument("--baseline", action="append", metavar="KIND[:key=value]", help=about)
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add_trust(parser)
 
@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _evaluations(text: str) -> int:
     budget = re.fullmatch(r"evaluations=([1-9][0-9]*)", text)
     if budget is None:
-        raise argparse.ArgumentTypeError(f"{text}: write for example evaluations=12000")
+        raise argparse.ArgumentTypeError(f"{text}: use for example evaluations=12000")
     return int(budget[1])
 
 
@@ -54,8 +54,9 @@ def run(options: argparse.Namespace) -> None:
     from .. import reporting, training
 
     if file is None:
-        how = dict(runs=options.runs, trust=options.trust)
-        folder = training.resume_run(options.config, options.overrides, **how)
+        folder = training.resume_run(
+            options.config, options.overrides, runs=options.runs, trust=options.trust
+        )
     else:
         # Without --trust a configuration outside a run is trusted.
         trust = options.trust or None
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     if (text := folder.load_sample()) is not None:
         reporting.show_text(f"\n{text}\n")
     for name, value in folder.load_summary().items():
-        print(printable(f"{name}: {value}", kept=""))
+        print(printable(f"{name}: {value}", ""))
     print(f"plots: {folder.plots}")
 
 

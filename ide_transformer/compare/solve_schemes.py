@@ -28,7 +28,7 @@ from ..training import (
 )
 from ..training.configuration.config import Count, PositiveFloat, not_empty
 from ..training.configuration.reader import spelled_scheme
-from ..training.folder.loading import checksum_of_weights, restored
+from ..training.folder.loading import checksum_of_weights, restore_model
 from ..training.folder.run_folder import source
 from .comparison import AbstractComparison, Rows, about_sources, fingerprint, naming_scheme
 from .measure import Data, measure, solved
@@ -83,7 +83,7 @@ class SolvingComparison(AbstractComparison):
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         run = RunFolder(self.run)
         config = run.load_config(self.trust)
-        model, step = restored(run, config, "newest", "trained")
+        model, step = restore_model(run, config, "newest", "trained")
         solves = []
         for name, choice in self.schemes.items():
             given = choice.solver.changes()

@@ -7,7 +7,7 @@ from typing import Any
 
 from ide_transformer.arguments import checked
 from ide_transformer.errors import InputError, whole_file
-from ide_transformer.packages import cache_folder, fetch_wheel, told_once
+from ide_transformer.packages import announce, cache_folder, fetch_wheel
 from ide_transformer.tasks import Dataset
 
 
@@ -54,7 +54,7 @@ def text_of_packages(packages: dict[str, str]) -> Path:
                         texts[hashlib.sha256(text).hexdigest()] = text
     if not texts:
         raise InputError(f"packages: {', '.join(packages)} have no such texts; give others.")
-    told_once(f"writing the text of {len(packages)} packages", path)
+    announce(f"writing the text of {len(packages)} packages", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         part.write_bytes(b"\n".join(texts[key] for key in sorted(texts)))

@@ -390,7 +390,7 @@ def _save(model: Model, loaded: LoadedModel, folder: Path) -> None:
         return
     source = loaded.config.model.pretrained
     save_pretrained(model, folder, like=source)
-    tokenizer = loaded.run.known_tokenizer
+    tokenizer = loaded.run.load_tokenizer()
     library = None if tokenizer is None else tokenizer.for_others()
     if source is None and library is not None:
         library.save(str(folder / "tokenizer.json"))

@@ -7,22 +7,21 @@ from typing import Any, TypeAlias
 import numpy as np
 from matplotlib import animation
 from matplotlib.artist import Artist
-from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 
 from ..errors import InputError, naming
-from .plots import COLORS
+from .plots import COLORS, draw_picture
 
 
 _PER_SECOND = 10
 
 
 def check_film(path: Path) -> None:
-    """Raises `InputError` for a file that is no film, or whose writer is not installed."""
+    """Raises `InputError` for a file that is not a film, or whose writer is not installed."""
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise InputError(f"{path}: a film ends with .gif or .mp4.")
     if path.suffix.lower() == ".mp4" and not animation.FFMpegWriter.isAvailable():
-        raise InputError(f"{path}: an .mp4 needs ffmpeg; install it, or write a .gif.")
+        raise InputError(f"{path}: an .mp4 needs ffmpeg; install it, or use a .gif.")
 
 
 _Several: TypeAlias = Sequence[np.ndarray]
@@ -40,9 +39,9 @@ def animate_fields(
         raise InputError(f"{path}: functions in three dimensions have no film.")
     figure, show = (_on_line if dimension == 1 else _in_plane)(points, truth, prediction)
 
-    def frame(number: int) -> list[Artist]:
-        figure.suptitle(f"time {times[number]:.4g}", fontsize="medium")
-        return show(number)
+    def frame(index: int) -> list[Artist]:
+        figure.suptitle(f"time {times[index]:.4g}", fontsize="medium")
+        return show(index)
 
     writer = animation.PillowWriter if path.suffix.lower() == ".gif" else animation.FFMpegWriter
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,10 +51,9 @@ def animate_fields(
 
 
 def _on_line(points: _Several, truth: _Several, prediction: _Several) -> Any:
-    number = len(truth)
-    figure = Figure(figsize=(3.6 * number, 3.0), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(truth), 3.0), layout="constrained")
     lines = []
-    for sample, axes in enumerate(figure.subplots(1, number, squeeze=False)[0]):
+    for sample, axes in enumerate(figure.subplots(1, len(truth), squeeze=False)[0]):
         order = np.argsort(points[sample][:, 0])
         x = points[sample][order, 0]
         lowest = truth[sample].min()
@@ -64,12 +62,13 @@ def _on_line(points: _Several, truth: _Several, prediction: _Several) -> Any:
         axes.set(xlabel="x", ylim=(lowest - room, highest + room), title=f"sample {sample + 1}")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        for name, of, color, style in (
+        for name, functions, color, style in (
             ("truth", truth, COLORS[0], "-"),
             ("prediction", prediction, COLORS[1], "--"),
         ):
-            (line,) = axes.plot(x, of[sample][0, order], style, color=color, label=name)
-            lines.append((line, of[sample][:, order]))
+            values = functions[sample][:, order]
+            (line,) = axes.plot(x, values[0], style, color=color, label=name)
+            lines.append((line, values))
         axes.legend(loc="upper right", fontsize="small", frameon=False)
 
     def show(time: int) -> list[Artist]:
@@ -81,25 +80,17 @@ def _on_line(points: _Several, truth: _Several, prediction: _Several) -> Any:
 
 
 def _in_plane(points: _Several, truth: _Several, prediction: _Several) -> Any:
-    number = len(truth)
-    figure = Figure(figsize=(8.0, 2.5 * number + 0.3), layout="constrained")
-    grid = figure.subplots(number, 3, squeeze=False)
+    figure = Figure(figsize=(8.0, 2.5 * len(truth) + 0.3), layout="constrained")
+    grid = figure.subplots(len(truth), 3, squeeze=False)
     pictures = []
     for sample, row in enumerate(grid):
-        true = truth[sample]
-        found = prediction[sample]
-        of = {"truth": true, "prediction": found, "error": found - true}
-        for axes, (name, values) in zip(row, of.items(), strict=True):
-            look: dict[str, Any] = dict(cmap="viridis", norm=Normalize(true.min(), true.max()))
-            if name == "error":
-                most = float(np.abs(values).max()) or 1.0
-                look = dict(cmap="RdBu_r", norm=CenteredNorm(0.0, most))
-            # The first axis points down, as rows do.
-            y, x = points[sample].T
-            picture = axes.tripcolor(x, -y, values[0], shading="gouraud", **look)
-            figure.colorbar(picture, ax=axes, shrink=0.85)
-            axes.set(xticks=[], yticks=[], aspect="equal", title=name if not sample else "")
-            axes.spines[:].set_visible(False)
+        error = prediction[sample] - truth[sample]
+        functions = {"truth": truth[sample], "prediction": prediction[sample], "error": error}
+        for axes, (name, values) in zip(row, functions.items(), strict=True):
+            is_error = name == "error"
+            like = error if is_error else truth[sample]
+            picture = draw_picture(axes, points[sample], values[0], like, is_error=is_error)
+            axes.set_title("" if sample else name)
             pictures.append((picture, values))
         row[0].set_ylabel(f"sample {sample + 1}")
 

@@ -52,9 +52,9 @@ def _part(part: Part) -> str:
         table = "\n".join(lines)
         pieces.append(f'<div class="wide"><table>{table}</table></div>')
     for caption, figure in part.figures.items():
-        said = escape(caption)
-        image = f'<img alt="{said}" src="{_inline(figure)}">'
-        pieces.append(f"<figure>{image}<figcaption>{said}</figcaption></figure>")
+        text = escape(caption)
+        image = f'<img alt="{text}" src="{_inline(figure)}">'
+        pieces.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     for name, text in part.texts.items():
         pieces.append(f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>")
     return "\n".join(pieces)
@@ -69,7 +69,7 @@ def _inline(figure: Figure | Path) -> str:
         kind = "png"
         content = figure.read_bytes()
         if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise InputError(f"{figure} is no PNG file; remove it.")
+            raise InputError(f"{figure} is not a PNG file; remove it.")
     else:
         file = io.BytesIO()
         figure.savefig(file, format="svg")

@@ -97,8 +97,8 @@ def draw_panels(
             axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
             axes.set_xticks([], minor=True)
         elif "xscale" not in scales:
-            whole = bool((values == np.round(values)).all())
-            axes.xaxis.get_major_locator().set_params(integer=whole)
+            are_integers = bool((values == np.round(values)).all())
+            axes.xaxis.get_major_locator().set_params(integer=are_integers)
     all_axes[0].set_ylabel(literal(y))
     if len(drawn) > 1:
         look: dict[str, Any] = dict(loc="outside lower center", frameon=False, fontsize="small")
@@ -153,34 +153,26 @@ def plot_fields(
     for each name on a line, a row of panels in the plane. A row has functions `[tokens]` by
     title; "truth" and "prediction" share their colours. `axes` names the axes of a plane, the
     one that points down first."""
-    each = [points] * len(rows) if isinstance(points, np.ndarray) else points
-    if each[0].shape[1] > 1:
-        save_figure(_in_plane(each, rows, axes), path)
+    points_of_rows = [points] * len(rows) if isinstance(points, np.ndarray) else points
+    if points_of_rows[0].shape[1] > 1:
+        save_figure(_in_plane(points_of_rows, rows, axes), path)
         return
     panels = {}
-    for own, (name, row) in zip(each, rows.items(), strict=True):
-        order = np.argsort(own[:, 0])
-        curves = [Curve(x, own[order, 0], y[order]) for x, y in row.items()]
+    for x, (name, row) in zip(points_of_rows, rows.items(), strict=True):
+        order = np.argsort(x[:, 0])
+        curves = [Curve(title, x[order, 0], y[order]) for title, y in row.items()]
         panels[f"{name}{_relative(row)}"] = curves
     plot_panels(path, panels, x="x", y="value", marker=".")
 
 
-def _in_plane(each: Sequence[np.ndarray], rows: _Rows, names: tuple[str, str]) -> Figure:
+def _in_plane(all_points: Sequence[np.ndarray], rows: _Rows, names: tuple[str, str]) -> Figure:
     titles = list(next(iter(rows.values())))
     figure = Figure(figsize=(2.7 * len(titles), 2.4 * len(rows) + 0.3), layout="constrained")
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for points, axes_of_row, row in zip(each, grid, rows.values(), strict=True):
+    for points, axes_of_row, row in zip(all_points, grid, rows.values(), strict=True):
         for axes, (title, values) in zip(axes_of_row, row.items(), strict=True):
             like = row.get("truth", values) if title == "prediction" else values
-            look: dict[str, Any] = dict(norm=Normalize(like.min(), like.max()), cmap="viridis")
-            if title == "error":
-                look = dict(norm=CenteredNorm(), cmap="RdBu_r")
-            # The first axis points down, as rows do.
-            look["shading"] = "gouraud"
-            drawn = axes.tripcolor(points[:, 1], -points[:, 0], values, **look)
-            figure.colorbar(drawn, ax=axes, shrink=0.85)
-            axes.set(xticks=[], yticks=[], aspect="equal")
-            axes.spines[:].set_visible(False)
+            draw_picture(axes, points, values, like, is_error=title == "error")
             if axes in grid[0]:
                 axes.set_title(literal(title))
             if title == "error":
@@ -190,6 +182,22 @@ def _in_plane(each: Sequence[np.ndarray], rows: _Rows, names: tuple[str, str]) -
     for axes in grid[-1]:
         axes.set_xlabel(names[1])
     return figure
+
+
+def draw_picture(
+    axes: Any, points: np.ndarray, values: np.ndarray, like: np.ndarray, *, is_error: bool
+) -> Any:
+    """Draws a function in the plane, with the colours that suit the numbers `like`."""
+    norm = Normalize(like.min(), like.max())
+    if is_error:
+        norm = CenteredNorm(0.0, float(np.abs(like).max()) or 1.0)
+    look = dict(norm=norm, cmap="RdBu_r" if is_error else "viridis", shading="gouraud")
+    # The first axis points down, as rows do.
+    picture = axes.tripcolor(points[:, 1], -points[:, 0], values, **look)
+    axes.figure.colorbar(picture, ax=axes, shrink=0.85)
+    axes.set(xticks=[], yticks=[], aspect="equal")
+    axes.spines[:].set_visible(False)
+    return picture
 
 
 def _relative(row: Mapping[str, np.ndarray]) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import InputError
-from ..packages import require, told_once
+from ..packages import announce, require
 
 
 _READ = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
@@ -40,7 +40,7 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
     if any(folder.glob("*.safetensors")):
         return folder
     if not constants.is_offline_mode():
-        told_once(f"fetching {name} from the Hugging Face hub", cache)
+        announce(f"fetching {name} from the Hugging Face hub", cache)
     try:
         folder = found(local=False)
     # Of httpx as well, which has errors of its own.

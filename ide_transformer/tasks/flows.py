@@ -18,7 +18,7 @@ import numpy as np
 from ..arguments import PositiveFloat, PositiveInt, checked
 from ..errors import InputError, whole_file
 from ..memory import check_bytes
-from ..packages import cache_folder, require, told_once
+from ..packages import announce, cache_folder, require
 from .task import Part
 from .trajectories import AbstractTrajectories, Paths
 
@@ -196,7 +196,7 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
-        told_once(f"solving {sum(sizes.values()):,} samples of {type(flow).__name__}", path)
+        announce(f"solving {sum(sizes.values()):,} samples of {type(flow).__name__}", path)
         require("exponax", "physics", f"{flow} is solved by")
         verify(flow, points)
         arrays: dict[str, Any] = {}

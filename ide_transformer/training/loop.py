@@ -11,7 +11,7 @@ import jax
 import optax
 
 from ..equation import divided_weights
-from ..errors import GO_ON, InputError
+from ..errors import InputError
 from ..tasks import Batch, Part
 from .folder.checkpoints import Checkpoints
 from .folder.metrics import (
@@ -20,16 +20,14 @@ from .folder.metrics import (
     TrainingProgress,
     cut_metrics,
     say,
-    seconds_taken,
+    trained_seconds,
 )
 from .folder.run_folder import RunFolder, flat_values
 from .setup import Setup
-from .steps import layout as parallel
 from .steps.memory import describe_memory
 from .steps.programs import Program
-from .steps.step import TrainState, better_solve, rolled_back, weights_of
+from .steps.step import TrainState, Weights, better_solve, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
-from .trackers import AbstractTracker, Guarded, JsonLines
 
 
 T = TypeVar("T")
@@ -64,7 +62,7 @@ class Loop:
         self.folder = folder
         self.checkpoints = checkpoints
         self.stop = stop
-        self.began = setup.began - seconds_taken(folder)
+        self.began = setup.began - trained_seconds(folder)
 
     def run(self, state: TrainState) -> TrainState:
         """Trains to the last step. After too many bad steps it goes back, but only once."""
@@ -75,8 +73,7 @@ class Loop:
             origin = "" if run is None or start else f", with the weights of {run}"
             trained, frozen = map(optax.tree.size, divided_weights(state.weights))
             part = f", {trained:,} of them trained" if frozen else ""
-            number = f"{trained + frozen:,} parameters"
-            progress.say(f"{self.folder.path}: {number}{part}{origin}")
+            progress.say(f"{self.folder.path}: {trained + frozen:,} parameters{part}{origin}")
             phases = self._compile_phases(start, progress) if start < steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
@@ -98,70 +95,67 @@ class Loop:
         # After a rollback the next seed draws other batches.
         seed = training.seed + int(state.faults.rollbacks)
         log = self._start_log(start, progress)
-        numbers = range(start + 1, training.steps + 1)
-        batches = prefetched(self._batch_maker(seed), numbers.start, numbers.stop)
+        steps = range(start + 1, training.steps + 1)
         previous: dict[str, Any] = {}
-        with contextlib.closing(log), batches as prepared:
+        prefetching = prefetch(self._batch_maker(seed), steps)
+        with contextlib.closing(log), prefetching as batches:
             if start and start not in self.checkpoints.losses:
                 # The run was stopped before this evaluation.
-                self._evaluate_if_due(self.setup.programs.at(start), start, state, log)
+                self._evaluate_if_due(start, state, log)
             log.restart_clock()
-            for number, (mesh, batch, tokens) in zip(numbers, prepared, strict=True):
-                program, enter, steps = next(
-                    x for x in phases if number <= x.program.phase.last
+            for step, (mesh, batch, tokens) in zip(steps, batches, strict=True):
+                program, enter, compiled = next(
+                    x for x in phases if step <= x.program.phase.last
                 )
                 phase = program.phase
-                if number == phase.first + 1 > 1:
+                if step == phase.first + 1 > 1:
                     progress.say(f"step {phase.first}: from here on {phase}")
                     state = state if enter is None else enter(state)
-                state, metrics = steps[mesh][_shapes(batch)](state, batch)
-                log.count(tokens)
+                state, metrics = compiled[mesh][_shapes(batch)](state, batch)
+                log.count_tokens(tokens)
                 # With few steps on their way, a request to stop is soon obeyed.
                 jax.block_until_ready(previous)
                 previous = metrics
-                last = number == training.steps
+                is_last = step == training.steps
                 self.stop.agree()
-                if number % training.log_every == 0 or last:
-                    log.train(number, metrics)
-                due = number % training.checkpoint_every == 0
-                if not self.stop.made:
-                    due |= self._evaluate_if_due(program, number, state, log)
-                if due or last or self.stop.made:
-                    log.keep()
+                if step % training.log_every == 0 or is_last:
+                    log.log_step(step, metrics)
+                is_due = step % training.checkpoint_every == 0
+                if not self.stop.requested:
+                    is_due |= self._evaluate_if_due(step, state, log)
+                if is_due or is_last or self.stop.requested:
+                    log.store()
                     jax.block_until_ready(metrics)
-                    if last or not int(state.faults.in_a_row):
-                        self.checkpoints.save(number, state)
+                    if is_last or not int(state.faults.in_a_row):
+                        self.checkpoints.save(step, state)
                     log.restart_clock()
-                self.stop.check(f"Stopped after step {number}; {GO_ON}.")
+                self.stop.check(f" after step {step}")
         return state
 
     def _start_log(self, start: int, progress: TrainingProgress) -> MetricsLog:
         """The log of the steps after `start`, with its trackers started."""
-        training = self.setup.training
-        trackers: list[AbstractTracker] = []
-        if parallel.primary():
-            others = [Guarded(tracker, progress.say) for tracker in self.setup.trackers]
-            trackers = [JsonLines(self.folder.metrics), *others]
-        for tracker in trackers:
-            tracker.start(self.folder.path, flat_values(self.setup.config), start)
+        setup = self.setup
+        training = setup.training
         # A run whose steps are all bad has learned nothing, however short it is.
         most_bad = min(training.max_bad_steps, training.steps)
-        return MetricsLog(trackers, progress.show, self.began, most_bad)
+        log = MetricsLog(self.folder, setup.trackers, progress, self.began, most_bad)
+        log.start(flat_values(setup.config), start)
+        return log
 
     def _batch_maker(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
-        """A function that gives the mesh, the batch and its tokens for a step, from step 1."""
+        """Returns a function of a step, from 1: its mesh, its batch and their tokens."""
         training = self.setup.training
         size = training.batch_size
         schedule = self.setup.programs.schedule
         tasks = {phase.first: phase.tasks(self.setup.task) for phase in schedule}
 
-        def make(number: int) -> tuple[int, Batch, int]:
-            mesh = schedule.drawn(training.seed, number - 1)
-            task = tasks[schedule.at(number).first][mesh]
-            batch = self.setup.layout.load(task, number - 1, size, seed)
+        def make_batch(step: int) -> tuple[int, Batch, int]:
+            mesh = schedule.drawn(training.seed, step - 1)
+            task = tasks[schedule.at(step).first][mesh]
+            batch = self.setup.layout.load(task, step - 1, size, seed)
             return mesh, batch, size * task.tokens_per_sample
 
-        return make
+        return make_batch
 
     def _compile_phases(self, start: int, progress: TrainingProgress) -> list[CompiledPhase]:
         """Compiles the programs of the phases after step `start`; reports their memory."""
@@ -177,14 +171,14 @@ class Loop:
                 continue
             steps: list[Steps] = []
             meshes = zip(phase.meshes.values(), phase.tasks(setup.task), strict=True)
-            for number, (mesh, task) in enumerate(meshes):
+            for index, (mesh, task) in enumerate(meshes):
                 key = phase.layers, str(mesh.described)
                 if key not in shared:
                     batches = task.of_each_shape(training.batch_size, training.seed)
-                    on = f" on {phase.name(number)}" if training.schedule else ""
-                    each = f" for {len(batches)} lengths" if len(batches) > 1 else ""
-                    progress.say(f"compiling the step{on}{each}")
-                    shared[key] = self._compile_steps(program, number, batches, start)
+                    on_mesh = f" on {phase.name(index)}" if training.schedule else ""
+                    lengths = f" for {len(batches)} lengths" if len(batches) > 1 else ""
+                    progress.say(f"compiling the step{on_mesh}{lengths}")
+                    shared[key] = self._compile_steps(program, index, batches)
                 steps.append(shared[key])
             enter = program.enter
             if enter is not None and phase.first >= start:
@@ -197,16 +191,13 @@ class Loop:
         self._say_memory(phases[-1].program, temporary, progress)
         return phases
 
-    def _compile_steps(
-        self, program: Program, mesh: int, batches: Sequence[Batch], start: int
-    ) -> Steps:
+    def _compile_steps(self, program: Program, mesh: int, batches: Sequence[Batch]) -> Steps:
         """The compiled step of a phase on one of its meshes, for batches of each shape."""
         steps: Steps = {}
-        after = f" after {start}" if start else ""
         for batch in batches:
             lowered = program.lower(mesh, self.setup.objective, self.setup.layout, batch)
             steps[_shapes(batch)] = lowered.compile()
-            self.stop.check(f"Stopped before the first step{after}; {GO_ON}.")
+            self.stop.check()
         return steps
 
     def _say_memory(self, program: Program, temporary: int, progress: TrainingProgress) -> None:
@@ -217,11 +208,12 @@ class Loop:
         part = task.of_each_shape(training.part_size, training.seed)[-1]
         loss = setup.task.loss
         progress.say(describe_memory(program.model, program.shapes, loss, part, temporary))
-        sizes = {axis: size for axis, size in setup.layout.sizes.items() if size > 1}
-        if sizes:
-            devices = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
-            each = f"{setup.layout.bytes_each(program.shapes):,} bytes on each"
-            progress.say(f"devices: {devices}; the state takes {each}")
+        devices = [f"{axis} {size}" for axis, size in setup.layout.sizes.items() if size > 1]
+        if devices:
+            size = setup.layout.bytes_each(program.shapes)
+            progress.say(
+                f"devices: {', '.join(devices)}; the state takes {size:,} bytes on each"
+            )
 
     def evaluate(
         self,
@@ -229,20 +221,20 @@ class Loop:
         state: TrainState,
         parts: Sequence[Part],
         samples: int | None = None,
-        *,
-        check: Callable[[], None],
     ) -> dict[str, float]:
         """The figures of held-out samples, with the weights and with their average, if any.
-        `check` is called between batches and may raise."""
+        Raises `Stopped` after a request to stop."""
         setup = self.setup
         decay = setup.training.average
+        suffixes: dict[Weights, str] = {"trained": ""}
+        if decay:
+            suffixes["average"] = "_of_average"
         figures = {}
-        for which in ("trained", "average") if decay else ("trained",):
-            suffix = "" if which == "trained" else "_of_average"
-            weights = weights_of(state, which, decay)
+        for kind, suffix in suffixes.items():
+            weights = weights_of(state, kind, decay)
             for part in parts:
                 values = program.evaluate(
-                    weights, setup.task, part, samples, check, setup.layout
+                    weights, setup.task, part, samples, self.stop.check, setup.layout
                 )
                 figures |= {f"{name}{suffix}": value for name, value in values.items()}
         return figures
@@ -252,8 +244,7 @@ class Loop:
         last = self.setup.programs[-1]
         parts = self.setup.task.parts
         say(f"evaluating the {' and the '.join(parts)} part")
-        message = f"Stopped after the last step, before its evaluation; {GO_ON}."
-        figures = self.evaluate(last, state, parts, check=lambda: self.stop.check(message))
+        figures = self.evaluate(last, state, parts)
         losses = {name: x for name, x in figures.items() if "_loss" in name}
         if wrong := [f"{name} {x}" for name, x in losses.items() if not math.isfinite(x)]:
             raise Diverged(
@@ -263,37 +254,33 @@ class Loop:
             )
         return figures
 
-    def _evaluate_if_due(
-        self, program: Program, number: int, state: TrainState, log: MetricsLog
-    ) -> bool:
+    def _evaluate_if_due(self, step: int, state: TrainState, log: MetricsLog) -> bool:
         """Evaluates and logs at the steps of `training.evaluate_every`. Returns whether the
         loss is the lowest so far. After a request to stop, the resumed run evaluates."""
         training = self.setup.training
-        if number % training.evaluate_every and number != training.steps:
+        if step % training.evaluate_every and step != training.steps:
             return False
         log.flush()
-        samples = training.evaluate_samples
+        program = self.setup.programs.at(step)
         try:
-            values = self.evaluate(
-                program, state, ("validation",), samples, check=self.stop.check
-            )
+            figures = self.evaluate(program, state, ("validation",), training.evaluate_samples)
         except Stopped:
             return False
-        log.write({"step": number, **values})
+        log.write_line({"step": step, **figures})
         log.restart_clock()
-        loss = values["validation_loss"]
+        loss = figures["validation_loss"]
         losses = self.checkpoints.losses
-        lowest = loss < min(filter(math.isfinite, losses.values()), default=math.inf)
-        losses[number] = loss
-        return lowest and training.keep_best
+        is_lowest = loss < min(filter(math.isfinite, losses.values()), default=math.inf)
+        losses[step] = loss
+        return is_lowest and training.keep_best
 
     def _last_good(self, rollbacks: int, fault: NotFinite) -> TrainState:
         """The state of the last checkpoint. Raises `Diverged` without one, or a second time."""
         setup = self.setup
         if rollbacks or self.checkpoints.newest() is None:
-            why = "it went back before" if rollbacks else "no checkpoint to go back to"
+            reason = "it went back before" if rollbacks else "no checkpoint to go back to"
             raise Diverged(
-                f"{fault}; {why}. Lower optimizer.learning_rate or optimizer.clip, warm up "
+                f"{fault}; {reason}. Lower optimizer.learning_rate or optimizer.clip, warm up "
                 f"longer, or use {better_solve(setup.programs[0].model)}."
             )
         state = self.checkpoints.restore(setup.programs.shapes_at)
@@ -307,20 +294,21 @@ def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
 
 
 @contextlib.contextmanager
-def prefetched(
-    make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2
+def prefetch(
+    make: Callable[[int], T], steps: range, *, ahead: int = 2
 ) -> Iterator[Iterator[T]]:
-    """Iterates over `make(start), …, make(stop - 1)`, which a thread makes at most `ahead` in
+    """Iterates over `make(step)` for all `steps`, which a thread makes at most `ahead` in
     advance. An error is raised where its value is asked for."""
     thread = ThreadPoolExecutor(1, "prefetch")
     waiting: deque[Future[T]] = deque()
 
     def values() -> Iterator[T]:
-        for number in range(start, stop + ahead):
-            if number < stop:
-                waiting.append(thread.submit(make, number))
-            if number >= start + ahead:
+        for step in steps:
+            waiting.append(thread.submit(make, step))
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
     try:
         yield values()

@@ -16,7 +16,7 @@ from ..models import Model
 from ..tasks import AbstractTask, Loss
 from .configuration.config import Config, TrainingConfig
 from .configuration.reader import read
-from .folder.loading import checksum_of_weights, restored
+from .folder.loading import checksum_of_weights, restore_model
 from .folder.run_folder import RunFolder, changed_values, same_tokenizer
 from .steps.build import (
     build_model,
@@ -101,7 +101,7 @@ def setup(
     layout = make_layout(config.parallel)
     if task is None:
         # A run that took weights has their tokenizer, whatever became of the other run.
-        tokenizer = begun.known_tokenizer if begun and config.model.run else None
+        tokenizer = begun.load_tokenizer() if begun and config.model.run else None
         task = build_task(config, tokenizer)
     model_key, key = jax.random.split(jax.random.key(training.seed))
     model = first_model(config, lambda config: build_model(config, task, model_key))
@@ -144,7 +144,7 @@ def take_weights(
         raise InputError(f"{key} gives the model; drop what differs ({'; '.join(wrong)}).")
     if not same_tokenizer(run, task):
         raise InputError(f"{key}: data.name={config.data.name} has other tokens.")
-    trained, step = restored(run, run_config, config.model.checkpoint, "trained")
+    trained, step = restore_model(run, run_config, config.model.checkpoint, "trained")
     if config.model.lora != run_config.model.lora:
         lora_key = jax.random.key(config.training.seed)
         trained = with_lora(merge_low_rank(trained), config.model.lora, lora_key)

@@ -5,26 +5,22 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
 import jax
 
+from ..errors import GO_ON
 from .steps.layout import largest
-
-
-# Seconds that a signal may take to be delivered.
-_DELAY = 8.0
 
 
 class Stopped(KeyboardInterrupt):
     """Training has ended on request. `signal` is the number of the signal."""
 
-    def __init__(self, message: str, number: int):
+    def __init__(self, message: str, signal_number: int):
         super().__init__(message)
-        self.signal = number
+        self.signal = signal_number
 
 
 class StopRequest:
@@ -35,23 +31,23 @@ class StopRequest:
         self._noted = 0
 
     @property
-    def made(self) -> bool:
+    def requested(self) -> bool:
         return self._signal is not None
 
-    def note(self, number: int) -> None:
-        self._noted = number
+    def note(self, signal_number: int) -> None:
+        self._noted = signal_number
         if jax.process_count() == 1:
-            self._signal = number
+            self._signal = signal_number
 
     def agree(self) -> None:
         """Shares a request among the processes. All processes must call it."""
         if jax.process_count() > 1:
             self._signal = largest(self._noted) or None
 
-    def check(self, message: str = "Stopped") -> None:
+    def check(self, moment: str = "") -> None:
         """Raises `Stopped` if there is a request."""
         if self._signal is not None:
-            raise Stopped(message, self._signal)
+            raise Stopped(f"Stopped{moment}; {GO_ON}.", self._signal)
 
 
 @contextlib.contextmanager
@@ -68,8 +64,8 @@ def stop_requests() -> Iterator[StopRequest]:
         while previous:
             signal.signal(*previous.popitem())
 
-    def note(number: int, frame: FrameType | None) -> None:
-        request.note(number)
+    def note(signal_number: int, frame: FrameType | None) -> None:
+        request.note(signal_number)
         restore()
 
     previous |= {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -79,11 +75,11 @@ def stop_requests() -> Iterator[StopRequest]:
         restore()
 
 
-def end_by(number: int) -> NoReturn:
-    """Ends the process by a signal, so that a loop in a shell ends too, with 128 + `number`."""
+def end_by(signal_number: int) -> NoReturn:
+    """Ends the process by a signal, so that a loop in a shell ends too."""
     sys.stdout.flush()
     sys.stderr.flush()
-    signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(number)
-    time.sleep(_DELAY)
-    os._exit(128 + number)
+    signal.signal(signal_number, signal.SIG_DFL)
+    signal.raise_signal(signal_number)
+    # The first process of a container ignores the signal.
+    os._exit(128 + signal_number)

@@ -1,35 +1,23 @@
 """Trackers, which store the log of a run."""
 
 import abc
-import contextlib
 import importlib
-import json
-import math
-import os
-import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast, final
+from typing import Any, cast, final
 
-from ..errors import GO_ON, InputError, naming
+from ..errors import naming
 from ..packages import require
-
-
-_NEEDS = "metrics.jsonl is written without any tracker; this one needs"
 
 
 class AbstractTracker(abc.ABC):
     """Stores the figures of a run while it trains. The run calls `start`, then `log` for each
     line of the log and `flush` before each checkpoint, then `close`.
 
-    After an error of a tracker that a configuration names (`training.trackers`), the run
-    continues without it.
+    After an error of a tracker the run continues without it.
     """
-
-    # Whether a configuration may name it.
-    configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
@@ -56,85 +44,6 @@ class AbstractTracker(abc.ABC):
 
 
 @final
-class Guarded(AbstractTracker):
-    """Another tracker, whose error does not end the run. At the end of the run it has at most
-    `patience` seconds to close. `warn` is called with a message if it fails or takes longer."""
-
-    configurable: ClassVar[bool] = False
-
-    def __init__(
-        self, tracker: AbstractTracker, warn: Callable[[str], None], patience: float = 60.0
-    ):
-        self._tracker = tracker
-        self._warn = warn
-        self._patience = patience
-        self._failed = False
-
-    def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._call("start", folder, config, step)
-
-    def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        self._call("log", step, values)
-
-    def flush(self) -> None:
-        self._call("flush")
-
-    def close(self) -> None:
-        # A daemon, so that the process can end even if the tracker hangs.
-        closing = threading.Thread(target=self._call, args=("close",), daemon=True)
-        closing.start()
-        closing.join(self._patience)
-        if closing.is_alive():
-            self._say(f"did not close within {self._patience:g} s; the run ends without it")
-
-    def _call(self, method: str, *arguments: Any) -> None:
-        if self._failed and method != "close":
-            return
-        try:
-            getattr(self._tracker, method)(*arguments)
-        except (Exception, SystemExit) as error:
-            if not self._failed:
-                self._failed = True
-                self._say(f"failed with {type(error).__name__}: {error}; the run goes on")
-
-    def _say(self, problem: str) -> None:
-        name = type(self._tracker).__name__
-        self._warn(f"warning: {name} {problem}. metrics.jsonl has all lines.")
-
-
-@final
-class JsonLines(AbstractTracker):
-    """`metrics.jsonl`: a JSON object a line. `flush` raises `InputError` if it was replaced."""
-
-    configurable: ClassVar[bool] = False
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._file = self._path.open("a", encoding="utf-8")
-
-    def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        # JSON has no NaN.
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        with naming(self._path):
-            self._file.write(json.dumps({"step": step, **finite}) + "\n")
-            self._file.flush()
-
-    def flush(self) -> None:
-        try:
-            there = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
-        except OSError:
-            there = False
-        if not there:
-            raise InputError(f"{self._path} was removed or replaced; put it back and {GO_ON}.")
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # `log` and `flush` have reported it
-            self._file.close()
-
-
-@final
 class Tensorboard(AbstractTracker):
     """Event files of TensorBoard, in the folder `tensorboard` of the run, by the package
     tensorboardX. `tensorboard --logdir runs` shows all runs.
@@ -145,7 +54,7 @@ class Tensorboard(AbstractTracker):
     """
 
     def __init__(self):
-        require("tensorboardX", "tensorboard", _NEEDS)
+        require("tensorboardX", "tensorboard", "training.trackers: tensorboard needs")
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
         # Its SummaryWriter would hide the errors of a full disk in a thread.
@@ -198,19 +107,19 @@ class Wandb(AbstractTracker):
     """
 
     def __init__(self, project: str = "ide_transformer"):
-        require("wandb", "wandb", _NEEDS)
+        require("wandb", "wandb", "training.trackers: wandb needs")
         self._project = project
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        known = folder / "wandb" / "id"
-        if not (step and known.is_file()):
-            with naming(known):
-                known.parent.mkdir(exist_ok=True)
-                known.write_text(uuid.uuid4().hex, encoding="utf-8")
+        file = folder / "wandb" / "id"
+        if not (step and file.is_file()):
+            with naming(file):
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(uuid.uuid4().hex, encoding="utf-8")
         self._run = importlib.import_module("wandb").init(
             project=self._project,
             name=folder.resolve().name,
-            id=known.read_text(encoding="utf-8"),
+            id=file.read_text(encoding="utf-8"),
             config=dict(config),
             dir=str(folder),
             resume="allow",

@@ -84,7 +84,7 @@ def _words(annotation: Any) -> str:
         return " or ".join(_words(x) for x in inner if x is not NoneType)
     if kind is Annotated:
         words = _words(inner[0])
-        limits = [x.wanted for x in inner[1:] if isinstance(x, Bound)]
+        limits = [x.text for x in inner[1:] if isinstance(x, Bound)]
         if "greater than 0" in limits:
             words = f"positive {words}"
         for phrase, sign in _SIGNS.items():

@@ -113,17 +113,17 @@ def test_a_file_of_results_is_new_or_an_ordinary_one(tmp_path):
     check_can_be_written(tmp_path / "deep/down/new.json")
     assert [x.name for x in tmp_path.iterdir()] == ["old.json"]
     for path in (tmp_path, Path("/dev/null")):
-        with pytest.raises(InputError, match="cannot be written: it is no ordinary file"):
+        with pytest.raises(InputError, match="cannot be written: it is not an ordinary file"):
             check_can_be_written(path)
 
 
 def test_options_that_say_nothing_are_refused(capsys):
     for command, said in (
-        ("evaluate none --mesh 8", "write key=value, for example layers=2,4,8"),
+        ("evaluate none --mesh 8", "use key=value, for example layers=2,4,8"),
         ("evaluate none more --mesh layers=2", "take one model; drop more"),
-        ("evaluate none --predictions a.png --mesh tokens=8,16", "tokens=8,16: give one mesh"),
+        ("evaluate none --predictions a.png --mesh tokens=8,16", "tokens=8,16: pass one mesh"),
         ("dynamics none --iterations 3", "--iterations belong to --steer"),
-        ("train coarse_first --plan evals=12", "write for example evaluations=12000"),
+        ("train coarse_first --plan evals=12", "use for example evaluations=12000"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),
     ):
         name, *options = command.split()

@@ -46,9 +46,7 @@ def test_what_unpacks_to_more_than_there_is_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ide.InputError, match=r"a\.parquet needs at least"):
         Arrays.build(tmp_path / "a.parquet", targets="inputs")
     monkeypatch.setenv(memory.BOUND, "much")
-    with pytest.raises(
-        ide.InputError, match="IDE_TRANSFORMER_MEMORY=much: give a number of GiB"
-    ):
+    with pytest.raises(ide.InputError, match="IDE_TRANSFORMER_MEMORY=much"):
         Arrays.build(tmp_path / "a.npz")
 
 

@@ -7,7 +7,6 @@ import shutil
 import sys
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -16,8 +15,9 @@ import numpy as np
 import pytest
 
 from ide_transformer import InputError, training
+from ide_transformer.training.folder.metrics import MetricsLog, TrainingProgress
 from ide_transformer.training.steps import programs
-from ide_transformer.training.trackers import AbstractTracker, Guarded
+from ide_transformer.training.trackers import AbstractTracker
 from tests.helpers import fast_first
 from tests.running import logged
 from tests.training import stub
@@ -189,32 +189,41 @@ class Recorder(AbstractTracker):
     flush, close = ft.partialmethod(_called, "flush"), ft.partialmethod(_called, "close")
 
 
+@pytest.fixture
+def log_of(tmp_path):
+    """The log of a run with one tracker."""
+    return lambda tracker: MetricsLog(
+        training.RunFolder(tmp_path), [tracker], TrainingProgress(9, 0), 0.0
+    )
+
+
 @pytest.mark.parametrize("failing", ["start", "log", "flush", "close"])
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
-def test_a_tracker_that_fails_is_told_of_once_and_left_out(failing, error):
+def test_a_tracker_that_fails_is_told_of_once_and_left_out(failing, error, log_of, capsys):
     def fail(name):
         if name == failing:
             raise error("no room")
 
-    recorder, warned = Recorder(fail), []
-    tracker = Guarded(recorder, warned.append)
-    tracker.start(Path("there"), {}, 3)
+    recorder = Recorder(fail)
+    log = log_of(recorder)
+    log.start({}, 3)
     for step in (4, 5):
-        tracker.log(step, {})
-        tracker.flush()
-    tracker.close()
-    (line,) = warned
+        log.write_line({"step": step, "validation_loss": 0.5})
+        log.store()
+    log.close()
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "warning" in x]
     assert line.startswith(f"warning: Recorder failed with {error.__name__}: no room; the run")
     called = ["start", "log", "flush", "log", "flush", "close"]
     called = [*called[: called.index(failing)], *["close"] * (failing != "close")]
     assert [call[0] for call in recorder.calls] == called
 
 
-def test_a_run_does_not_wait_for_a_tracker_that_hangs_at_its_end():
-    free, warned = threading.Event(), []
-    Guarded(Recorder(lambda name: free.wait(20)), warned.append, patience=0.01).close()
+def test_a_run_does_not_wait_for_a_tracker_that_hangs_at_its_end(log_of, capsys, monkeypatch):
+    monkeypatch.setattr(MetricsLog, "patience", 0.01)
+    free = threading.Event()
+    log_of(Recorder(lambda name: free.wait(20))).close()
     free.set()
-    assert "Recorder did not close within 0.01 s" in warned[0]
+    assert "Recorder did not close within 0.01 s" in capsys.readouterr().out
 
 
 def test_a_run_tells_a_tracker_of_your_own_what_it_logs(there, monkeypatch):

@@ -12,7 +12,7 @@ measured on the last tenth of that text.
 import argparse
 from pathlib import Path
 
-from ide_transformer.commands import add_trust, given_path, names, results_file, results_folder
+from ide_transformer.commands import add_trust, input_path, names, results_file, results_folder
 
 
 EXAMPLES = """\
@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, help="folder of the results (default: depth/NAME)")
     add("--calibration", type=int, default=128, help="samples to choose steps by (128)")
     add("--held-out", type=int, default=128, help="samples to measure on (128)")
-    add("--text", type=given_path, help="a text file or folder for a language model")
+    add("--text", type=input_path, help="a text file or folder for a language model")
     add("--save", type=Path, metavar="FOLDER", help="save a checkpoint with fewer layers there")
     add("--layers", type=int, help="layers to save (default: one less)")
     add("--method", metavar="NAME", help="the method of --save (coarsened)")

@@ -36,12 +36,11 @@ class Checkpoints:
 
     A checkpoint holds the arrays of the training state, among them the step and the random key,
     and a description: the version of the format, the step, the run, and the checksum of each
-    array. It appears when it is complete, so the process may be killed at any moment. It is
-    read again before the next one is written, and at the end.
+    array. It appears when it is complete, so the process may be killed at any moment.
 
     **Arguments:**
 
-    - `keep`: how many of the newest checkpoints are kept. `None` reads them only.
+    - `keep`: the number of newest checkpoints to keep. `None` only reads.
     - `keep_best`: also keep the checkpoint with the lowest validation loss.
     """
 
@@ -74,30 +73,23 @@ class Checkpoints:
             _literal(self._folder.resolve()), options=options, item_handlers=handlers
         )
         self._damaged: list[int] = []
-        # The step of a checkpoint that was written and not yet read again.
-        self._unread: int | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        ended = kind is None or issubclass(kind, KeyboardInterrupt)
         try:
-            if ended:
-                self._read_again()
-        finally:
-            try:
-                self._manager.close()
-            except Exception as error:
-                if ended:
-                    raise self._not_written(error) from None
+            self._manager.close()
+        except Exception as error:
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                raise self._not_written(error) from None
 
     @ft.cached_property
     def losses(self) -> dict[int, float]:
         """The logged validation losses by step. The training loop adds new ones."""
         lines = read_metrics(self._run.metrics)
-        found = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
-        return {step: math.nan if loss is None else loss for step, loss in found.items()}
+        losses = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
+        return {step: math.nan if loss is None else loss for step, loss in losses.items()}
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint."""
@@ -106,8 +98,8 @@ class Checkpoints:
     def best(self, steps: Sequence[int] | None = None) -> int | None:
         """The step with the lowest validation loss, among these or all checkpoints."""
         steps = self._manager.all_steps() if steps is None else steps
-        known = [s for s in steps if math.isfinite(self.losses.get(s, math.nan))]
-        return min(known, key=self.losses.__getitem__, default=None)
+        measured = [s for s in steps if math.isfinite(self.losses.get(s, math.nan))]
+        return min(measured, key=self.losses.__getitem__, default=None)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints orbax keeps; see its `PreservationPolicy`."""
@@ -122,12 +114,11 @@ class Checkpoints:
         leaves = jax.tree.leaves(gathered(state))
         if not self._writes or step == self.newest():
             return
-        self._read_again(removed=True)
         description = {
             "format": _FORMAT,
             "step": step,
             "run": self._run.identity,
-            "arrays": list(map(_described, leaves)),
+            "arrays": list(map(_describe, leaves)),
         }
         args = self._orbax.args
         items = dict(default=args.StandardSave(leaves), arrays=args.JsonSave(description))
@@ -135,20 +126,19 @@ class Checkpoints:
             self._manager.save(step, args=args.Composite(**items))
         except Exception as error:  # the libraries pass on any error of a file system
             raise self._not_written(error) from None
-        self._unread = step
 
-    def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
+    def restore(self, like: Callable[[int], T], checkpoint: Which = "newest") -> T:
         """The state in a checkpoint, with the structure that `like` gives for its step; with a
         warning, in the last intact one before. Raises `InputError` if there is none."""
         self._manager.wait_until_finished()
         wait_for_all("checkpoints")
         self._manager.reload()
         reasons: list[str] = []
-        for step in self._from(which):
+        for step in self._steps_from(checkpoint):
             try:
                 expected, structure = jax.tree.flatten(like(step))
-                leaves = self._stored(step, [list(x.shape) for x in expected])
-                pairs = zip(leaves, expected, strict=True)
+                arrays = self._read(step, [list(x.shape) for x in expected])
+                pairs = zip(arrays, expected, strict=True)
                 state = structure.unflatten(jnp.asarray(x, y.dtype) for x, y in pairs)
             except Exception as error:  # a damaged file leads to any error
                 reasons.append(f"{self._folder}/{step} is damaged: {_first_line(error)}")
@@ -159,8 +149,10 @@ class Checkpoints:
             return state
         if not reasons:
             raise InputError(f"{self._run.path} has no checkpoint yet; resume it by --resume.")
-        what = f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}"
-        raise InputError(f"{what}. Restore one from a copy, or train the run again.")
+        raise InputError(
+            f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}. "
+            "Restore one from a copy, or train the run again."
+        )
 
     def set_damaged_aside(self) -> None:
         """Moves damaged checkpoints to another folder, so that new ones can be written."""
@@ -171,60 +163,47 @@ class Checkpoints:
         self._damaged.clear()
         self._manager.reload()
 
-    def _from(self, which: Which) -> list[int]:
+    def _steps_from(self, checkpoint: Which) -> list[int]:
         """The steps to try, in order."""
         steps = sorted(self._manager.all_steps(), reverse=True)
-        if which == "newest":
+        if checkpoint == "newest":
             return steps
-        first = self.best() if which == "best" else which
+        first = self.best() if checkpoint == "best" else checkpoint
         if first not in steps:
-            known = ", ".join(map(str, steps[::-1])) or "none"
-            raise InputError(f"{self._folder}: there is no checkpoint {which}; it has {known}.")
+            names = ", ".join(map(str, steps[::-1])) or "none"
+            raise InputError(
+                f"{self._folder}: there is no checkpoint {checkpoint}; it has {names}."
+            )
         return [step for step in steps if step <= first]
 
-    def _read_again(self, *, removed: bool = False) -> None:
-        """Raises `InputError` if the last checkpoint cannot be read. It may be `removed`."""
-        if (step := self._unread) is None:
-            return
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._not_written(error) from None
-        self._unread = None
-        try:
-            self._stored(step)
-        except Exception as error:
-            if removed and not (self._folder / str(step)).exists():
-                return
-            what = f"{self._folder}/{step} was written and cannot be read: {_first_line(error)}"
-            raise InputError(f"{what}. Give --runs a folder on another disk.") from None
-
-    def _stored(self, step: int, shapes: list[list[int]] | None = None) -> list[np.ndarray]:
+    def _read(self, step: int, shapes: list[list[int]]) -> list[np.ndarray]:
         """The arrays of a checkpoint. Any error says that they changed, or their `shapes`."""
-        description = self._read(step, "arrays", self._orbax.args.JsonRestore())
+        args = self._orbax.args
+        item = args.Composite(arrays=args.JsonRestore())
+        description = self._manager.restore(step, args=item)["arrays"]
+        descriptions = description["arrays"]
         if description["format"] != _FORMAT:
             raise ValueError("was written by another release of ide_transformer")
         if description["step"] != step:
             raise ValueError(f"holds the state of step {description['step']}")
         if self._run.identity not in (None, description["run"]):
             raise ValueError("belongs to another run")
-        described = description["arrays"]
-        if shapes not in (None, [x["shape"] for x in described]):
+        if shapes != [x["shape"] for x in descriptions]:
             raise ValueError("does not hold the model of this configuration")
-        stored = [np.empty(x["shape"], x["dtype"]) for x in described]
-        leaves = self._read(step, "default", self._orbax.args.StandardRestore(stored))
-        if described != list(map(_described, leaves)):
+        like = [np.empty(x["shape"], x["dtype"]) for x in descriptions]
+        item = args.Composite(default=args.StandardRestore(like))
+        arrays = self._manager.restore(step, args=item)["default"]
+        if descriptions != list(map(_describe, arrays)):
             raise ValueError("an array does not have its checksum")
-        return leaves
-
-    def _read(self, step: int, item: str, how: Any) -> Any:
-        return self._manager.restore(step, args=self._orbax.args.Composite(**{item: how}))[item]
+        return arrays
 
     def _not_written(self, error: Exception) -> InputError:
         steps = map(str, sorted(self._manager.all_steps()))
-        kept = ", ".join(x for x in steps if (self._folder / x).exists()) or "none"
-        what = f"{self._folder}: a checkpoint could not be written: {_first_line(error)}"
-        return InputError(f"{what}. Intact: {kept}. Make room there, then {GO_ON}.")
+        intact = ", ".join(x for x in steps if (self._folder / x).exists()) or "none"
+        return InputError(
+            f"{self._folder}: a checkpoint could not be written: {_first_line(error)}. Intact: "
+            f"{intact}. Make room there, then {GO_ON}."
+        )
 
 
 def _literal(folder: Path) -> Any:
@@ -240,12 +219,12 @@ def _literal(folder: Path) -> Any:
     return Folder(folder)
 
 
-def _described(array: Array | np.ndarray) -> dict[str, Any]:
+def _describe(array: Array | np.ndarray) -> dict[str, Any]:
     x = np.asarray(array)
     checksum = hashlib.sha256(x.tobytes()).hexdigest()
     return {"shape": list(x.shape), "dtype": x.dtype.name, "checksum": checksum}
 
 
 def _first_line(error: Exception) -> str:
-    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-    return f"{kind}{error}".split("\n")[0][:200]
+    name = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return f"{name}{error}".split("\n")[0][:200]

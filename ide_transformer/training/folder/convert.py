@@ -19,7 +19,7 @@ from ..configuration.text import apply_overrides, write_yaml
 from ..steps.build import build_model_of_size, build_programs
 from ..steps.step import Weights
 from .checkpoints import Checkpoints, Which
-from .loading import restored
+from .loading import restore_model
 from .metrics import read_metrics
 from .run_folder import RunFolder, new_folder
 
@@ -58,11 +58,11 @@ def import_pretrained(
 
     **Raises:** `InputError` if the data need a model of another kind.
     """
-    found = find_pretrained(path)
-    # A path is stored whole, so that the run can be read from any folder.
-    kept = str(found.resolve()) if Path(path).exists() else str(path)
+    files = find_pretrained(path)
+    # An absolute path, so that the run can be read from any folder.
+    pretrained = str(files.resolve()) if Path(path).exists() else str(path)
     runs = Path(runs)
-    tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
+    tree: dict[str, Any] = {"name": name, "model": {"pretrained": pretrained}}
     origin = apply_overrides(tree, overrides)
     config = config_of(tree, f"{runs / name}", origin)
     key = jax.random.key(config.training.seed)
@@ -75,7 +75,7 @@ def import_pretrained(
 
     def save(tokenizer: Path) -> None:
         if is_built_as(model, LanguageModel):
-            PretrainedTokenizer.from_pretrained(found).save(tokenizer)
+            PretrainedTokenizer.from_pretrained(files).save(tokenizer)
 
     folder = new_folder(config, runs, save)
     with folder.sole_use(), Checkpoints(folder, keep=1) as checkpoints:
@@ -102,12 +102,12 @@ def export_run(
     path = Path(path)
     folder = RunFolder(run)
     config = folder.load_config(trust)
-    model, step = restored(folder, config, checkpoint, weights)
+    model, step = restore_model(folder, config, checkpoint, weights)
     source = config.model.pretrained
     if source is not None or adapter:
         save_pretrained(model, path, like=source, adapter=adapter)
         return
-    tokenizer = folder.known_tokenizer
+    tokenizer = folder.load_tokenizer()
     library = None if tokenizer is None else tokenizer.for_others()
     save_pretrained(model, path)
     files: dict[str, str] = {}

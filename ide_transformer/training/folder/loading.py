@@ -1,6 +1,6 @@
 """Loads the model of a run or a checkpoint, also with another scheme or other data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -11,7 +11,6 @@ from ...arguments import checked
 from ...errors import InputError
 from ...models import STATISTICS, Model, is_built_as
 from ...pretrained import find_pretrained, load_pretrained
-from ...pretrained.adapter import is_adapter
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
@@ -65,9 +64,9 @@ class LoadedModel(NamedTuple):
         """The tokenizer of the model."""
         if self.run is None:
             return PretrainedTokenizer.from_pretrained(self.path)
-        if (known := self.run.known_tokenizer) is None:
+        if (tokenizer := self.run.load_tokenizer()) is None:
             raise InputError(f"{self.path}: the run learned no text and has no tokenizer.")
-        return known
+        return tokenizer
 
     def expected(self, build: Callable[..., M], otherwise: str) -> M:
         """The model. Raises `InputError` with `otherwise` if `build` builds other models."""
@@ -102,23 +101,23 @@ def load_model(
     run = RunFolder(path)
     folder = run.path
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
-    others = [x for x in overrides if x not in for_scheme]
-    scheme = _scheme(for_scheme)
+    for_run = [x for x in overrides if x not in for_scheme]
+    solver = _read_solver(for_scheme)
     if run.config.is_file():
-        config, foreign = _chosen(run, others, trust=trust)
-        of_data = held_out_whole(config) if foreign else config
-        model, _ = restored(run, of_data, checkpoint, weights)
-        named = any(override.startswith("data.") for override in others)
-        loaded = LoadedModel(model, run, folder, config, named, foreign)
-    elif folder.is_dir() and not (is_adapter(folder) or (folder / "config.json").is_file()):
-        raise InputError(f"{path} has neither the config.yaml of a run nor a config.json.")
+        config, is_foreign = _override_config(run, for_run, trust=trust)
+        data_config = hold_out_all(config) if is_foreign else config
+        model, _ = restore_model(run, data_config, checkpoint, weights)
+        is_named = any(override.startswith("data.") for override in for_run)
+        loaded = LoadedModel(model, run, folder, config, is_named, is_foreign)
     else:
-        if others or (checkpoint, weights) != ("newest", "trained"):
-            drop = ", ".join(others) or "checkpoint and weights"
-            raise InputError(f"{path} is no run and takes only solver.kind=…; drop {drop}.")
-        found = find_pretrained(path)
-        loaded = LoadedModel(load_pretrained(found), None, found)
-    return loaded._replace(model=with_solver(loaded.model, scheme))
+        if for_run or (checkpoint, weights) != ("newest", "trained"):
+            raise InputError(
+                f"{path} is not a run and only solver.… can change; drop "
+                f"{', '.join(for_run) or 'checkpoint and weights'}."
+            )
+        files = find_pretrained(path)
+        loaded = LoadedModel(load_pretrained(files), None, files)
+    return loaded._replace(model=with_solver(loaded.model, solver))
 
 
 @checked
@@ -144,11 +143,11 @@ def load_run(
     **Raises:** `InputError` if there is no such checkpoint, and for code that is not trusted.
     """
     folder = RunFolder(path)
-    model, _ = restored(folder, folder.load_config(trust), checkpoint, weights)
+    model, _ = restore_model(folder, folder.load_config(trust), checkpoint, weights)
     return model, folder
 
 
-def restored(
+def restore_model(
     folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
 ) -> tuple[Model, int]:
     """The model of a configuration with the weights of a checkpoint, and its step."""
@@ -157,11 +156,7 @@ def restored(
         raise InputError(f"weights=average: {folder.path} has training.average=0.")
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
-
-    def build(config: Config) -> Model:
-        return build_model_of_size(config, sizes, key)
-
-    model = first_model(config, build)
+    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
     programs = build_programs(config, model)
     with Checkpoints(folder) as checkpoints:
         state = checkpoints.restore(programs.shapes_at, checkpoint)
@@ -179,15 +174,20 @@ def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
     sizes = task_class(config).saved_sizes(folder.tokenizer)
     if sizes is not None:
         return sizes
-    own = folder.load_config(config)
-    kept = folder.load_sizes() or {}
-    if kept and (config.data, config.model) == (own.data, own.model):
-        return kept
+    run_config = folder.load_config(config)
+    run_sizes = folder.load_sizes() or {}
+    if run_sizes and (config.data, config.model) == (run_config.data, run_config.model):
+        return run_sizes
     sizes = build_task(config).sizes
-    if not kept:
+    if not run_sizes:
         return sizes
-    statistics = {name: x for name, x in kept.items() if name in STATISTICS}
-    return {name: x for name, x in sizes.items() if name not in STATISTICS} | statistics
+    statistics = {name: x for name, x in run_sizes.items() if name in STATISTICS}
+    return _without_statistics(sizes) | statistics
+
+
+def _without_statistics(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes that decide the shapes of the weights."""
+    return {name: x for name, x in sizes.items() if name not in STATISTICS}
 
 
 def checksum_of_weights(model: Model) -> str:
@@ -195,91 +195,97 @@ def checksum_of_weights(model: Model) -> str:
     return checksum_of_all(eqx.filter(model, eqx.is_inexact_array))[:16]
 
 
-def _scheme(overrides: Sequence[str]) -> SolverConfig:
+def _read_solver(overrides: Sequence[str]) -> SolverConfig:
     """The scheme that overrides `solver.key=value` describe; native without any."""
     tree: dict[str, Any] = {}
     origin = apply_overrides(tree, overrides)
     section = tree.get("solver", {"kind": NATIVE})
     if isinstance(section, dict) and "kind" not in section:
-        write = "add solver.kind=strang, or give --mesh steps=2 for its own scheme"
-        raise InputError(f"{', '.join(origin)}: solver.kind is missing; {write}.")
-    here = {key.removeprefix("solver."): where for key, where in origin.items()}
-    return read_section(SolverConfig, section, _WHERE, here)
+        raise InputError(
+            f"{', '.join(origin)}: solver.kind is missing; add solver.kind=strang, or use "
+            "--mesh steps=2 for its own scheme."
+        )
+    origin_in_section = {key.removeprefix("solver."): x for key, x in origin.items()}
+    return read_section(SolverConfig, section, _WHERE, origin_in_section)
 
 
-def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[Config, bool]:
+def _override_config(
+    run: RunFolder, overrides: Sequence[str], *, trust: bool
+) -> tuple[Config, bool]:
     """The configuration of a run with overrides, and whether its data are from another file."""
-    own = run.load_config(trust)
-    tree = own.as_tree()
+    run_config = run.load_config(trust)
+    if not overrides:
+        return run_config, False
+    tree = run_config.as_tree()
     origin = apply_overrides(tree, overrides)
     free = ["model.context", "data.name", "data.path"]
     # Only other data may be divided differently.
     free += ["data.validation", "data.test"] if "data.path" in origin else []
     wrong = [x for x in origin if x not in free and not x.startswith("data.options.")]
-    if tree["data"]["name"] != own.data.name:
+    if tree["data"]["name"] != run_config.data.name:
         wrong.append("data.name")
     if wrong:
-        free = "solver.…, data.path, data.options.… and model.context"
-        raise InputError(f"{', '.join(wrong)}: the weights are given; only {free} can change.")
-    if origin and (labels := run.load_labels()) is not None:
+        raise InputError(
+            f"{', '.join(wrong)}: the weights are given; only solver.…, data.path, "
+            "data.options.… and model.context can change."
+        )
+    if (labels := run.load_labels()) is not None:
         # Another file may have fewer labels, and would number them on its own.
         tree["data"]["options"].setdefault("labels", labels)
-    chosen = read_section(Config, tree, _WHERE, origin) if origin else own
-    divided = "data.validation" in origin or "data.test" in origin
-    foreign = not divided and _is_foreign(run, own, chosen)
-    if chosen != own:
-        _check_weights(run, own, held_out_whole(chosen) if foreign else chosen)
-    return chosen, foreign
+    config = read_section(Config, tree, _WHERE, origin)
+    is_divided = "data.validation" in origin or "data.test" in origin
+    is_foreign = not is_divided and _has_foreign_data(run, run_config, config)
+    if config != run_config:
+        _check_weights(run, run_config, hold_out_all(config) if is_foreign else config)
+    return config, is_foreign
 
 
-def _is_foreign(run: RunFolder, own: Config, chosen: Config) -> bool:
-    """Whether the chosen data are from another file and differ from the data of the run."""
-    there, here = (
+def _has_foreign_data(run: RunFolder, run_config: Config, config: Config) -> bool:
+    """Whether the data are from another file and differ from the data of the run."""
+    run_source, source = (
         [x.data.path and x.data.path.resolve(), *map(x.data.options.get, ("subset", "split"))]
-        for x in (own, chosen)
+        for x in (run_config, config)
     )
-    if there == here:
+    if run_source == source:
         return False
     try:
-        return build_task(chosen, run.known_tokenizer).fingerprint() != run.data
+        return build_task(config, run.load_tokenizer()).fingerprint() != run.data
     except InputError:
         return True  # such as a text that is too short to be divided
 
 
-def held_out_whole(config: Config) -> Config:
+def hold_out_all(config: Config) -> Config:
     """The configuration with all samples in the validation part, if its task allows that."""
-    kind = task_class(config)
-    asked = parameters_of(kind)
-    if not kind.holds_out_all or "validation" not in asked:
+    task = task_class(config)
+    parameters = parameters_of(task)
+    if not task.holds_out_all or "validation" not in parameters:
         return config
-    return config.changed("data", validation=1.0, **{"test": 0.0} if "test" in asked else {})
+    no_test = {"test": 0.0} if "test" in parameters else {}
+    return config.changed("data", validation=1.0, **no_test)
 
 
-def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
-    """Raises `InputError` if the chosen data or context need weights of other shapes."""
-    # Statistics always come from the run, and no shape depends on them.
-    sizes, offered = (
-        {name: x for name, x in every.items() if name not in STATISTICS}
-        for every in (sizes_of(run, own), build_task(chosen, run.known_tokenizer).sizes)
-    )
+def _check_weights(run: RunFolder, run_config: Config, config: Config) -> None:
+    """Raises `InputError` if the data or the context of `config` need weights of other shapes
+    than the run has."""
 
-    def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:
+    def shapes(config: Config, sizes: Mapping[str, Any]) -> list[tuple[int, ...]]:
         model = eqx.filter_eval_shape(build_model_of_size, config, sizes, jax.random.key(0))
         return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]
 
-    expected = shapes(own, sizes)
-    if expected != shapes(chosen, sizes):
-        what = f"model.context={chosen.model.context}: it learned {own.model.context} positions"
-        raise InputError(f"{what}; train it with model.positions=rotary.")
-    for name in sizes | offered:
-        changed = {x: y for x, y in sizes.items() if x != name}
-        changed |= {name: offered[name]} if name in offered else {}
-        if changed != sizes and (name not in offered or shapes(chosen, changed) != expected):
-            here, there = (
-                f"{name}={x[name]}" if x.get(name) is not None else f"no {name}"
-                for x in (offered, sizes)
-            )
-            raise InputError(
-                f"data.path={chosen.data.path}: these data have {here}, and the model {there}; "
-                f"pass data with the channels, parameters and classes of {run.path}."
-            )
+    # Statistics always come from the run, and no shape depends on them.
+    run_sizes = _without_statistics(sizes_of(run, run_config))
+    sizes = _without_statistics(build_task(config, run.load_tokenizer()).sizes)
+    run_shapes = shapes(run_config, run_sizes)
+    if run_shapes != shapes(config, run_sizes):
+        raise InputError(
+            f"model.context={config.model.context}: the run learned "
+            f"{run_config.model.context} positions; train it with model.positions=rotary."
+        )
+    if sizes.keys() != run_sizes.keys() or run_shapes != shapes(config, sizes):
+        names = [x for x in run_sizes | sizes if run_sizes.get(x) != sizes.get(x)]
+        raise InputError(
+            f"data.path={config.data.path}: these data have "
+            f"{', '.join(f'{x}={sizes.get(x)}' for x in names)}, and the model "
+            f"{', '.join(f'{x}={run_sizes.get(x)}' for x in names)}; pass data with the "
+            f"channels, parameters and classes of {run.path}."
+        )

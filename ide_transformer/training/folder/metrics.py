@@ -4,9 +4,11 @@ import contextlib
 import functools as ft
 import json
 import math
+import os
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ...errors import InputError, whole_file
+from ...errors import GO_ON, InputError, naming, whole_file
 from ...reporting import Terminal, duration
 from ..steps.layout import primary
 from ..trackers import AbstractTracker
@@ -31,51 +33,65 @@ class NotFinite(Exception):
 
     def __init__(self, line: dict[str, Any]):
         self.bad_steps = line["bad_steps"]
-        found = [name for name in ("loss", "gradient_norm") if not math.isfinite(line[name])]
-        what = " and ".join(f"{name.removesuffix('_norm')} {line[name]}" for name in found)
+        names = [name for name in ("loss", "gradient_norm") if not math.isfinite(line[name])]
+        values = " and ".join(f"{name.removesuffix('_norm')} {line[name]}" for name in names)
         super().__init__(
             f"{line['bad_steps_in_a_row']} steps in a row up to step {line['step']} had a loss "
-            f"or gradient that is not finite ({what or 'the weights before the last ones'})"
+            f"or gradient that is not finite ({values or 'the weights before the last ones'})"
         )
 
 
 class MetricsLog:
-    """Passes the figures of a run to started trackers and to `on_line`. The training loop does
-    not wait: the figures of a step are written when the next logged step arrives. A thread
-    notes when the device has computed them, which gives the rate.
+    """Writes the figures of a run to `metrics.jsonl`, passes them to trackers and shows them.
+    The error of a tracker does not end the run.
+
+    The training loop does not wait: the figures of a step are written when the next logged step
+    arrives. A thread notes when the device has computed them, which gives the rate.
 
     `began` is the reading of `time.perf_counter` at the start of the run.
     """
 
+    # Seconds in which a tracker has to close at the end of the run.
+    patience = 60.0
+
     def __init__(
         self,
+        folder: RunFolder,
         trackers: Sequence[AbstractTracker],
-        on_line: Callable[[dict], None],
+        progress: "TrainingProgress",
         began: float,
         max_bad_steps: int = 10,
     ):
-        self._trackers = trackers
-        self._on_line = on_line
+        self._folder = folder
+        self._trackers = trackers if primary() else ()
+        self._progress = progress
         self._began = began
         self._max_bad_steps = max_bad_steps
+        self._failed: set[AbstractTracker] = set()
         self._tokens = 0
         self._pending: tuple[int, int, Future[tuple[dict[str, Any], float]]] | None = None
         self._reader = ThreadPoolExecutor(1)
+        self._path = folder.metrics if primary() else Path(os.devnull)
+        self._file = self._path.open("a", encoding="utf-8")
         self.restart_clock()
+
+    def start(self, config: Mapping[str, Any], step: int) -> None:
+        """Starts the trackers; for the arguments see `AbstractTracker.start`."""
+        self._call_trackers("start", self._folder.path, config, step)
 
     def restart_clock(self) -> None:
         """Measures the rate from now on. The device must be idle."""
         self._window = self._tokens, time.perf_counter()
 
-    def count(self, tokens: int) -> None:
+    def count_tokens(self, tokens: int) -> None:
         """Adds the tokens of a step."""
         self._tokens += tokens
 
-    def train(self, step: int, metrics: dict[str, Array]) -> None:
+    def log_step(self, step: int, metrics: dict[str, Array]) -> None:
         """Logs a training step; the device may still compute its metrics."""
         self.flush()
-        read = self._reader.submit(lambda: (jax.device_get(metrics), time.perf_counter()))
-        self._pending = step, self._tokens, read
+        reading = self._reader.submit(lambda: (jax.device_get(metrics), time.perf_counter()))
+        self._pending = step, self._tokens, reading
 
     def flush(self) -> None:
         """Writes the pending metrics. Raises `NotFinite` after `max_bad_steps` in a row."""
@@ -83,37 +99,73 @@ class MetricsLog:
             return
         step, tokens, reading = self._pending
         self._pending = None
-        read, at = reading.result()
-        before, began = self._window
-        self._window = tokens, at
+        metrics, now = reading.result()
+        tokens_before, last_time = self._window
+        self._window = tokens, now
         line = {
             "step": step,
-            **{name: np.asarray(value).item() for name, value in read.items()},
-            "tokens_per_second": round((tokens - before) / (at - began), 1),
-            "seconds": round(at - self._began, 1),
+            **{name: np.asarray(value).item() for name, value in metrics.items()},
+            "tokens_per_second": round((tokens - tokens_before) / (now - last_time), 1),
+            "seconds": round(now - self._began, 1),
         }
-        self.write(line)
+        self.write_line(line)
         if line["bad_steps_in_a_row"] >= self._max_bad_steps:
             raise NotFinite(line)
 
-    def keep(self) -> None:
-        """Writes the pending metrics. All lines so far then outlive the process."""
+    def write_line(self, line: dict[str, Any]) -> None:
+        """Writes a line, passes it to all trackers and shows it."""
+        # JSON has no NaN.
+        finite = {name: x if math.isfinite(x) else None for name, x in line.items()}
+        with naming(self._path):
+            self._file.write(json.dumps(finite) + "\n")
+            self._file.flush()
+        figures = {name: x for name, x in line.items() if name != "step"}
+        self._call_trackers("log", line["step"], figures)
+        self._progress.show(line)
+
+    def store(self) -> None:
+        """Writes the pending metrics. All lines so far then outlive the process. Raises
+        `InputError` if `metrics.jsonl` was removed or replaced."""
         self.flush()
-        for tracker in self._trackers:
-            tracker.flush()
+        try:
+            same = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            same = False
+        if not same:
+            raise InputError(f"{self._path} was removed or replaced; put it back and {GO_ON}.")
+        self._call_trackers("flush")
 
     def close(self) -> None:
+        """Closes the file and the trackers."""
         self._reader.shutdown()
-        with contextlib.ExitStack() as stack:
-            for tracker in self._trackers:
-                stack.callback(tracker.close)
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Gives a line to all trackers."""
-        values = {name: x for name, x in line.items() if name != "step"}
+        with contextlib.suppress(OSError):  # `write_line` and `store` have reported it
+            self._file.close()
         for tracker in self._trackers:
-            tracker.log(line["step"], values)
-        self._on_line(line)
+            # A daemon, so that the process can end even if the tracker hangs.
+            closing = threading.Thread(target=self._call, args=(tracker, "close"), daemon=True)
+            closing.start()
+            closing.join(self.patience)
+            if closing.is_alive():
+                self._warn(tracker, f"did not close within {self.patience:g} s")
+
+    def _call_trackers(self, method: str, *arguments: Any) -> None:
+        for tracker in self._trackers:
+            if tracker not in self._failed:
+                self._call(tracker, method, *arguments)
+
+    def _call(self, tracker: AbstractTracker, method: str, *arguments: Any) -> None:
+        try:
+            getattr(tracker, method)(*arguments)
+        except (Exception, SystemExit) as error:
+            if tracker not in self._failed:
+                self._failed.add(tracker)
+                self._warn(tracker, f"failed with {type(error).__name__}: {error}")
+
+    def _warn(self, tracker: AbstractTracker, problem: str) -> None:
+        name = type(tracker).__name__
+        self._progress.say(
+            f"warning: {name} {problem}; the run goes on. metrics.jsonl has all lines."
+        )
 
 
 def read_metrics(path: str | Path) -> list[dict]:
@@ -124,7 +176,7 @@ def read_metrics(path: str | Path) -> list[dict]:
     if not path.exists():
         return lines
     with path.open("rb") as file:  # a damaged file may be no text
-        for number, line in enumerate(iter(ft.partial(file.readline, _LONGEST), b""), 1):
+        for index, line in enumerate(iter(ft.partial(file.readline, _LONGEST), b""), 1):
             try:
                 entry = json.loads(line)
                 entry = {**entry, "step": int(entry["step"])}
@@ -134,16 +186,18 @@ def read_metrics(path: str | Path) -> list[dict]:
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 if not line.endswith(b"\n") and not file.read(1):
                     break
-                what = f"{path}, line {number}: not a line of a log"
-                raise InputError(f"{what}; remove it, or restore the file.") from None
+                raise InputError(
+                    f"{path}, line {index}: not a line of a log; remove or restore it."
+                ) from None
     return lines
 
 
-def seconds_taken(folder: RunFolder) -> float:
+def trained_seconds(folder: RunFolder) -> float:
     """The seconds that a run has trained, by its summary or by the last line of its log."""
-    ends = [folder.load_summary()] if folder.summary.exists() else []
-    lines = [*read_metrics(folder.metrics), *ends]
-    return max((x.get("seconds", 0.0) for x in lines), default=0.0)
+    lines = read_metrics(folder.metrics)
+    if folder.summary.exists():
+        lines.append(folder.load_summary())
+    return max((line.get("seconds", 0.0) for line in lines), default=0.0)
 
 
 def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
@@ -154,16 +208,16 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
     if not path.exists() or not primary():
         return step
     lines = read_metrics(path)
-    kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
-    with whole_file(path) as written:
-        written.write_text("".join(kept), encoding="utf-8")
+    earlier = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
+    with whole_file(path) as part:
+        part.write_text("".join(earlier), encoding="utf-8")
     return max([step, *(line["step"] for line in lines)])
 
 
 def say(text: str) -> None:
     """Prints a line, in the process that writes files."""
     if primary():
-        Terminal().print(text, markup=False)
+        Terminal().print(text)
 
 
 class TrainingProgress:
@@ -202,20 +256,17 @@ class TrainingProgress:
 
     def say(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
     def show(self, line: dict) -> None:
         """Shows a line of the log."""
-        if "loss" in line:
-            speed = f"{line['tokens_per_second']:,.0f} tokens/s"
-            self.show_step(line["step"], f"loss {line['loss']:.4f}  {speed}")
+        step = line["step"]
+        if "loss" not in line:
+            self._held_out = "  ".join(f"{k} {v:.4f}" for k, v in line.items() if k != "step")
+            if not self._console.is_terminal:
+                self.say(f"step {step}/{self._steps}  {self._held_out}")
             return
-        self._held_out = "  ".join(f"{k} {v:.4f}" for k, v in line.items() if k != "step")
-        if not self._console.is_terminal:
-            self.say(f"step {line['step']}/{self._steps}  {self._held_out}")
-
-    def show_step(self, step: int, state: str) -> None:
-        """Shows that a step is done, with a few words on it."""
+        state = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
         self._bar.update(self._task, completed=step, state=f"{state}  {self._held_out}")
         now = time.perf_counter()
         last = self._lines[-1][1] if self._lines else -math.inf
@@ -223,6 +274,8 @@ class TrainingProgress:
         if due and not self._console.is_terminal:
             self._lines.append((step, now))
             first, began = self._lines[0]
-            left = (now - began) / max(step - first, 1) * (self._steps - step)
-            remains = f"{duration(left)} of training left" if first < step < self._steps else ""
+            seconds = (now - began) / max(step - first, 1) * (self._steps - step)
+            remains = (
+                f"{duration(seconds)} of training left" if first < step < self._steps else ""
+            )
             self.say(f"step {step}/{self._steps}  {state}  {remains}")

@@ -33,13 +33,13 @@ from ..steps.optimizer import path_of
 def source(config: Config | None = None) -> str:
     """The version of the package with a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, then
     each module that the configuration names, with its checksum."""
-    said = [_package()]
-    named = {} if config is None else names_of_code(config.as_tree())
-    modules = {name.partition(":")[0] for names in named.values() for name in names}
+    versions = [_package()]
+    names = {} if config is None else names_of_code(config.as_tree())
+    modules = {name.partition(":")[0] for values in names.values() for name in values}
     for module in sorted(modules):
         if file := getattr(sys.modules.get(module), "__file__", None):
-            said.append(f"{module} ({checksum_of([Path(file)])})")
-    return ", ".join(said)
+            versions.append(f"{module} ({checksum_of([Path(file)])})")
+    return ", ".join(versions)
 
 
 @ft.cache
@@ -104,8 +104,8 @@ class RunFolder:
     @property
     def newest_step(self) -> int | None:
         """The step of the newest checkpoint, damaged or not."""
-        found = [x.name for x in self.checkpoints.glob("*")]
-        return max((int(name) for name in found if name.isdigit()), default=None)
+        names = [x.name for x in self.checkpoints.glob("*")]
+        return max((int(name) for name in names if name.isdigit()), default=None)
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -133,50 +133,53 @@ class RunFolder:
     @property
     def sources(self) -> list[str]:
         """The `source` of each of its starts."""
-        found = self.recorded.get(_SOURCES)
-        if not found or not isinstance(found, list) or {*map(type, found)} != {str}:
+        sources = self.recorded.get(_SOURCES)
+        if not sources or not isinstance(sources, list) or {*map(type, sources)} != {str}:
             raise InputError(f"{self.fingerprints} is damaged; restore it, or start a new run.")
-        return found
+        return sources
 
     def record_config(self, config: Config) -> None:
         """Records the configuration and the code with which training continues."""
-        own = self.load_config(config)
-        changed = config.replace(parallel=own.parallel)
-        if changed != own:
+        recorded_config = self.load_config(config)
+        changed = config.replace(parallel=recorded_config.parallel)
+        if changed != recorded_config:
             self.summary.unlink(missing_ok=True)
-            with whole_file(self.config) as written:
-                written.write_text(dump_config(changed), encoding="utf-8")
-                either = [checksum(self.config), checksum(written)]
-                write_json(self.fingerprints, {**self.recorded, _CONFIG: either})
+            with whole_file(self.config) as part:
+                part.write_text(dump_config(changed), encoding="utf-8")
+                # A kill may leave the one file or the other.
+                checksums = [checksum(self.config), checksum(part)]
+                write_json(self.fingerprints, {**self.recorded, _CONFIG: checksums})
         sources = self.sources
-        if sources[-1] != (now := source(config)):
-            write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, now]})
+        if sources[-1] != (current := source(config)):
+            write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, current]})
 
     def load_summary(self) -> dict[str, Any]:
         """The summary that the run wrote at its end. Raises `InputError` for a damaged file."""
-        found = _json(self.summary)
-        wrong = {name for name, x in found.items() if not is_logged(x)}
-        wrong |= {"validation_loss"} - found.keys()
+        summary = _json(self.summary)
+        wrong = {name for name, x in summary.items() if not is_logged(x)}
+        wrong |= {"validation_loss"} - summary.keys()
         numbers = ("steps", "parameters", "nfe", "seconds")
-        wrong |= {name for name in numbers if found.get(name) is None}
+        wrong |= {name for name in numbers if summary.get(name) is None}
         if wrong:
-            what = f"{self.summary} has no number for {', '.join(sorted(wrong))}"
-            raise InputError(f"{what}; restore it, or remove it and resume the run.")
-        return found
+            raise InputError(
+                f"{self.summary} has no number for {', '.join(sorted(wrong))}; restore it, or "
+                "remove it and resume the run."
+            )
+        return summary
 
     def load_sample(self) -> str | None:
         """The text that the run wrote at its end, if any. Bytes beyond UTF-8 are marked."""
-        _check_own(self.sample)
+        _check_content(self.sample)
         if not self.sample.exists():
             return None
         return self.sample.read_text(encoding="utf-8", errors="replace").strip()
 
     def figures(self) -> list[Path]:
         """The figures that the run drew."""
-        found = sorted(self.plots.glob("*.png"))
-        for path in (self.plots, *found):
-            _check_own(path)
-        return found
+        figures = sorted(self.plots.glob("*.png"))
+        for path in (self.plots, *figures):
+            _check_content(path)
+        return figures
 
     def load_sizes(self) -> dict[str, Any] | None:
         """The `sizes` of the task, to build the model without the data; `None` if unknown."""
@@ -186,21 +189,16 @@ class RunFolder:
         """The texts of the classes in the order of their numbers; `None` if they had none."""
         return [*_json(self.labels)] if self.labels.exists() else None
 
-    def load_tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer of a run on text."""
-        return load_tokenizer(self.tokenizer)
-
-    @property
-    def known_tokenizer(self) -> AbstractTokenizer | None:
+    def load_tokenizer(self) -> AbstractTokenizer | None:
         """The tokenizer; `None` if the run is not on text."""
-        return self.load_tokenizer() if self.tokenizer.exists() else None
+        return load_tokenizer(self.tokenizer) if self.tokenizer.exists() else None
 
     def sole_use(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other processes from training in the folder."""
         return sole_use(self.lock, f"{self.path}: another process is training this run.")
 
 
-def _check_own(path: Path) -> None:
+def _check_content(path: Path) -> None:
     """Raises `InputError` for a link to a file from elsewhere, and for a large file."""
     if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_SHOWN):
         raise InputError(f"{path} is a link, or above {_MOST_SHOWN:,} bytes; remove it.")
@@ -208,19 +206,19 @@ def _check_own(path: Path) -> None:
 
 def is_logged(value: Any) -> bool:
     """Whether a log can hold this value: a number, or `None` for one that is not finite."""
-    whole = type(value) is int and abs(value) < 2**63
-    return value is None or type(value) is float or whole
+    is_integer = type(value) is int and abs(value) < 2**63
+    return value is None or type(value) is float or is_integer
 
 
 def _as_tuples(x: Any) -> Any:
-    """What JSON reads as a list was a tuple."""
+    """The value with tuples instead of lists, as before JSON stored it."""
     if isinstance(x, dict):
         return {name: _as_tuples(value) for name, value in x.items()}
     return tuple(map(_as_tuples, x)) if isinstance(x, list) else x
 
 
 def _is_json(sizes: Mapping[str, Any]) -> bool:
-    """Whether JSON gives them back; a task of a user may have others."""
+    """Whether JSON can store the sizes; a user's task may have others."""
     try:
         return _as_tuples(json.loads(json.dumps(sizes))) == sizes
     except (TypeError, ValueError):
@@ -252,34 +250,35 @@ def new_folder(
     - `origin`: the `Setup.origin` of the weights.
     - `task`: has sizes and labels.
     """
-    made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
-    made.checkpoints.mkdir(parents=True)
+    temporary = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
+    temporary.checkpoints.mkdir(parents=True)
     try:
-        with naming(made.config):
-            made.config.write_text(dump_config(config), encoding="utf-8")
-        with naming(made.tokenizer):
-            save(made.tokenizer)
+        with naming(temporary.config):
+            temporary.config.write_text(dump_config(config), encoding="utf-8")
+        with naming(temporary.tokenizer):
+            save(temporary.tokenizer)
         fingerprints = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
-        fingerprints |= {_CONFIG: checksum(made.config), _DATA: data, _START: origin}
-        known = {name: x for name, x in fingerprints.items() if x is not None}
-        write_json(made.fingerprints, known)
+        fingerprints |= {_CONFIG: checksum(temporary.config), _DATA: data, _START: origin}
+        write_json(
+            temporary.fingerprints, {k: x for k, x in fingerprints.items() if x is not None}
+        )
         if task is not None and _is_json(task.sizes):
-            write_json(made.sizes, task.sizes)
+            write_json(temporary.sizes, task.sizes)
         if task is not None and task.labels is not None:
-            write_json(made.labels, {label: i for i, label in enumerate(task.labels)})
+            write_json(temporary.labels, {label: i for i, label in enumerate(task.labels)})
         while True:
-            number = max(_folders(config.name, runs), default=0) + 1
-            name = f"{config.name}-{number}" if number > 1 else config.name
+            index = max(_folders(config.name, runs), default=0) + 1
+            name = f"{config.name}-{index}" if index > 1 else config.name
             folder = RunFolder(runs / name)
             try:
-                made.path.rename(folder.path)
+                temporary.path.rename(folder.path)
             except OSError:
                 if folder.path.exists():
                     continue  # another process has just made it
                 raise
             return folder
     finally:
-        shutil.rmtree(made.path, ignore_errors=True)
+        shutil.rmtree(temporary.path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -297,72 +296,76 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
 def check_origin(folder: RunFolder, task: AbstractTask, data: str, start: dict | None) -> None:
     """Raises `InputError` if a run would resume with other data, an edited configuration, or
     other weights at its `start`. `start` is `None` if the run has a checkpoint of its own."""
-    what = changed_data(folder, task, data)
-    what += [_START] * (start is not None and folder.start not in (None, start))
-    now = checksum(folder.config)
+    changed = changed_data(folder, task, data)
+    changed += [_START] * (start is not None and folder.start not in (None, start))
+    current = checksum(folder.config)
     # One checksum, or a list of them.
-    what += [_CONFIG] * (now not in folder.recorded.get(_CONFIG, now))
-    what += ["its folder checkpoints"] * (not folder.checkpoints.is_dir())
-    if what:
-        said = f"--resume: {folder.path}: {' and '.join(what)} changed since"
-        raise InputError(f"{said}. Restore what it began with, or start a new run.")
+    changed += [_CONFIG] * (current not in folder.recorded.get(_CONFIG, current))
+    changed += ["its folder checkpoints"] * (not folder.checkpoints.is_dir())
+    if changed:
+        raise InputError(
+            f"--resume: {folder.path}: {' and '.join(changed)} changed since. Restore what it "
+            "began with, or start a new run."
+        )
 
 
 def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
     """Names the tokenizer and the data of a run if a task has others."""
-    what = [] if same_tokenizer(folder, task) else ["its tokenizer"]
-    return what + [_DATA] * (folder.data not in (None, data))
+    changed = [] if same_tokenizer(folder, task) else ["its tokenizer"]
+    return changed + [_DATA] * (folder.data not in (None, data))
 
 
 def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
     """Whether a task has the tokenizer of a run, as far as the run recorded it."""
-    own = _saved(task.save)
-    if own is None:
+    content = _saved_bytes(task.save)
+    if content is None:
         return True
-    if not folder.tokenizer.exists():
+    tokenizer = folder.load_tokenizer()
+    if tokenizer is None:
         return folder.data is None
-    return own == _saved(folder.load_tokenizer().save)  # as this release writes it
+    # As this release writes it.
+    return content == _saved_bytes(tokenizer.save)
 
 
-def _saved(save: Callable[[Path], None]) -> bytes | None:
-    with tempfile.TemporaryDirectory() as there:
-        save(file := Path(there) / "tokenizer.json")
+def _saved_bytes(save: Callable[[Path], None]) -> bytes | None:
+    with tempfile.TemporaryDirectory() as temporary:
+        save(file := Path(temporary) / "tokenizer.json")
         return file.read_bytes() if file.exists() else None
 
 
 def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
     """The folder of the unfinished run of this name, else of the newest finished one."""
-    found = [
+    folders = [
         folder
-        for number, folder in _folders(name, runs).items()
+        for index, folder in _folders(name, runs).items()
         # `name-8` may be a run of the name `name-8`.
-        if number == 1 or folder.load_config(trust).name == Path(name).name
+        if index == 1 or folder.load_config(trust).name == Path(name).name
     ]
-    if not found:
+    if not folders:
         raise InputError(f"--resume: there is no run {name} in {runs}; start it first.")
-    unfinished = [folder for folder in found if not folder.summary.exists()]
+    unfinished = [folder for folder in folders if not folder.summary.exists()]
     if len(unfinished) > 1:
         steps = ", ".join(f"{x.path} (step {x.newest_step or 0})" for x in unfinished)
-        raise InputError(f"--resume: {steps} are not finished; give the folder of one.")
-    return [*found, *unfinished][-1]
+        raise InputError(f"--resume: {steps} are not finished; pass the folder of one.")
+    return [*folders, *unfinished][-1]
 
 
 def _folders(name: str, runs: Path) -> dict[int, RunFolder]:
     """The folders `name`, `name-2`, `name-3`, … in `runs`, by their numbers."""
     names = [path.name for path in runs.iterdir()] if runs.is_dir() else []
-    found = (re.fullmatch(rf"{re.escape(name)}(?:-([2-9]|[1-9]\d+))?", x) for x in names)
-    by_number = {int(match[1] or 1): RunFolder(runs / match[0]) for match in found if match}
-    return dict(sorted(by_number.items()))
+    matches = (re.fullmatch(rf"{re.escape(name)}(?:-([2-9]|[1-9]\d+))?", x) for x in names)
+    folders = {int(match[1] or 1): RunFolder(runs / match[0]) for match in matches if match}
+    return dict(sorted(folders.items()))
 
 
 def changed_values(old: Config, new: Config) -> list[str]:
     """The keys in which two configurations differ, with both values, without `parallel`."""
-    there = flat_values(old)
-    here = flat_values(new)
+    before = flat_values(old)
+    after = flat_values(new)
     return [
-        f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"
-        for key in there | here
-        if there.get(key) != here.get(key) and not key.startswith("parallel.")
+        f"{key}: {before.get(key)!r} there, {after.get(key)!r} here"
+        for key in before | after
+        if before.get(key) != after.get(key) and not key.startswith("parallel.")
     ]
 
 

@@ -1,7 +1,7 @@
 """Losses of a trained model on held-out data, also on other meshes and with early exits."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import equinox as eqx
@@ -17,7 +17,7 @@ from ...tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
 from ...tasks.language import on_same_tokens
 from ..configuration.config import Config
 from ..configuration.reader import parameters_of
-from ..folder.loading import LoadedModel, held_out_whole
+from ..folder.loading import LoadedModel, hold_out_all
 from ..folder.run_folder import RunFolder, changed_data, same_tokenizer
 from ..steps.build import build_task, task_class
 from ..steps.schedule import model_on
@@ -40,23 +40,27 @@ def run_task(
 
     **Raises:** `InputError` for other data than the run began with, and for unknown tokens.
     """
-    own = run.load_config(trust if config is None else config)
-    config = own if config is None else config
-    tokenizer = run.known_tokenizer
+    run_config = run.load_config(trust if config is None else config)
+    config = run_config if config is None else config
+    tokenizer = run.load_tokenizer()
     if named:
         task = build_task(config, tokenizer)
         if not same_tokenizer(run, task):
-            what = f"data.path={config.data.path} has other tokens than {run.path}"
-            raise InputError(f"{what}; give data in the tokens of {run.tokenizer}.")
+            raise InputError(
+                f"data.path={config.data.path} has other tokens than {run.path}; use data in "
+                f"the tokens of {run.tokenizer}."
+            )
         return task
     with at(f"{run.path}: its data are not as they were"):
-        task = build_task(own, tokenizer)
+        task = build_task(run_config, tokenizer)
     if changed := changed_data(run, task, task.fingerprint()):
-        path = own.data.path
-        name = f"data.name={own.data.name}" if path is None else f"data.path={path}"
-        what = f"{run.path}: {' and '.join(changed)} changed since"
-        raise InputError(f"{what}. Restore them, or give {name} to take them as they are.")
-    return task if config.model == own.model else build_task(config, tokenizer)
+        data = run_config.data
+        override = f"data.name={data.name}" if data.path is None else f"data.path={data.path}"
+        raise InputError(
+            f"{run.path}: {' and '.join(changed)} changed since. Restore them, or pass "
+            f"{override} to use them as they are."
+        )
+    return task if config.model == run_config.model else build_task(config, tokenizer)
 
 
 def evaluation_task(
@@ -76,31 +80,30 @@ def evaluation_task(
     """
     run = loaded.run
     config = loaded.config
-    if config is not None and loaded.foreign:
-        config = held_out_whole(config)
-    if text is None and run is not None and config is not None:
-        task = task or run_task(run, config, named=loaded.named)
-        task = _for_model(task, loaded.model)
-        if tokens is None:
-            return task
+    model = loaded.model
+    if text is not None or run is None or config is None:
+        model = loaded.expected(LanguageModel, ", which predicts no text")
+        context = min(model.inputs.context, 512) if tokens is None else cast(int, tokens)
+        fraction = 0.1 if text is None else 1.0
+        text = tasks.shakespeare() if text is None else text
+        tokenizer = loaded.tokenizer
+        return tasks.LanguageTask(text, context, tokenizer=tokenizer, validation=fraction)
+    if loaded.foreign:
+        config = hold_out_all(config)
+    task = task or run_task(run, config, named=loaded.named)
+    if tokens is not None:
+        rebuilt = None
         if "context" in parameters_of(task_class(config)):
-            made = build_task(config.changed("model", context=tokens), run.known_tokenizer)
-            # In the plane the context is not the number of tokens.
-            number = made.tokens_per_sample
-            if number == tokens or number != task.tokens_per_sample:
-                return _for_model(made, loaded.model)
-        with at(f"tokens={tokens}"):
-            return task.on(Mesh(tokens=tokens))
-    model = loaded.expected(LanguageModel, ", which predicts no text")
-    context = min(model.inputs.context, 512) if tokens is None else cast(int, tokens)
-    whole, fraction = (tasks.shakespeare(), 0.1) if text is None else (text, 1.0)
-    return tasks.LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
-
-
-def _for_model(task: AbstractTask, model: Model) -> AbstractTask:
-    """The task, whose trajectories may have another Δt than the model has learned."""
-    known = isinstance(task, tasks.AbstractTrajectories)
-    if known and isinstance(model.inputs, FunctionInputs):
+            rebuilt = build_task(config.changed("model", context=tokens), run.load_tokenizer())
+        # In the plane the context is not the number of tokens.
+        if rebuilt is None or rebuilt.tokens_per_sample == task.tokens_per_sample != tokens:
+            with at(f"tokens={tokens}"):
+                rebuilt = task.on(Mesh(tokens=tokens))
+        task = rebuilt
+    if isinstance(task, tasks.AbstractTrajectories) and isinstance(
+        model.inputs, FunctionInputs
+    ):
+        # A model may have learned another Δt.
         return task.for_duration(model.inputs.duration)
     return task
 
@@ -126,26 +129,29 @@ def evaluate_loss(
     **Raises:** `InputError` for data without this part or that have changed; for a loss of NaN.
     """
     task = evaluation_task(loaded, text, task=task)
-    found = evaluate_on(loaded.measured, task, samples, part)
-    check_finite(loaded, [found])
-    return found
+    figures = evaluate_on(loaded.measured, task, samples, part)
+    check_finite(loaded, [figures])
+    return figures
 
 
 def evaluate_on(
     model: Model, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
     """`evaluate_loss` for a model and a task."""
-    part = checked_part(task, part, samples)
-    found = measured_on(model, task, task.held_out(_BATCH, samples, part))
-    del found["evaluations"]
-    return found
+    figures = _measure(model, task, _held_out(task, samples, part))
+    del figures["evaluations"]
+    return figures
 
 
-def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> dict[str, Any]:
+def _held_out(task: AbstractTask, samples: int | None, part: Part) -> Iterator[Batch]:
+    return task.held_out(_BATCH, samples, checked_part(task, part, samples))
+
+
+def _measure(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> dict[str, Any]:
     """The figures of a model on batches, and the mean field `evaluations` of a solve."""
     samples = targets = 0
 
-    def measured(batch: Batch) -> dict[str, Mean]:
+    def measure_batch(batch: Batch) -> dict[str, Mean]:
         nonlocal samples, targets
         result = eqx.filter_jit(task.loss)(model, batch)
         loss = result.figures["loss"]
@@ -155,7 +161,7 @@ def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> d
         evaluations = Mean(result.field_evaluations * count, count)
         return {"evaluations": evaluations, **result.figures, **task.further_means(batch, loss)}
 
-    means = task.loss.figures(require_samples(tasks.averaged(map(measured, batches))))
+    means = task.loss.figures(require_samples(tasks.averaged(map(measure_batch, batches))))
     counts = {"samples": samples, "targets": targets}
     return {**means, **task.figures(means["loss"]), **counts}
 
@@ -169,19 +175,21 @@ def evaluate_models(
     """`evaluate_loss` of several models. A row for each also has the `tokens` of a sample, the
     checksum of its data as `data`, and the `part` in words. On one text all models predict the
     same tokens, each in windows of its own context."""
-    made = on_same_tokens([evaluation_task(loaded, text) for loaded in models])
-    data = [task.fingerprint() for task in made]
-    texts = all(isinstance(task, tasks.AbstractNextToken) for task in made)
-    if samples is not None and texts and len(set(data)) > 1:
-        paths = " and ".join(str(x.path) for x in models)
-        what = f"samples={samples}: {paths} would read different places of their texts"
-        raise InputError(f"{what}; measure all.")
+    all_tasks = on_same_tokens([evaluation_task(loaded, text) for loaded in models])
+    checksums = [task.fingerprint() for task in all_tasks]
+    texts = all(isinstance(task, tasks.AbstractNextToken) for task in all_tasks)
+    if samples is not None and texts and len(set(checksums)) > 1:
+        paths = " and ".join(str(loaded.path) for loaded in models)
+        raise InputError(
+            f"samples={samples}: {paths} would read different places of their texts; measure "
+            "all."
+        )
     rows = []
-    for loaded, task, checksum in zip(models, made, data, strict=True):
-        found = evaluate_on(loaded.measured, task, samples, part)
-        check_finite(loaded, [found])
-        row = {"data": checksum, "part": described_part(task, part)}
-        rows.append({**row, "tokens": task.tokens_per_sample, **found})
+    for loaded, task, checksum in zip(models, all_tasks, checksums, strict=True):
+        figures = evaluate_on(loaded.measured, task, samples, part)
+        check_finite(loaded, [figures])
+        row = {"data": checksum, "part": describe_part(task, part)}
+        rows.append({**row, "tokens": task.tokens_per_sample, **figures})
     return rows
 
 
@@ -207,14 +215,13 @@ def evaluate_on_meshes(
     # The data of a run are checked against its fingerprints only once.
     if task is None and text is None and loaded.run is not None:
         task = evaluation_task(loaded)
-    sizes = dict.fromkeys(mesh.tokens for mesh in meshes)
-    made = {tokens: evaluation_task(loaded, text, tokens, task) for tokens in sizes}
-    made = dict(zip(made, on_same_tokens([*made.values()]), strict=True))
+    sizes = [*dict.fromkeys(mesh.tokens for mesh in meshes)]
+    all_tasks = [evaluation_task(loaded, text, tokens, task) for tokens in sizes]
+    task_of = dict(zip(sizes, on_same_tokens(all_tasks), strict=True))
     rows = []
     for mesh, model in zip(meshes, models, strict=True):
-        data = made[mesh.tokens]
-        measured = data.held_out(_BATCH, samples, checked_part(data, part, samples))
-        rows.append({**mesh.described, **measured_on(model, data, measured)})
+        task = task_of[mesh.tokens]
+        rows.append({**mesh.described, **_measure(model, task, _held_out(task, samples, part))})
     check_finite(loaded, rows)
     return rows
 
@@ -252,7 +259,7 @@ def evaluate_exits(
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)
-    held_out = list(task.held_out(_BATCH, samples, checked_part(task, part, samples)))
+    batches = list(_held_out(task, samples, part))
     rows = []
     for mesh in meshes:
         model = model_on(loaded.measured, mesh)
@@ -260,12 +267,12 @@ def evaluate_exits(
         # Arrays, so that all tolerances share one program.
         exits = [eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(x)) for x in tolerances]
         full = math.nan
-        for tolerance, own in zip((None, *tolerances), (None, *exits), strict=True):
-            found = measured_on(model.with_exit(own), task, held_out)
-            number = found["evaluations"]
-            full = number if own is None else full
-            first = {"steps_to_T": steps, "tolerance": tolerance, "saved": 1 - number / full}
-            rows.append({**mesh.described, **first, **found})
+        for tolerance, mesh_exit in zip((None, *tolerances), (None, *exits), strict=True):
+            figures = _measure(model.with_exit(mesh_exit), task, batches)
+            evaluations = figures["evaluations"]
+            full = evaluations if tolerance is None else full
+            row = {"steps_to_T": steps, "tolerance": tolerance, "saved": 1 - evaluations / full}
+            rows.append({**mesh.described, **row, **figures})
     check_finite(loaded, rows)
     return rows
 
@@ -275,22 +282,24 @@ def cheapest_exits(
 ) -> list[dict[str, Any]]:
     """For each margin and mesh, the row of `evaluate_exits` with the fewest evaluations whose
     loss exceeds the loss of the full solve by at most the margin."""
-    found = []
+    cheapest = []
     of_mesh = ("steps_to_T", *Mesh().__dataclass_fields__)
     for margin in margins:
         for full in (row for row in rows if row["tolerance"] is None):
-            here = [row for row in rows if all(row.get(x) == full.get(x) for x in of_mesh)]
-            good = [row for row in here if row["loss"] <= full["loss"] + margin]
+            same_mesh = [row for row in rows if all(row.get(x) == full.get(x) for x in of_mesh)]
+            good = [row for row in same_mesh if row["loss"] <= full["loss"] + margin]
             best = min(good, key=lambda row: row["evaluations"], default=full)
-            found.append({"margin": margin, **best})
-    return found
+            cheapest.append({"margin": margin, **best})
+    return cheapest
 
 
 def check_finite(loaded: LoadedModel, rows: Sequence[dict[str, Any]]) -> None:
     """Raises `InputError` if no row has a finite loss."""
     if not any(math.isfinite(row["loss"]) for row in rows):
-        what = f"{loaded.path}: the loss is {rows[0]['loss']}: the outputs are not finite"
-        raise InputError(f"{what}. Take {better_solve(loaded.model)}, or other data.")
+        raise InputError(
+            f"{loaded.path}: the loss is {rows[0]['loss']}: the outputs are not finite. Use "
+            f"{better_solve(loaded.model)}, or other data."
+        )
 
 
 @checked
@@ -299,12 +308,14 @@ def checked_part(task: AbstractTask, part: Part, samples: PositiveInt | None = N
     if task.whole and part not in task.parts:
         return "validation"
     if part not in task.parts:
-        what = f"part={part}: these data have only {' and '.join(task.parts)}"
-        raise InputError(f"{what}; a text trained with data.test=0.1 has a test part.")
+        raise InputError(
+            f"part={part}: these data have only {' and '.join(task.parts)}; a text trained "
+            "with data.test=0.1 has a test part."
+        )
     return part
 
 
-def described_part(task: AbstractTask, part: Part) -> str:
+def describe_part(task: AbstractTask, part: Part) -> str:
     """The measured part of a task, in words."""
-    whole = task.whole and task.parts == ("validation",)
-    return "all of it" if whole else f"{part} part"
+    is_whole = task.whole and task.parts == ("validation",)
+    return "all of it" if is_whole else f"{part} part"

@@ -15,10 +15,6 @@ from ..steps.schedule import model_on
 from .evaluation import checked_part, evaluation_task
 
 
-# Texts translated at once.
-_BATCH = 32
-
-
 def draw_predictions(
     loaded: LoadedModel,
     path: str | Path,
@@ -41,14 +37,13 @@ def draw_predictions(
     if task.loss.classifies:
         raise InputError(f"{loaded.path}: its outputs are logits of classes, not functions.")
     batch = next(task.held_out(samples, part=checked_part(task, part)))
-    given = batch.inputs.inputs if isinstance(batch.inputs, Timed) else batch.inputs
+    inputs = batch.inputs.inputs if isinstance(batch.inputs, Timed) else batch.inputs
     points = model.inputs.with_domain_of(batch.inputs).domain.points
     outputs = np.asarray(compiled_outputs(model_on(loaded.measured, mesh), batch.inputs))
     # A task of several steps has a list; its first item is drawn.
-    first = batch.targets[0] if isinstance(batch.targets, list) else batch.targets
-    pair = given, first
-    inputs, truth = (np.asarray(x.values if isinstance(x, Field) else x) for x in pair)
-    draw_functions(path, points, samples, truth, outputs, input=inputs)
+    truth = batch.targets[0] if isinstance(batch.targets, list) else batch.targets
+    arrays = [np.asarray(x.values if isinstance(x, Field) else x) for x in (inputs, truth)]
+    draw_functions(path, points, samples, arrays[1], outputs, input=arrays[0])
 
 
 def draw_functions(
@@ -56,40 +51,42 @@ def draw_functions(
     points: Any,
     samples: int,
     truth: np.ndarray,
-    found: np.ndarray,
+    prediction: np.ndarray,
     axes: tuple[str, str] = ("", ""),
-    **others: np.ndarray,
+    **more: np.ndarray,
 ) -> None:
-    """Draws truth, predictions and others, each `[samples, …]`: a row for each channel of the
-    first samples. Others with another number of channels appear whole in each row. Samples may
-    have points of their own, `[samples, tokens, dimension]`; padding repeats the first."""
+    """Draws truth, predictions and more functions, each `[samples, …]`: a row for each channel
+    of the first samples. Functions with another number of channels appear whole in each row.
+    Samples may have points of their own, `[samples, tokens, dimension]`; padding repeats the
+    first."""
     from ...figures import plot_fields
 
-    given = {**others, "truth": truth, "prediction": found}
     points = np.asarray(points)
     shape = len(truth), points.shape[-2], -1
-    shown = {name: functions.reshape(shape) for name, functions in given.items()}
-    shown["error"] = shown["prediction"] - shown["truth"]
+    functions = {**more, "truth": truth, "prediction": prediction}
+    functions = {name: values.reshape(shape) for name, values in functions.items()}
+    error = functions["prediction"] - functions["truth"]
+    functions["error"] = error
     rows = {}
-    places = []
-    for sample, channel in np.ndindex(min(samples, len(truth)), shown["error"].shape[2]):
+    points_of_rows = []
+    for sample, channel in np.ndindex(min(samples, len(truth)), error.shape[2]):
         name = f"sample {sample + 1}"
-        if shown["error"].shape[2] > 1:
+        if error.shape[2] > 1:
             name += f", channel {channel + 1}"
         rows[name] = {}
-        there = slice(None)
+        is_real = slice(None)
         if points.ndim > 2:
-            there = real_points(points)[sample]
-            places.append(points[sample, there])
-        for title, x in shown.items():
-            if x.shape == shown["error"].shape:
-                rows[name][title] = x[sample, there, channel]
+            is_real = real_points(points)[sample]
+            points_of_rows.append(points[sample, is_real])
+        for title, values in functions.items():
+            if values.shape == error.shape:
+                rows[name][title] = values[sample, is_real, channel]
             else:
-                each = enumerate(x[sample].T, 1)
-                rows[name] |= {f"{title}, channel {number}": y[there] for number, y in each}
-    plot_fields(Path(path), places or points, rows, axes=axes)
+                for index, y in enumerate(values[sample].T, 1):
+                    rows[name][f"{title}, channel {index}"] = y[is_real]
+    plot_fields(Path(path), points_of_rows or points, rows, axes=axes)
 
 
 def operator_model(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:
-    other = "; functions are predicted by a run of an operator_model; evaluate measures others"
-    return loaded.expected(models.OperatorModel, other)
+    """The model, if it maps functions to functions."""
+    return loaded.expected(models.OperatorModel, "; pass a run of model.kind=operator_model")

@@ -33,7 +33,7 @@ class RollOut(NamedTuple):
     """Roll-outs from held-out states, beside the truth.
 
     - `times`: since the first state, `[steps + 1]`.
-    - `states`: `[steps + 1, samples, *points(, channels)]`, first the given ones.
+    - `states`: `[steps + 1, samples, *points(, channels)]`, first the held-out ones.
     - `truth`: `[known + 1, samples, *points(, channels)]`, as far as it is known.
     - `points`: `[tokens, dimension]`; or points of each sample's own, `[samples, tokens,
       dimension]`, whose padding repeats the first point and has the state 0.
@@ -76,19 +76,20 @@ class RollOut(NamedTuple):
         logarithms = []
         for step, v in enumerate(self.truth[1:], 1):
             u = self.states[step]
-            kept = [i for i in range(len(v)) if step < ends.get(i, step + 1)]
-            row: dict[str, Any] = {"time": float(self.times[step] - self.times[0])}
-            if kept:
-                sizes = self._norms(v)[kept]
-                error = float(np.mean(self._norms(u - v)[kept] / sizes))
+            finite = [i for i in range(len(v)) if step < ends.get(i, step + 1)]
+            row: dict[str, Any] = {"time": float(self.times[step])}
+            if finite:
+                sizes = self._norms(v)[finite]
+                error = float(np.mean(self._norms(u - v)[finite] / sizes))
                 logarithms.append(np.log(max(error, np.finfo(float).tiny)))
                 row["error"] = error
                 row["geometric_mean"] = float(np.exp(np.mean(logarithms)))
-                row["correlation"] = float(np.mean(self._correlations(u, v)[kept]))
+                row["correlation"] = float(np.mean(self._correlations(u, v)[finite]))
                 if self.grid is not None:
-                    row["spectrum"] = _spectral(u[kept], v[kept], self.grid)
-                row["unchanged"] = float(np.mean(self._norms(self.truth[0] - v)[kept] / sizes))
-            rows.append({**row, "samples": len(kept)})
+                    row["spectrum"] = _spectral_error(u[finite], v[finite], self.grid)
+                changes = self._norms(self.truth[0] - v)[finite]
+                row["unchanged"] = float(np.mean(changes / sizes))
+            rows.append({**row, "samples": len(finite)})
         return rows
 
     @property
@@ -109,9 +110,9 @@ class RollOut(NamedTuple):
 
     @np.errstate(over="ignore", invalid="ignore")
     def _correlations(self, u: np.ndarray, v: np.ndarray) -> Float[np.ndarray, " samples"]:
-        own, true = (x - self._means(x)[:, None] for x in (self._flat(u), self._flat(v)))
-        sizes = self._norms(own) * self._norms(true)
-        return self._means(own * true).sum(axis=1) / np.where(sizes > 0, sizes, 1)
+        u, v = (x - self._means(x)[:, None] for x in (self._flat(u), self._flat(v)))
+        sizes = self._norms(u) * self._norms(v)
+        return self._means(u * v).sum(axis=1) / np.where(sizes > 0, sizes, 1)
 
     @property
     def shown(self) -> np.ndarray:
@@ -127,13 +128,13 @@ class RollOut(NamedTuple):
             return
         x = self.points[..., None, :, 0]
         down = np.linspace(0.0, np.ptp(x), len(self.truth))[:, None]  # a square picture
-        both = np.stack(np.broadcast_arrays(down, x), -1)
-        if both.ndim > 3:
-            there = real_points(self.points)[:, None, :, None]
-            both = np.where(there, both, both[:, :1, :1])
+        plane = np.stack(np.broadcast_arrays(down, x), -1)
+        if plane.ndim > 3:
+            is_real = real_points(self.points)[:, None, :, None]
+            plane = np.where(is_real, plane, plane[:, :1, :1])
         over_time = (np.moveaxis(x, 1, 0) for x in (self.truth, self.shown))
-        place = both.reshape(*both.shape[:-3], -1, 2)
-        draw_functions(path, place, samples, *over_time, axes=("time", "x"))
+        points = plane.reshape(*plane.shape[:-3], -1, 2)
+        draw_functions(path, points, samples, *over_time, axes=("time", "x"))
 
     def animate(self, path: str | Path, samples: int = 2) -> None:
         """Draws truth and prediction of the first samples as a film, a `.gif`, or an `.mp4` if
@@ -144,14 +145,14 @@ class RollOut(NamedTuple):
         truth = []
         states = []
         for sample in range(min(samples, self.truth.shape[1])):
-            own = self.points
-            there = np.ones(own.shape[-2], bool)
-            if own.ndim > 2:
-                there = real_points(own)[sample]
-                own = own[sample]
-            points.append(own[there])
-            for found, x in ((truth, self.truth), (states, self.shown)):
-                found.append(x[:, sample].reshape(len(x), len(there), -1)[:, there, 0])
+            of_sample = self.points
+            is_real = np.ones(of_sample.shape[-2], bool)
+            if of_sample.ndim > 2:
+                is_real = real_points(of_sample)[sample]
+                of_sample = of_sample[sample]
+            points.append(of_sample[is_real])
+            for fields, x in ((truth, self.truth), (states, self.shown)):
+                fields.append(x[:, sample].reshape(len(x), len(is_real), -1)[:, is_real, 0])
         animate_fields(Path(path), points, self.times, truth, states)
 
 
@@ -181,14 +182,16 @@ def roll_out(
     model = model_on(loaded.measured, mesh)
     task = evaluation_task(loaded, None, mesh.tokens)
     if not isinstance(task, AbstractTrajectories):
-        what = f"{loaded.path}: {type(task).__name__} has no trajectories"
-        raise InputError(f"{what}; give a run of data.name=trajectories or navier_stokes.")
+        raise InputError(
+            f"{loaded.path}: {type(task).__name__} has no trajectories; pass a run of "
+            "data.name=trajectories or navier_stokes."
+        )
     part = task.parts[-1] if part is None else checked_part(task, part)
     samples = min(samples, len(task.data[part][1]))
     truth = task.trajectory(steps * stride, samples, part)[::stride].astype(np.float32)
     if len(truth) < 2:
-        number = task.data[part][1].shape[1]
-        raise InputError(f"stride={stride}: use fewer than the {number} times.")
+        num_times = task.data[part][1].shape[1]
+        raise InputError(f"stride={stride}: use fewer than the {num_times} times.")
     check_bytes(f"steps={steps}", (steps + 1) * truth[0].nbytes)
     times = task.times_up_to(steps * stride, part)[::stride]
     domain = task.domain_of(part, np.arange(samples))
@@ -197,18 +200,18 @@ def roll_out(
     if domain is None:
         domain = space.points_of(axes)
     points = np.asarray(domain.points)
-    there = np.asarray(True)
+    is_real = np.asarray(True)
     if points.ndim > 2:
-        there = np.expand_dims(real_points(points), tuple(range(2, truth[0].ndim)))
+        is_real = np.expand_dims(real_points(points), tuple(range(2, truth[0].ndim)))
     states = [truth[0]]
     console = Console(stderr=True)
     durations = np.diff(times).tolist()
     for duration in track(durations, "rolling out", console=console, transient=True):
-        usual = abs(duration - space.duration) <= _EQUAL * space.duration
-        given = inputs if usual else Timed(inputs, np.float32(duration))
-        outputs = compiled_outputs(model, given)
+        is_usual = abs(duration - space.duration) <= _EQUAL * space.duration
+        timed = inputs if is_usual else Timed(inputs, np.float32(duration))
+        outputs = compiled_outputs(model, timed)
         inputs = fed_back(inputs, outputs)
-        states.append(np.where(there, np.asarray(outputs).reshape(truth[0].shape), 0))
+        states.append(np.where(is_real, np.asarray(outputs).reshape(truth[0].shape), 0))
     return RollOut(
         times - times[0],
         np.stack(states),
@@ -219,7 +222,7 @@ def roll_out(
     )
 
 
-def _spectral(u: np.ndarray, v: np.ndarray, grid: tuple[int, ...]) -> float:
+def _spectral_error(u: np.ndarray, v: np.ndarray, grid: tuple[int, ...]) -> float:
     axes = tuple(range(1, 1 + len(grid)))
     grids = (x.reshape(len(x), *grid, -1) for x in (u, v))
     energy, true = (np.mean(np.abs(np.fft.fftn(x, axes=axes)) ** 2, 0) for x in grids)
