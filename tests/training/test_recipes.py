@@ -13,7 +13,7 @@ from ide_transformer.compare import load_comparison
 from ide_transformer.compare.budget import Budget
 from ide_transformer.compare.solve_schemes import SolvingComparison
 from ide_transformer.contrib import package_texts
-from ide_transformer.tasks import flows
+from ide_transformer.tasks import AbstractTask, flows
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.build import build_model_of_size, objective
 from ide_transformer.training.steps.layout import make_layout
@@ -168,6 +168,8 @@ def test_each_contender_of_a_comparison_is_built(path, monkeypatch):
         return 10**6
 
     monkeypatch.setattr(Budget, "steps", steps)
+    # It would draw large mazes.
+    monkeypatch.setattr(AbstractTask, "fingerprint", lambda self: "")
     build_task = training.build_task
     monkeypatch.setattr(training, "build_task", lambda config: build_task(on_files(config)))
     comparison.prepare()
