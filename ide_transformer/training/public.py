@@ -19,7 +19,6 @@ from .folder.run_folder import RunFolder, flat_values
 from .loop import Diverged
 from .measure.evaluation import (
     cheapest_exits,
-    checked_part,
     estimated_exit,
     evaluate_exits,
     evaluate_loss,

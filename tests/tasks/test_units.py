@@ -156,14 +156,10 @@ def test_a_run_keeps_its_labels(tmp_path, monkeypatch, capsys, no_figures):
     assert np.bincount(found).tolist() == [30, 0, 30]
     for path, said in (
         ("c.csv", "data.path=c.csv: 'eel' is none of the labels ['cat', 'cow', 'dog']."),
-        (
-            "d.csv",
-            "data.path=d.csv: these data have classes=4, and the model classes=3; pass "
-            "data with the channels, parameters and classes of runs/a.",
-        ),
+        ("d.csv", "data.path=d.csv: the weights of runs/a do not fit."),
     ):
         error = run_here(capsys, "evaluate", "runs/a", f"data.path={path}", expected=2)
-        assert error.splitlines()[-1] == f"error: {said}"
+        assert said in error.splitlines()[-1]
 
 
 def test_numbers_of_tokens():

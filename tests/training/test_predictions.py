@@ -72,7 +72,7 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     )
     np.testing.assert_allclose(points[9], [1 / 8, 1 / 8])
     # Of a task of several steps the first is drawn.
-    monkeypatch.setattr(predictions, "checked_part", lambda task, part: part)
+    monkeypatch.setattr(predictions, "part_to_measure", lambda task, part: part)
     training.draw_predictions(model, Path("picture"), 2)
     np.testing.assert_allclose(drawn[1][2]["sample 1"]["truth"], truth[0].ravel() / 2)
 

@@ -1,6 +1,6 @@
 """Loads the model of a run or a checkpoint, also with another scheme or other data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -181,13 +181,8 @@ def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
     sizes = build_task(config).sizes
     if not run_sizes:
         return sizes
-    statistics = {name: x for name, x in run_sizes.items() if name in STATISTICS}
-    return _without_statistics(sizes) | statistics
-
-
-def _without_statistics(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes that decide the shapes of the weights."""
-    return {name: x for name, x in sizes.items() if name not in STATISTICS}
+    new = {name: x for name, x in sizes.items() if name not in STATISTICS}
+    return new | {name: x for name, x in run_sizes.items() if name in STATISTICS}
 
 
 def checksum_of_weights(model: Model) -> str:
@@ -236,7 +231,13 @@ def _override_config(
     is_divided = "data.validation" in origin or "data.test" in origin
     is_foreign = not is_divided and _has_foreign_data(run, run_config, config)
     if config != run_config:
-        _check_weights(run, run_config, hold_out_all(config) if is_foreign else config)
+        data_config = hold_out_all(config) if is_foreign else config
+        if _weight_shapes(run, data_config) != _weight_shapes(run, run_config):
+            raise InputError(
+                f"{', '.join(overrides)}: the weights of {run.path} do not fit. Pass data with "
+                "its vocabulary, channels, parameters and classes. For another model.context "
+                "train it with model.positions=rotary."
+            )
     return config, is_foreign
 
 
@@ -264,28 +265,7 @@ def hold_out_all(config: Config) -> Config:
     return config.changed("data", validation=1.0, **no_test)
 
 
-def _check_weights(run: RunFolder, run_config: Config, config: Config) -> None:
-    """Raises `InputError` if the data or the context of `config` need weights of other shapes
-    than the run has."""
-
-    def shapes(config: Config, sizes: Mapping[str, Any]) -> list[tuple[int, ...]]:
-        model = eqx.filter_eval_shape(build_model_of_size, config, sizes, jax.random.key(0))
-        return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]
-
-    # Statistics always come from the run, and no shape depends on them.
-    run_sizes = _without_statistics(sizes_of(run, run_config))
-    sizes = _without_statistics(build_task(config, run.load_tokenizer()).sizes)
-    run_shapes = shapes(run_config, run_sizes)
-    if run_shapes != shapes(config, run_sizes):
-        raise InputError(
-            f"model.context={config.model.context}: the run learned "
-            f"{run_config.model.context} positions; train it with model.positions=rotary."
-        )
-    if sizes.keys() != run_sizes.keys() or run_shapes != shapes(config, sizes):
-        names = [x for x in run_sizes | sizes if run_sizes.get(x) != sizes.get(x)]
-        raise InputError(
-            f"data.path={config.data.path}: these data have "
-            f"{', '.join(f'{x}={sizes.get(x)}' for x in names)}, and the model "
-            f"{', '.join(f'{x}={run_sizes.get(x)}' for x in names)}; pass data with the "
-            f"channels, parameters and classes of {run.path}."
-        )
+def _weight_shapes(run: RunFolder, config: Config) -> list[tuple[int, ...]]:
+    key = jax.random.key(0)
+    model = eqx.filter_eval_shape(build_model_of_size, config, sizes_of(run, config), key)
+    return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]

@@ -1,7 +1,7 @@
 """Losses of a trained model on held-out data, also on other meshes and with early exits."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import equinox as eqx
@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from ... import tasks
-from ...arguments import PositiveInt, checked
 from ...errors import InputError, at
 from ...integration import AbstractExit, EstimatedExit, Mesh
 from ...models import FunctionInputs, LanguageModel, Model
@@ -100,12 +99,11 @@ def evaluation_task(
             with at(f"tokens={tokens}"):
                 rebuilt = task.on(Mesh(tokens=tokens))
         task = rebuilt
-    if isinstance(task, tasks.AbstractTrajectories) and isinstance(
-        model.inputs, FunctionInputs
-    ):
-        # A model may have learned another Δt.
-        return task.for_duration(model.inputs.duration)
-    return task
+    if not isinstance(task, tasks.AbstractTrajectories):
+        return task
+    # A model may have learned another Δt.
+    inputs = model.inputs
+    return task.for_duration(inputs.duration) if isinstance(inputs, FunctionInputs) else task
 
 
 def evaluate_loss(
@@ -138,31 +136,28 @@ def evaluate_on(
     model: Model, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
     """`evaluate_loss` for a model and a task."""
-    figures = _measure(model, task, _held_out(task, samples, part))
+    figures = _measure(model, task, samples, part)
     del figures["evaluations"]
     return figures
 
 
-def _held_out(task: AbstractTask, samples: int | None, part: Part) -> Iterator[Batch]:
-    return task.held_out(_BATCH, samples, checked_part(task, part, samples))
-
-
-def _measure(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> dict[str, Any]:
-    """The figures of a model on batches, and the mean field `evaluations` of a solve."""
-    samples = targets = 0
+def _measure(
+    model: Model, task: AbstractTask, samples: int | None, part: Part
+) -> dict[str, Any]:
+    """The figures of a model, and the mean field `evaluations` of a solve."""
+    counts = {"samples": 0, "targets": 0}
 
     def measure_batch(batch: Batch) -> dict[str, Mean]:
-        nonlocal samples, targets
         result = eqx.filter_jit(task.loss)(model, batch)
         loss = result.figures["loss"]
-        count = len(jax.tree.leaves(batch.targets)[0])
-        samples = samples + count
-        targets = targets + int(loss.count)
-        evaluations = Mean(result.field_evaluations * count, count)
+        size = len(jax.tree.leaves(batch.targets)[0])
+        counts["samples"] += size
+        counts["targets"] += int(loss.count)
+        evaluations = Mean(result.field_evaluations * size, size)
         return {"evaluations": evaluations, **result.figures, **task.further_means(batch, loss)}
 
+    batches = task.held_out(_BATCH, samples, part_to_measure(task, part))
     means = task.loss.figures(require_samples(tasks.averaged(map(measure_batch, batches))))
-    counts = {"samples": samples, "targets": targets}
     return {**means, **task.figures(means["loss"]), **counts}
 
 
@@ -220,8 +215,7 @@ def evaluate_on_meshes(
     task_of = dict(zip(sizes, on_same_tokens(all_tasks), strict=True))
     rows = []
     for mesh, model in zip(meshes, models, strict=True):
-        task = task_of[mesh.tokens]
-        rows.append({**mesh.described, **_measure(model, task, _held_out(task, samples, part))})
+        rows.append({**mesh.described, **_measure(model, task_of[mesh.tokens], samples, part)})
     check_finite(loaded, rows)
     return rows
 
@@ -259,20 +253,23 @@ def evaluate_exits(
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)
-    batches = list(_held_out(task, samples, part))
+    # Arrays, so that all tolerances share one program.
+    exits = [eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(x)) for x in tolerances]
     rows = []
     for mesh in meshes:
         model = model_on(loaded.measured, mesh)
-        steps = model.layers * model.steps
-        # Arrays, so that all tolerances share one program.
-        exits = [eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(x)) for x in tolerances]
         full = math.nan
-        for tolerance, mesh_exit in zip((None, *tolerances), (None, *exits), strict=True):
-            figures = _measure(model.with_exit(mesh_exit), task, batches)
+        for tolerance, early_exit in zip((None, *tolerances), (None, *exits), strict=True):
+            figures = _measure(model.with_exit(early_exit), task, samples, part)
             evaluations = figures["evaluations"]
             full = evaluations if tolerance is None else full
-            row = {"steps_to_T": steps, "tolerance": tolerance, "saved": 1 - evaluations / full}
-            rows.append({**mesh.described, **row, **figures})
+            row = {
+                **mesh.described,
+                "steps_to_T": model.layers * model.steps,
+                "tolerance": tolerance,
+                "saved": 1 - evaluations / full,
+            }
+            rows.append({**row, **figures})
     check_finite(loaded, rows)
     return rows
 
@@ -302,9 +299,8 @@ def check_finite(loaded: LoadedModel, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-@checked
-def checked_part(task: AbstractTask, part: Part, samples: PositiveInt | None = None) -> Part:
-    """The part to measure. Raises `InputError` for data that have no such part."""
+def part_to_measure(task: AbstractTask, part: Part) -> Part:
+    """The part, or all data if they are not divided. Raises `InputError` if there is none."""
     if task.whole and part not in task.parts:
         return "validation"
     if part not in task.parts:

@@ -12,7 +12,7 @@ from ...models import Field, Model, Timed, compiled_outputs
 from ...tasks.function_data import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
-from .evaluation import checked_part, evaluation_task
+from .evaluation import evaluation_task, part_to_measure
 
 
 def draw_predictions(
@@ -36,7 +36,7 @@ def draw_predictions(
     task = evaluation_task(loaded, None, mesh.tokens)
     if task.loss.classifies:
         raise InputError(f"{loaded.path}: its outputs are logits of classes, not functions.")
-    batch = next(task.held_out(samples, part=checked_part(task, part)))
+    batch = next(task.held_out(samples, part=part_to_measure(task, part)))
     inputs = batch.inputs.inputs if isinstance(batch.inputs, Timed) else batch.inputs
     points = model.inputs.with_domain_of(batch.inputs).domain.points
     outputs = np.asarray(compiled_outputs(model_on(loaded.measured, mesh), batch.inputs))

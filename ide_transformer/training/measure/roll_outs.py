@@ -17,7 +17,7 @@ from ...tasks import AbstractTrajectories, Part
 from ...tasks.function_data import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
-from .evaluation import checked_part, evaluation_task
+from .evaluation import evaluation_task, part_to_measure
 from .predictions import draw_functions, operator_model
 
 
@@ -186,7 +186,7 @@ def roll_out(
             f"{loaded.path}: {type(task).__name__} has no trajectories; pass a run of "
             "data.name=trajectories or navier_stokes."
         )
-    part = task.parts[-1] if part is None else checked_part(task, part)
+    part = task.parts[-1] if part is None else part_to_measure(task, part)
     samples = min(samples, len(task.data[part][1]))
     truth = task.trajectory(steps * stride, samples, part)[::stride].astype(np.float32)
     if len(truth) < 2:
