@@ -1,4 +1,4 @@
-"""Trains other kinds of models on the data of a run, and compares their losses."""
+"""Baselines: other kinds of models, trained on the data of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,43 +17,46 @@ from ..training.folder.metrics import say
 from ..training.steps.layout import primary
 
 
-# Keys of `training` that belong to an equation in depth, or to a model that is refined.
-_OF_EQUATIONS = {"schedule": [], "costs": {}, "gradient": "direct", "compute_dtype": "float32"}
+# Defaults of the keys of `training` that only an equation in depth has.
+_WITHOUT_DEPTH = {"schedule": [], "costs": {}, "gradient": "direct", "compute_dtype": "float32"}
 
 
 class Baseline(NamedTuple):
-    """Another kind of model. `text`: how the user names it. `config`: its run."""
+    """Another kind of model.
+
+    - `text`: its description by the user.
+    - `config`: the configuration of its run.
+    """
 
     text: str
     config: Config
 
 
 def read_baselines(texts: Sequence[str], config: Config) -> list[Baseline]:
-    """The baselines that the `texts` name, each one or several between commas; see
-    `baseline_of`.
+    """Reads baselines from texts with one or several between commas; see `baseline_of`.
 
     **Raises:** `InputError` for a kind of model that cannot learn the data, before anything is
     trained.
     """
-    found = [baseline_of(text, config) for joined in texts for text in joined.split(",")]
+    baselines = [baseline_of(text, config) for joined in texts for text in joined.split(",")]
     task = build_task(config)
     batch = task.batch(0, 1, config.training.seed)
-    for baseline in found:
+    for baseline in baselines:
         with at(f"--baseline {baseline.text}"):
             model = build_model(baseline.config, task, jax.random.key(0))
             eqx.filter_eval_shape(task.loss, model, batch)
-    return found
+    return baselines
 
 
 def train_baselines(
     folder: RunFolder, baselines: Sequence[Baseline], runs: Path
 ) -> list[dict[str, Any]]:
-    """Trains baselines beside a run that is trained. Returns a row for each, the run's own
-    first, and writes the rows to `baselines.json` in its folder."""
-    own = folder.load_config()
-    rows = [_row(own.name, folder, own)]
-    for number, (text, config) in enumerate(baselines, 1):
-        say(f"baseline {number} of {len(baselines)}: {text}, on the data of {folder.path}")
+    """Trains the baselines of a finished run. Returns a row for the run and for each baseline,
+    and writes them to `baselines.json` in the folder of the run."""
+    run_config = folder.load_config()
+    rows = [_row(run_config.name, folder, run_config)]
+    for index, (text, config) in enumerate(baselines, 1):
+        say(f"baseline {index} of {len(baselines)}: {text}, on the data of {folder.path}")
         rows.append(_row(text, train(config, runs=runs), config))
         if primary():
             write_json(folder.path / "baselines.json", rows)
@@ -75,46 +78,47 @@ def _row(name: str, folder: RunFolder, config: Config) -> dict[str, Any]:
 
 
 def baseline_of(text: str, config: Config) -> Baseline:
-    """Another kind of model on the data of the run `config`, with its batches, steps, optimizer
-    and seed.
+    """Reads a baseline: another kind of model on the data of the run `config`, with its
+    batches, steps, optimizer and seed.
 
     **Arguments:**
 
     - `text`: a `model.kind`, such as `fno`. `fno:learning_rate=3e-3:num_modes=8` changes keys
-      of the section `optimizer` and options of the model. An option of the run's own model that
-      the other kind has too, such as `modes`, is taken over.
+      of the section `optimizer` and options of the model. Options that both kinds of models
+      have, such as `modes`, stay as in the run.
+    - `config`: the configuration of the run.
     """
     where = f"--baseline {text}"
     pieces = text.split(":")
-    # A class of the user's own has a colon in its name.
+    # A class from a user's module has a colon in its name.
     kind = ":".join(x for x in pieces if "=" not in x)
-    given = {
+    options = {
         name: read_yaml(value, where)
         for name, _, value in (x.partition("=") for x in pieces if "=" in x)
     }
     with at(where):
-        known = parameters_of(find("model.kind", kind, Model))
+        parameters = parameters_of(find("model.kind", kind, Model))
     optimizer = {
-        name: given.pop(name)
-        for name in [*given]
-        if name in vars(config.optimizer) and name not in known
+        name: options.pop(name)
+        for name in [*options]
+        if name in vars(config.optimizer) and name not in parameters
     }
-    shared = {name: x for name, x in config.model.options.items() if name in known}
+    shared = {name: x for name, x in config.model.options.items() if name in parameters}
     tree = config.as_tree()
     tree["model"] = {
         "kind": kind,
-        "options": shared | given,
+        "options": shared | options,
         "context": config.model.context,
         "patch": config.model.patch,
         "layers": 1,
     }
     tree |= {"name": f"{config.name}-{kind.rpartition(':')[2].lower()}", "control": {}}
-    tree |= {"solver": {}, "training": tree["training"] | _OF_EQUATIONS}
-    # Groups name weights of the other model.
+    tree |= {"solver": {}, "training": tree["training"] | _WITHOUT_DEPTH}
+    # Groups name weights of the model of the run.
     tree["optimizer"] |= {"groups": {}} | optimizer
     if tree["optimizer"]["kind"] == "muon":
         raise InputError(
-            f"{where}: optimizer.kind=muon is for the matrices of operators; write "
+            f"{where}: optimizer.kind=muon is for the matrices of operators; pass "
             f"--baseline {text}:kind=adamw."
         )
     origin = {f"optimizer.{name}": where for name in optimizer} | {"name": where}

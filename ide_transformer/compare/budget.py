@@ -1,4 +1,4 @@
-"""The cost that a comparison allows each run, and what it buys with coarse meshes first."""
+"""The budget of runs, and the runs with coarse meshes first that it allows."""
 
 from collections import Counter
 from typing import Annotated, Literal
@@ -21,12 +21,11 @@ from ..training.setup import setup
 from ..training.steps.schedule import needed_by_refinement
 
 
-# A run is refined after half of its steps, while the rate is high, or in doublings of one layer
-# that end at these percents of the steps, by the number of layers; see
-# docs/results/coarse_first.md.
+# The percents of the steps at which a run is refined: at once, or in doublings of one layer, by
+# the number of layers. See docs/results/coarse_first.md.
 _MOMENT = 50
 _DOUBLINGS = {8: (60, 78, 92), 16: (60, 75, 87, 95)}
-# The run that had the lowest loss at equal evaluations there, and on what, by `model.kind`.
+# The run with the lowest loss at equal evaluations on that page, and its data, by `model.kind`.
 _BEST = {
     "language_model": ("one layer first", "texts"),
     "image_classifier": ("one layer first", "images"),
@@ -38,10 +37,10 @@ _BEST = {
 class Budget(Section):
     """The cost of every run of a comparison.
 
-    - `unit`: `steps` of the optimiser; `field_evaluations`, of which one evaluates every
-      operator once, over the whole depth; or `flops`, the floating-point operations of these
-      evaluations for a batch, which also depend on the tokens of the mesh.
-    - `amount`: a number, or a list: each scheme is trained with each of them.
+    - `unit`: `steps` of the optimiser; `field_evaluations`, where an evaluation is every
+      operator once; or `flops`, the floating-point operations of these evaluations for a batch,
+      which also depend on the tokens of the mesh.
+    - `amount`: a number, or a list to train each scheme with each amount.
     """
 
     unit: Literal["field_evaluations", "flops", "steps"] = "steps"
@@ -53,7 +52,7 @@ class Budget(Section):
 
     @property
     def each(self) -> list["Budget"]:
-        """Budgets of one amount."""
+        """Budgets of one amount each."""
         return [Budget(unit=self.unit, amount=(amount,)) for amount in sorted(self.amount)]
 
     def __str__(self) -> str:
@@ -61,21 +60,27 @@ class Budget(Section):
         return f"{amounts} {self.unit.replace('_', ' ')}"
 
     def steps(self, config: Config, task: AbstractTask) -> int:
-        """The optimiser steps that a budget of one amount allows. Tries the first batch."""
+        """The optimiser steps that a budget of one amount allows. Also checks that the model
+        takes the first batch."""
         (amount,) = self.amount
-        late = [x.until for x in config.training.schedule if isinstance(x.until, int)]
-        if self.unit != "steps" and late:
-            what = f"training.schedule: until={late[0]}: {self.unit} give no number of steps"
-            raise InputError(f"{what}; write budget.unit=steps, or a part such as until: 50%.")
         if self.unit == "steps":
             setup(config, task).check_shapes()
             steps = round(amount)
         else:
+            ends = [x.until for x in config.training.schedule if isinstance(x.until, int)]
+            if ends:
+                raise InputError(
+                    f"training.schedule: until={ends[0]} is a number of steps, which "
+                    f"budget.unit={self.unit} does not fix; set budget.unit=steps, or a share "
+                    "such as until: 50%."
+                )
             steps = round(amount / cost_of_step(config, task, self.unit))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
-            what = f"budget.amount={amount:g} allows {steps} steps"
-            raise InputError(f"{what}; give one for more than optimizer.warmup={warmup}.")
+            raise InputError(
+                f"budget.amount={amount:g} allows {steps} steps; it must allow more than "
+                f"optimizer.warmup={warmup}."
+            )
         return steps
 
 
@@ -84,8 +89,8 @@ def cost_of_step(
     task: AbstractTask,
     unit: Literal["field_evaluations", "flops"] = "field_evaluations",
 ) -> float:
-    """Field evaluations of a step or their operations, the mean over the run. If they depend on
-    the state, the untrained model is measured."""
+    """The field evaluations of a step or their operations, averaged over the run. If they
+    depend on the state, they are measured on the untrained model."""
     total = 0.0
     untrained = setup(config, task)
     training = config.training
@@ -96,24 +101,24 @@ def cost_of_step(
         state = state if program.enter is None else program.enter(state)
         model = eqx.combine(state.weights, program.static)
         steps = range(program.phase.first, program.phase.last)
-        drawn = Counter(schedule.drawn(training.seed, step) for step in steps)
+        mesh_counts = Counter(schedule.drawn(training.seed, step) for step in steps)
         on_meshes = program.on_meshes(task, training.batch_size, training.seed)
         for mesh, (model_on, batch) in enumerate(on_meshes):
-            if drawn[mesh]:
+            if mesh_counts[mesh]:
                 on_mesh = model_on(model)
                 cost = float(objective(on_mesh, batch).field_evaluations)
                 if unit == "flops":
                     cost *= flops_of_evaluation(on_mesh, batch)
-                total += drawn[mesh] * cost
+                total += mesh_counts[mesh] * cost
     return total / training.steps
 
 
 def flops_of_evaluation(model: Model, batch: Batch) -> float:
-    """Floating-point operations of an evaluation of the field for a batch; see
+    """The floating-point operations of a field evaluation for a batch; see
     `field_operations`."""
     inputs = batch.inputs
-    own = by_samples(inputs, 1)
-    first = jax.tree.map(lambda x, sample: x[0] if sample else x, inputs, own)
+    is_per_sample = by_samples(inputs, 1)
+    first = jax.tree.map(lambda x, per_sample: x[0] if per_sample else x, inputs, is_per_sample)
     equation, u0 = model.initial_value_problem(first)
     return field_operations(equation, u0) * len(jax.tree.leaves(batch.targets)[0])
 
@@ -121,60 +126,61 @@ def flops_of_evaluation(model: Model, batch: Batch) -> float:
 def tokens_of_samples(
     config: Config, task: AbstractTask, steps: int
 ) -> Int[np.ndarray, " steps"]:
-    """The tokens of a sample in each step, on the mesh that is drawn for it."""
+    """The tokens of a sample in each step, on the mesh of the step."""
     schedule = schedule_of(config.changed("training", steps=steps))
-    found = []
+    tokens = []
     for phase in schedule:
         sizes = [data.tokens_per_sample for data in phase.tasks(task)]
         steps_of_phase = range(phase.first, phase.last)
-        found += [sizes[schedule.drawn(config.training.seed, x)] for x in steps_of_phase]
-    return np.array(found)
+        tokens += [sizes[schedule.drawn(config.training.seed, x)] for x in steps_of_phase]
+    return np.array(tokens)
 
 
 def advice(config: Config) -> str:
-    """Which run of a plan to take, and why."""
-    found = _BEST.get(config.model.kind)
+    """Advises which run of a plan to use, and why."""
     page = "docs/results/coarse_first.md"
-    if found is None:
-        return f"Compare them on validation data: {page} has no {config.model.kind}."
-    best, measured = found
-    if config.model.kind == "language_model" and config.model.layers in _DOUBLINGS:
+    kind = config.model.kind
+    if kind not in _BEST:
+        return f"Compare them on validation data: {page} has no {kind}."
+    best, data = _BEST[kind]
+    if kind == "language_model" and config.model.layers in _DOUBLINGS:
         best = "doublings of one layer"
     return (
-        f"Take the run with {best}: on {measured} it had the lowest loss of its depth at equal "
+        f"Use the run with {best}: on {data} it had the lowest loss of its depth at equal "
         f"evaluations. Compare it with a model of fewer layers, too ({page})."
     )
 
 
 def plan_refinement(config: Config, evaluations: float) -> list[Row]:
-    """The runs that a budget of field evaluations allows: with all layers from the start, with
-    one or two layers first, and with doublings of one layer. A row has the overrides of a run,
-    with what a coarse mesh needs, and its field evaluations."""
+    """Plans the runs that a budget of field evaluations allows: with all layers from the start,
+    with one or two layers first, and with doublings of one layer. A row has the overrides of a
+    run, including those that a coarse mesh needs, and its field evaluations."""
     layers = config.model.layers
     if any(phase.meshes for phase in config.training.schedule):
-        raise InputError("training.schedule draws meshes; give a configuration without.")
+        raise InputError("training.schedule draws meshes; use a configuration without them.")
     coarse = [first for first in (1, 2) if first < layers and layers % first == 0]
     if not coarse:
-        raise InputError(f"model.layers={layers}: it has no coarser mesh; give 2 or more.")
+        raise InputError(f"model.layers={layers} must be 2 or more, to have a coarser mesh.")
     task = build_task(config)
     budget = Budget(unit="field_evaluations", amount=(evaluations,))
     rows = []
-    moments = [{}, *({first: _MOMENT} for first in coarse)]
+    # By layers, the percent of the steps until which they are trained.
+    plans = [{}, *({first: _MOMENT} for first in coarse)]
     if layers in _DOUBLINGS:
-        moments.append({2**i: moment for i, moment in enumerate(_DOUBLINGS[layers])})
-    for until in moments:
-        each = (f"{{until: {x}%, mesh: {{layers: {n}}}}}" for n, x in until.items())
-        schedule = f"[{', '.join(each)}]"
-        # Unset keys keep the defaults that go with a refinement.
+        plans.append({2**i: percent for i, percent in enumerate(_DOUBLINGS[layers])})
+    for plan in plans:
+        phases = (f"{{until: {x}%, mesh: {{layers: {n}}}}}" for n, x in plan.items())
+        schedule = f"[{', '.join(phases)}]"
+        # Unset keys keep the defaults of a refinement.
         tree = config.changes()
         where = f"training.schedule={schedule}"
         apply_overrides(tree, [where])
-        needed = needed_by_refinement(read_section(Config, tree, where))
-        apply_overrides(tree, needed)
+        recipe = needed_by_refinement(read_section(Config, tree, where))
+        apply_overrides(tree, recipe)
         steps = budget.steps(read_section(Config, tree, where), task)
         tree["training"]["steps"] = steps
         planned = read_section(Config, tree, f"{where}, training.steps={steps}")
-        overrides = [f"training.steps={steps}", f"training.schedule='{schedule}'", *needed]
-        spent = round(steps * cost_of_step(planned, task))
-        rows.append({"overrides": " ".join(overrides), "field_evaluations": spent})
+        overrides = [f"training.steps={steps}", f"training.schedule='{schedule}'", *recipe]
+        cost = round(steps * cost_of_step(planned, task))
+        rows.append({"overrides": " ".join(overrides), "field_evaluations": cost})
     return rows

@@ -1,4 +1,4 @@
-"""What every comparison of schemes has: a YAML file, rows, a report and figures."""
+"""The base class of comparisons of schemes: a YAML file, rows, a report and figures."""
 
 import abc
 import contextlib
@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 
 @contextlib.contextmanager
 def naming_scheme(name: str) -> Iterator[None]:
-    """Names a scheme in the errors of its configuration and its code."""
+    """Adds the name of a scheme to errors of its configuration and its code."""
     try:
         yield
     except InputError as error:
@@ -36,20 +36,20 @@ def naming_scheme(name: str) -> Iterator[None]:
 class AbstractComparison(Section, abc.ABC):
     """The configuration of a comparison of schemes.
 
-    - `name`: of the folder of its results. Default: the name of the file.
+    - `name`: the folder of the results. Default: the name of the file.
     """
 
-    # Errors of a solve need double precision.
+    # Whether errors of a solve are measured, which needs double precision.
     double_precision: ClassVar[bool] = False
 
     mode: str
     name: FolderName
 
     def compare(self, runs: Path) -> Report:
-        """Measures each scheme that has no measurement yet, and writes the report and the
-        figures into `runs/<name>/`.
+        """Measures each scheme that has no measurement yet, and writes a report and figures
+        into `runs/<name>/`.
 
-        **Raises:** `InputError` for input that cannot be used, before anything is measured.
+        **Raises:** `InputError` for unusable input, before anything is measured.
         """
         self.prepare()
         folder = runs / self.name
@@ -72,10 +72,10 @@ class AbstractComparison(Section, abc.ABC):
     @property
     @abc.abstractmethod
     def headings(self) -> dict[str, str]:
-        """Headings of columns whose names alone are unclear."""
+        """Headings for columns with an unclear name."""
 
     def shown(self, rows: Rows) -> Rows:
-        """The rows for a terminal."""
+        """The part of the rows that a terminal shows."""
         return rows
 
     @abc.abstractmethod
@@ -84,20 +84,21 @@ class AbstractComparison(Section, abc.ABC):
 
 
 def fingerprint(*parts: str) -> str:
-    """A checksum of everything a measurement depends on, except the code."""
+    """A checksum of the inputs of a measurement."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def about_sources(made: Mapping[str, Sequence[str]]) -> str:
-    """A sentence on the code that made the runs; `made` has their names by code. The code
-    differs if one module has several checksums."""
-    modules = sorted({module for code in made for module in re.split(r", | then ", code)})
-    # The version of this package stands without a name.
+def about_sources(runs_by_code: Mapping[str, Sequence[str]]) -> str:
+    """A sentence on the code of the runs, from their names by code. The code differs if a
+    module has several checksums."""
+    modules = sorted(
+        {module for code in runs_by_code for module in re.split(r", | then ", code)}
+    )
+    # The version of this package has no name.
     names = {"" if x[:1].isdigit() else x.rpartition(" (")[0] for x in modules}
     if len(names) == len(modules):
         return f"Code: {', '.join(modules)}."
-    *few, (most, others) = sorted(made.items(), key=lambda x: len(x[1]))
-    each = [f"{code}: {', '.join(runs)}" for code, runs in few]
-    rest = f"the other {len(others)}" if len(others) > 3 else ", ".join(others)
-    each.append(f"{most}: {rest}")
-    return f"What is compared was made by different code: {'; '.join(each)}."
+    *rare, (code, runs) = sorted(runs_by_code.items(), key=lambda x: len(x[1]))
+    parts = [f"{rare_code}: {', '.join(rare_runs)}" for rare_code, rare_runs in rare]
+    parts.append(f"{code}: " + (f"the other {len(runs)}" if len(runs) > 3 else ", ".join(runs)))
+    return f"The runs were made by different code: {'; '.join(parts)}."

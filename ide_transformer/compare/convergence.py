@@ -1,5 +1,5 @@
-"""Orders of convergence. Each scheme is compared with its limit as h → 0, which a method of
-order eight finds."""
+"""Orders of convergence. Each scheme is compared with its limit for h → 0, from a method of
+order eight."""
 
 import functools as ft
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from ..training.configuration.reader import find, read, spelled_scheme
 
 FEATURES = 8
 
-# Steps in an interval, by order: so few that the error stays above rounding.
+# Steps in an interval, by order: few enough that errors stay above rounding.
 _STEPS = {
     0: (16, 32, 64),
     1: (32, 64, 128),
@@ -36,14 +36,14 @@ _STEPS = {
 }
 _ROUNDING = 1e-13
 
-# By the names that configurations know.
+# Names of configurations.
 CONTROLS = "chebyshev", "fourier", "hypernetwork", "piecewise_linear", "piecewise_constant"
 CONSTRAINTS = "free", "sphere", "rms_sphere"
 
 
 class Case(NamedTuple):
-    """An equation by the names of its operators (`transformer`, `damped` or `paper`), control
-    and constraint."""
+    """The names of the operators (`transformer`, `damped` or `paper`), control and constraint
+    of an equation."""
 
     block: str
     control: str
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 @ft.cache
 def problem(case: Case) -> tuple[eq.Equation, Array]:
-    """The equation, and its initial state on the constraint."""
+    """The equation of a case, and its initial state on the constraint."""
     constraint = find("constraint", case.constraint, eq.AbstractConstraint)()
     control = find("control", case.control, eq.AbstractControl)
     norm = eq.LayerNorm(eps=1e-5) if case.constraint == "free" else eq.Free()
@@ -81,8 +81,8 @@ def problem(case: Case) -> tuple[eq.Equation, Array]:
 def march(
     equation: eq.Equation, u0: Array, solver: diffrax.AbstractSolver, steps: Int[Array, ""]
 ) -> Array:
-    """The state at T after equal steps in each interval. Compiled once for all numbers of
-    steps, unlike `solve`."""
+    """The state at T after equal steps in each interval. Unlike `solve`, it is compiled once
+    for all numbers of steps."""
     scheme = solvers.prepared(solver, equation.constraint, unroll=True)
     plan = Steps(equation, solver, scheme, 1, None, u0.dtype)
     length = equation.control.interval_length
@@ -96,8 +96,9 @@ def march(
             t1 = length * (index + (k + 1) / steps)
             jump = (k == 0) & (not equation.continuous)
             u, state = carry
-            made = solvers.StepField(terms, t0, t1, None).step(plan.solver, u, state, jump)
-            return made.y1, made.solver_state
+            field = solvers.StepField(terms, t0, t1, None)
+            result = field.step(plan.solver, u, state, jump)
+            return result.y1, result.solver_state
 
         return lax.fori_loop(0, steps, step, carry), None
 
@@ -107,8 +108,8 @@ def march(
 
 
 class Refinement(NamedTuple):
-    """A scheme with more and more steps, see `MeasuredOrder`. `u1` is the state at T with the
-    most steps."""
+    """The errors of a scheme with more and more steps, see `MeasuredOrder`. `u1` is the state
+    at T with the most steps."""
 
     steps: list[int]
     errors: list[float]
@@ -124,18 +125,18 @@ def refine(
     exact: Array,
     expected_order: int,
 ) -> Refinement:
-    """The errors of a scheme against `exact`, its limit at T, for numbers of steps that show
-    its order in float64."""
+    """Measures the errors of a scheme against `exact`, its limit at T, for numbers of steps
+    that show its order in float64."""
     counts = list(_STEPS[max(order for order in _STEPS if order <= expected_order)])
     ends = [march(equation, u0, solver, jnp.asarray(steps)) for steps in counts]
     errors = [largest_difference(u1, exact) for u1 in ends]
-    used = [i for i, error in enumerate(errors) if not error <= _ROUNDING][-3:]
-    if len(used) < 2:
+    asymptotic = [i for i, error in enumerate(errors) if not error <= _ROUNDING][-3:]
+    if len(asymptotic) < 2:
         name = type(solver).__name__
         raise InputError(f"{name} has no order to measure: its errors are rounding.")
-    h = 1 / np.array(counts)[used]
-    slope = float(np.polyfit(np.log(h), np.log(np.array(errors)[used]), 1)[0])
-    constant = errors[used[-1]] / h[-1] ** expected_order
+    h = 1 / np.array(counts)[asymptotic]
+    slope = float(np.polyfit(np.log(h), np.log(np.array(errors)[asymptotic]), 1)[0])
+    constant = errors[asymptotic[-1]] / h[-1] ** expected_order
     return Refinement(counts, errors, slope, constant, ends[-1])
 
 
@@ -144,19 +145,18 @@ def largest_difference(u: Array, v: Array) -> float:
 
 
 def limit(solver: diffrax.AbstractSolver, equation: eq.Equation, u0: Array) -> Array:
-    """The limit of a scheme as h → 0: the state at T."""
-    return march(equation, u0, own_limit(solver) or diffrax.Dopri8(), jnp.asarray(48))
+    """The state at T for the limit h → 0 of a scheme."""
+    return march(equation, u0, scheme_limit(solver) or diffrax.Dopri8(), jnp.asarray(48))
 
 
-def own_limit(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver | None:
-    """`AbstractScheme.limit`; `None` for a scheme of diffrax. (`HalfSolver` passes for an
-    instance of the scheme that it wraps.)"""
-    find = getattr(solver, "limit", None)
-    return None if find is None else find()
+def scheme_limit(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver | None:
+    """`AbstractScheme.limit`; `None` for a scheme of diffrax."""
+    # Not `isinstance`: `HalfSolver` looks like an instance of the scheme that it wraps.
+    return getattr(solver, "limit", lambda: None)()
 
 
 class Entry(NamedTuple):
-    """A scheme, and what it is measured on.
+    """A scheme, and the problems to measure it on.
 
     - `free`, `sphere`: the scheme on a free state and on a constraint; `None` if it does not
       apply there.
@@ -175,8 +175,7 @@ def _explicit(solver: diffrax.AbstractSolver, **options: Any) -> Entry:
     return Entry(solver, solvers.projected(solver), **options)
 
 
-# Schemes by the names that configurations know: measured on a free state and, projected, on a
-# constraint; and measured on a free state alone.
+# Names of schemes in configurations. Measured on a free state and, projected, on a constraint:
 _EXPLICIT = (
     *("euler", "heun", "midpoint", "ralston", "bosh3", "rk4", "dopri5", "tsit5", "dopri8"),
     *("half_solver(lie_trotter(euler))", "lie_trotter(euler)", "lie_trotter(heun)"),
@@ -185,26 +184,26 @@ _EXPLICIT = (
     *("adams_bashforth(2)", "adams_bashforth(3)", "leapfrog"),
     *("algebraically_reversible(strang(heun))", "algebraically_reversible(rk4)"),
 )
+# Measured on a free state alone:
 _FREE = (
     *("reversible_heun", "implicit_euler", "implicit_midpoint"),
     *("kvaerno3", "kvaerno4", "kvaerno5"),
+    *("residual(euler)", "residual(rk4)", "velocity(euler)"),
 )
 
 
-def _named(name: str) -> diffrax.AbstractSolver:
+def _read_scheme(name: str) -> diffrax.AbstractSolver:
     sizes = {"features": FEATURES, "num_steps": 1, "operators": 2}
     return read(diffrax.AbstractSolver, name, "--scheme", given={diffrax.AbstractSolver: sizes})
 
 
 @ft.cache
 def schemes() -> dict[str, Entry]:
-    """All schemes that are measured, by name."""
+    """All schemes to measure, by name."""
     consistent = solvers.ConsistentPaperSplitting()
-    blocks = ("residual(euler)", "residual(rk4)", "velocity(euler)")
     return {
-        **{name: _explicit(_named(name)) for name in _EXPLICIT},
-        **{name: Entry(_named(name)) for name in _FREE},
-        **{name: Entry(_named(name)) for name in blocks},
+        **{name: _explicit(_read_scheme(name)) for name in _EXPLICIT},
+        **{name: Entry(_read_scheme(name)) for name in _FREE},
         "lie_trotter(euler), exact damping": Entry(solvers.LieTrotter(), block="damped"),
         "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
         "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
@@ -217,28 +216,31 @@ def schemes() -> dict[str, Entry]:
 
 def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
     """The name and the entry of a scheme. A name is as in configurations, such as `strang` for
-    `strang(heun)`, or `package.module:Class` for a scheme of your own."""
-    known = schemes()
+    `strang(heun)`, or `package.module:Class` for your own scheme."""
+    entries = schemes()
     if isinstance(scheme, str):
-        if scheme in known:
-            return scheme, known[scheme]
-        own = _named(scheme)
+        if scheme in entries:
+            return scheme, entries[scheme]
+        solver = _read_scheme(scheme)
         name = spelled_scheme(scheme)
     else:
-        own = scheme
+        solver = scheme
         name = eq.spelled(scheme)
-    on_blocks = isinstance(own, Residual | Velocity)
-    return name, known.get(name) or (Entry(own) if on_blocks else _explicit(own))
+    if name in entries:
+        return name, entries[name]
+    steps_blocks = isinstance(solver, Residual | Velocity)
+    return name, Entry(solver) if steps_blocks else _explicit(solver)
 
 
 class MeasuredOrder(NamedTuple):
-    """The order of convergence of one scheme on one problem.
+    """The order of convergence of a scheme on a problem.
 
-    - `expected_order`: by theory; 0 for a scheme that does not converge.
+    - `expected_order`: the order in theory; 0 for a scheme that does not converge.
     - `observed_order`: the slope of log error over log h in the asymptotic range.
-    - `error_constant`: C of `error = C h^order` at the end of that range, by `expected_order`.
-    - `splitting_error`, `sub_step_error`: with the most steps, the error with exact sub-steps,
-      and what the sub-solver adds; `None` for schemes that do not split.
+    - `error_constant`: C of `error = C h^expected_order` with the most steps.
+    - `splitting_error`: the error of exact sub-steps with the most steps.
+    - `sub_step_error`: the error that the sub-solver adds. Both are `None` for schemes that do
+      not split.
     - `constraint_residual`: the largest over tokens, at T.
     - `steps`, `errors`: steps in an interval, and the largest error over tokens and features.
     """
@@ -264,22 +266,22 @@ def measure_order(
     equation: eq.Equation | None = None,
     u0: Array | None = None,
 ) -> MeasuredOrder:
-    """Measures the order of convergence of a scheme, on attention and a feed-forward with
-    random weights, or on an `equation` of yours. Switch JAX to float64 first.
+    """Measures the order of convergence of a scheme on attention and a feed-forward with random
+    weights, or on your own `equation`. Switch JAX to float64 first.
 
     **Arguments:**
 
-    - `scheme`: an object, or a name that the command `ide-transformer convergence` knows.
+    - `scheme`: an object, or a name for the command `ide-transformer convergence`.
     - `control`: chebyshev, fourier, hypernetwork, piecewise_linear or piecewise_constant.
     - `constraint`: free, sphere or rms_sphere. On a sphere the scheme is `projected`.
-    - `equation`, `u0`: your own, instead of `control` and `constraint`. u0 is projected on
-      the constraint first.
+    - `equation`, `u0`: your own, instead of `control` and `constraint`. u0 is first projected
+      on the constraint.
 
-    **Raises:** `InputError` for a scheme that is unknown, or does not apply there.
+    **Raises:** `InputError` for an unknown scheme, and if it does not apply to the constraint.
     """
     name, entry = find_scheme(scheme)
     if (equation is None) != (u0 is None):
-        raise InputError("measure_order: pass both equation and u0, or none of them.")
+        raise InputError("measure_order: pass both equation and u0, or neither.")
     if equation is None or u0 is None:
         equation, u0 = problem(Case(entry.block, control, constraint))
     else:
@@ -289,33 +291,35 @@ def measure_order(
         u0 = start.project(jnp.asarray(u0))
     solver = entry.scheme(constraint)
     if solver is None:
-        raise InputError(f"constraint={constraint}: {name} cannot be measured there.")
+        raise InputError(f"constraint={constraint}: {name} cannot be measured on it.")
     end = eq.operator_fields(equation.terms)[-1].constraint(equation.horizon)
     exact = limit(entry.free or solver, equation, u0)
     expected = solver.order(equation.terms) or 0
-    found = refine(equation, u0, solver, exact, expected)
-    ideal = None
+    refinement = refine(equation, u0, solver, exact, expected)
+    splitting_error = sub_step_error = None
     if solvers.splitting_of(solver) is not None:
-        within = solvers.with_sub_solver(solver, solvers.Projected(diffrax.Dopri8()))
-        ideal = march(equation, u0, within, jnp.asarray(found.steps[-1]))
+        exact_splitting = solvers.with_sub_solver(solver, solvers.Projected(diffrax.Dopri8()))
+        u1 = march(equation, u0, exact_splitting, jnp.asarray(refinement.steps[-1]))
+        splitting_error = largest_difference(u1, exact)
+        sub_step_error = largest_difference(refinement.u1, u1)
     return MeasuredOrder(
         scheme=name,
         control=control,
         constraint=constraint,
         expected_order=expected,
-        observed_order=found.order,
-        error_constant=found.error_constant,
-        splitting_error=None if ideal is None else largest_difference(ideal, exact),
-        sub_step_error=None if ideal is None else largest_difference(found.u1, ideal),
-        constraint_residual=float(jnp.max(end.residual(found.u1))),
-        steps=found.steps,
-        errors=found.errors,
+        observed_order=refinement.order,
+        error_constant=refinement.error_constant,
+        splitting_error=splitting_error,
+        sub_step_error=sub_step_error,
+        constraint_residual=float(jnp.max(end.residual(refinement.u1))),
+        steps=refinement.steps,
+        errors=refinement.errors,
     )
 
 
 def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
-    """Draws error against step size, a panel for each control and constraint and a line for
-    each scheme. With many schemes, colours show the expected order."""
+    """Draws error against step size, with a panel for each control and constraint and a line
+    for each scheme. With many schemes, colours show the expected order."""
     few = len({row.scheme for row in rows}) <= 8
     panels: dict[str, list[Curve]] = {}
     for row in sorted(rows, key=lambda row: row.expected_order):

@@ -1,4 +1,4 @@
-"""Measures the trained runs of a comparison on other data, another mesh or another part."""
+"""Further tests of the trained runs of a comparison: other data, another mesh or part."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,21 +21,22 @@ from ..training.configuration.files import apply_overrides
 from ..training.configuration.reader import read
 from ..training.folder.run_folder import source
 from .comparison import Rows, fingerprint
+from .measure import standard_deviation
 from .results import difference
 
 
 @section
 class FurtherTest(Section):
-    """An evaluation of trained runs with other data or another mesh. Keys that are left out
-    stay as in the training.
+    """An evaluation of trained runs with other data or another mesh. Keys that are not set stay
+    as in the training.
 
     - `options`: options of the data, such as the lengths of inputs.
     - `context`: the tokens of a sample.
     - `mesh`: arguments of a `Mesh`, such as `{horizon: 32}`.
-    - `part`: of the data, `test` or `validation`.
-    - `samples`: this many, evenly spread. Default: all.
-    - `figures`: the figures that are compared, such as `exact_match`. Default: the loss.
-    - `schemes`: the schemes that are tested. Default: all.
+    - `part`: the part of the data, `test` or `validation`.
+    - `samples`: the number of samples, evenly spread. Default: all.
+    - `figures`: the figures to compare, such as `exact_match`. Default: the loss.
+    - `schemes`: the schemes to test. Default: all.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class FurtherTest(Section):
 
     @property
     def overrides(self) -> list[str]:
-        """The changes of the configuration of a run."""
+        """The changes to the configuration of a run."""
         changes = {f"data.options.{name}": x for name, x in self.options.items()}
         if self.context is not None:
             changes["model.context"] = self.context
@@ -65,20 +66,20 @@ class FurtherTest(Section):
         return read_section(Config, tree, "tests", origin)
 
     def measure(self, run: RunFolder, data: str, folder: Path) -> dict[str, Any]:
-        """The figures of a run. They are kept in `folder`, and measured again after a change of
-        the test, the run, the checksum of its `data`, or the code."""
+        """The figures of a run. They are stored in `folder`, and measured again after a change
+        of the test, the run, the checksum of its `data`, or the code."""
         code = source(run.load_config(trust=True))
         changes = json.dumps(self.as_tree())
-        made_of = [run.path.name, checksum(run.summary), data, changes, code]
-        file = folder / f"{fingerprint(*made_of)}.json"
+        key = fingerprint(run.path.name, checksum(run.summary), data, changes, code)
+        file = folder / f"{key}.json"
         if not file.exists():
             loaded = load_model(run.path, self.overrides, trust=True)
             meshes = [read(Mesh, self.mesh, "mesh")]
             (row,) = evaluate_on_meshes(loaded, meshes, samples=self.samples, part=self.part)
             if missing := [name for name in self.figures if name not in row]:
-                raise InputError(f"figures={missing}: use some of {', '.join(row)}.")
+                raise InputError(f"figures={missing} must be some of {', '.join(row)}.")
             write_json(file, {"run": run.path.name, "code": code, "figures": row})
-            jax.clear_caches()  # the memory of many programs would add up
+            jax.clear_caches()  # frees the memory of programs
         return read_json(file)["figures"]
 
 
@@ -89,15 +90,16 @@ def measure_tests(
     references: Mapping[str, str],
     folder: Path,
 ) -> Rows:
-    """A row for each test, figure and scheme: the figure of each seed, their mean and spread,
-    and the difference to the reference of the scheme if its test has the same data.
+    """A row for each test, figure and scheme: the figures of all seeds, their mean and spread,
+    and the difference to the reference of the scheme, if both are tested on the same data.
 
     **Arguments:**
 
+    - `tests`: the tests by name.
     - `data`: the checksum of the data, by test and scheme.
     - `runs`: the runs of each scheme, one for each seed.
-    - `references`: by scheme, the one from which its difference is taken.
-    - `folder`: for the figures of each run.
+    - `references`: the scheme to subtract, by scheme.
+    - `folder`: the folder for the figures of each run.
     """
     rows: Rows = []
     for name, test in tests.items():
@@ -105,28 +107,29 @@ def measure_tests(
         for scheme, seeds in runs.items():
             if (name, scheme) in data:
                 with at(f"tests.{name}, {scheme}"):
-                    checksum_of_data = data[name, scheme]
                     measured[scheme] = [
-                        test.measure(run, checksum_of_data, folder) for run in seeds
+                        test.measure(run, data[name, scheme], folder) for run in seeds
                     ]
         for figure in test.figures:
-            # `None` is a number that was not finite.
-            values = {
-                x: np.array([run[figure] for run in all_seeds], dtype=float).tolist()
-                for x, all_seeds in measured.items()
+            # `None` stands for a number that is not finite.
+            values_of = {
+                scheme: np.array([row[figure] for row in figures], dtype=float).tolist()
+                for scheme, figures in measured.items()
             }
-            for scheme, own in values.items():
-                other = references.get(scheme, "")
-                same = other in values and data[name, scheme] == data[name, other]
+            for scheme, values in values_of.items():
+                reference = references.get(scheme, "")
+                is_paired = (
+                    reference in values_of and data[name, scheme] == data[name, reference]
+                )
                 row = {
                     **{"test": name, "figure": figure, "scheme": scheme},
-                    "mean": float(np.mean(own)),
-                    "spread": float(np.std(own, ddof=1)) if len(own) > 1 else None,
-                    "lowest": min(own),
-                    "median": float(np.median(own)),
-                    "highest": max(own),
-                    **difference(own, values[other] if same else None),
-                    "seeds": own,
+                    "mean": float(np.mean(values)),
+                    "spread": standard_deviation(values),
+                    "lowest": min(values),
+                    "median": float(np.median(values)),
+                    "highest": max(values),
+                    **difference(values, values_of[reference] if is_paired else None),
+                    "seeds": values,
                 }
                 rows.append(row)
     return rows

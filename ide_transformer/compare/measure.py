@@ -1,8 +1,9 @@
-"""Solve a batch with a model, and measure its cost, error and loss."""
+"""The cost, error and loss of a solve, and statistics of repeated measurements."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -14,18 +15,23 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..models import Model
 
 
+def standard_deviation(values: Sequence[float] | np.ndarray) -> float | None:
+    """The standard deviation of independent values; `None` for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
 def standard_error(values: Float[np.ndarray, " values"]) -> float | None:
-    """The standard error of the mean of independent values; `None` for a single one."""
-    number = len(values)
-    return float(np.std(values, ddof=1) / np.sqrt(number)) if number > 1 else None
+    """The standard error of the mean of independent values; `None` for a single value."""
+    deviation = standard_deviation(values)
+    return None if deviation is None else deviation / math.sqrt(len(values))
 
 
 class Data(NamedTuple):
-    """Inputs, and how their solutions are judged.
+    """Inputs, with functions that judge their solutions.
 
     - `inputs`: a batch.
-    - `losses`: from the outputs to the loss, of each sample or of all.
-    - `error`: from the state at depth T and the outputs to the error.
+    - `losses`: maps the outputs to the loss, of each sample or of all.
+    - `error`: maps the state at depth T and the outputs to the error.
     """
 
     inputs: PyTree[ArrayLike]
@@ -34,8 +40,8 @@ class Data(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A solve: the state at depth T, NaN if it failed, field evaluations, error and losses;
-    if it was timed, the median time and the temporary memory of the program."""
+    """The measurements of a solve. `u1` is the state at depth T, NaN if the solve failed. A
+    timed solve also has its median time and the temporary memory of its program."""
 
     u1: Array
     evaluations: float
@@ -50,19 +56,19 @@ class Measured(NamedTuple):
 
 
 def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
-    """Solves the data, and `rounds` times more to time it."""
+    """Solves the data, and `rounds` more times to measure the time."""
     if not rounds:
-        return judge(model, *solved(model, data.inputs), data)
+        return judge(model, *solve(model, data.inputs), data)
     arrays, static = eqx.partition(model, eqx.is_array)
     inputs = jax.tree.map(jnp.asarray, data.inputs)
-    solve = jax.jit(lambda arrays, inputs: _solve(eqx.combine(arrays, static), inputs))
-    program = solve.lower(arrays, inputs).compile()
+    timed = jax.jit(lambda arrays, inputs: _solve(eqx.combine(arrays, static), inputs))
+    program = timed.lower(arrays, inputs).compile()
     u1, evaluations = jax.block_until_ready(program(arrays, inputs))
     seconds = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        start = time.perf_counter()
         jax.block_until_ready(program(arrays, inputs))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     memory = program.memory_analysis()
     assert memory is not None
     return judge(model, u1, evaluations, data)._replace(
@@ -72,17 +78,17 @@ def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
 
 
 def judge(model: Model, u1: Array, evaluations: Array | float, data: Data) -> Measured:
-    """The measurement of a known state."""
+    """The measurements of a state at depth T."""
     outputs = model.outputs(u1, data.inputs)
     error = float(data.error(u1, outputs))
     return Measured(u1, float(evaluations), error, np.asarray(data.losses(outputs)))
 
 
 def _solve(model: Model, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
-    """The state at depth T and the field evaluations, their mean over samples."""
+    """The state at depth T, and the field evaluations averaged over samples."""
     solution = model.solve(inputs)
     u1 = jnp.where(jnp.all(solution.succeeded), solution.u1, jnp.nan)
     return u1, jnp.mean(solution.stats["field_evaluations"])
 
 
-solved = eqx.filter_jit(_solve)
+solve = eqx.filter_jit(_solve)

@@ -1,4 +1,4 @@
-"""A page on runs side by side: what they logged, drew and wrote."""
+"""A page on runs side by side, with their results, logs, figures and samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from ..training import Config, RunFolder, flat_values, read_metrics
 from ..training.configuration.reader import spelled_scheme
 
 
-# Columns of the summary that follow the losses.
+# The columns of a summary after the losses.
 _COST = ("parameters", "steps", "nfe", "evaluations", "seconds", "bad_steps", "rollbacks")
 
 
 class RunRecord(NamedTuple):
-    """A run, as far as it has come. Its name is unique on the page. Until it has finished, its
-    summary is empty."""
+    """A run, finished or not. Its name is unique on the page. `summary` is empty until the end
+    of the run."""
 
     name: str
     folder: RunFolder
@@ -24,55 +24,55 @@ class RunRecord(NamedTuple):
     lines: list[dict[str, Any]]
     summary: dict[str, Any]
 
-    def logged(self, key: str) -> dict[int, float]:
-        """The finite values of a figure of the log, by step."""
+    def logged_values(self, key: str) -> dict[int, float]:
+        """The finite values of a key of the log, by step."""
         return {x["step"]: x[key] for x in self.lines if x.get(key) is not None}
 
     def curve(self, key: str) -> Curve:
-        """May be empty, so that a run has the same colour in all figures."""
-        found = self.logged(key)
-        return Curve(self.name, [*found], [*found.values()])
+        """The curve of a key. It may be empty, so that a run has the same colour everywhere."""
+        values = self.logged_values(key)
+        return Curve(self.name, [*values], [*values.values()])
 
 
 def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = False) -> None:
-    """Writes a page on runs, with tables and figures of what they logged, and the figures they
-    drew. For `trust` see `load_run`.
+    """Writes a page on runs, with their results, learning curves, figures and samples. For
+    `trust` see `load_run`.
 
-    **Raises:** `InputError` for a folder that is no run, or has logged no step.
+    **Raises:** `InputError` for a folder that is not a run, or has logged no step.
     """
     runs = read_runs(paths, trust=trust)
     names = [run.name for run in runs]
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(names)}."
-    parts = [_results(runs), _logged(runs)]
-    drawn = {
+    parts = [_results(runs), _learning_curves(runs)]
+    figures = {
         f"{run.name}, {path.stem.replace('_', ' ')}": path
         for run in runs
         for path in run.folder.figures()
         if path.stem != "loss"
     }
-    if drawn:
-        parts.append(Part("Drawn by each at its end", figures=drawn))
+    if figures:
+        parts.append(Part("Figures at the end of each run", figures=figures))
     samples = {run.name: run.folder.load_sample() for run in runs}
-    written = {name: text for name, text in samples.items() if text is not None}
-    if written:
-        parts.append(Part("Samples", "Written by each at the end of its run.", texts=written))
+    texts = {name: text for name, text in samples.items() if text is not None}
+    if texts:
+        parts.append(Part("Samples", "Generated at the end of each run.", texts=texts))
     if len(runs) > 1:
         parts.append(_differences(runs))
     write_page(output, f"Runs: {', '.join(names[:3])}{' …' * (len(names) > 3)}", about, parts)
 
 
 def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
-    """The records of the runs in some folders; for `trust` see `load_run`."""
+    """Reads the records of runs from their folders. For `trust` see `load_run`."""
     folders = {run.path.resolve(): run for run in map(RunFolder, paths)}
-    short = [place.name for place in folders]
+    short_names = [path.name for path in folders]
     records = []
-    for place, folder in folders.items():
+    for path, folder in folders.items():
         config = folder.load_config(trust)
         lines = read_metrics(folder.metrics)
         if not any("loss" in line for line in lines):
             raise InputError(f"{folder.path} has logged no step of training; train it.")
         summary = folder.load_summary() if folder.summary.exists() else {}
-        name = place.name if short.count(place.name) == 1 else str(folder.path)
+        name = path.name if short_names.count(path.name) == 1 else str(folder.path)
         records.append(RunRecord(name, folder, config, lines, summary))
     return records
 
@@ -83,28 +83,29 @@ def _results(runs: list[RunRecord]) -> Part:
         losses = {k: x for k, x in run.summary.items() if k not in _COST}
         cost = {name: run.summary.get(name) for name in _COST}
         if not run.summary:
-            losses = {"validation_loss": [None, *run.logged("validation_loss").values()][-1]}
+            evaluations = run.logged_values("validation_loss")
+            losses = {"validation_loss": [None, *evaluations.values()][-1]}
             cost["steps"] = run.lines[-1]["step"]
         scheme = spelled_scheme(run.config.solver.description)
         rows.append({"run": run.name, "scheme": scheme, **losses, **cost})
-    # Leave out columns without numbers, and counts of faults that never were.
-    told = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
-    rows = [{k: v for k, v in row.items() if k in told} for row in rows]
-    going_on = ", ".join(run.name for run in runs if not run.summary)
-    about = "nfe: mean field evaluations of a step; evaluations: in all, of forward solves."
-    about += f" Not finished: {going_on}." * bool(going_on)
+    # Without empty columns, and without counts of faults if there were none.
+    columns = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
+    rows = [{k: v for k, v in row.items() if k in columns} for row in rows]
+    unfinished = ", ".join(run.name for run in runs if not run.summary)
+    about = "nfe: mean field evaluations of a step; evaluations: total of forward solves."
+    about += f" Not finished: {unfinished}." * bool(unfinished)
     return Part("Results and cost", about, rows=rows)
 
 
-def _logged(runs: list[RunRecord]) -> Part:
-    """Losses by step, what a scheme has learned, and the cost of adaptive solves."""
+def _learning_curves(runs: list[RunRecord]) -> Part:
+    """Losses, learned numbers of a scheme, and the cost of adaptive solves, by step."""
     panels = {
         "training": [run.curve("loss") for run in runs],
         "validation": [run.curve("validation_loss") for run in runs],
     }
     figures = {
-        "Training: the batch of a logged step. Validation: training.evaluate_samples samples "
-        "on the way.": draw_panels(panels, x="step", y="loss")
+        "Training: the batch of a logged step. Validation: training.evaluate_samples "
+        "samples.": draw_panels(panels, x="step", y="loss")
     }
     keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
     learned = [key for key in keys if key.startswith("solver.")]
@@ -118,15 +119,15 @@ def _logged(runs: list[RunRecord]) -> Part:
 
 def _differences(runs: list[RunRecord]) -> Part:
     """The keys in which configurations and code differ, except the name of the run."""
-    told = {run.name: flat_values(run.config) for run in runs}
+    configs = {run.name: flat_values(run.config) for run in runs}
     for run in runs:
-        told[run.name]["code"] = " then ".join(run.folder.sources)
+        configs[run.name]["code"] = " then ".join(run.folder.sources)
     rows = []
-    for key in dict.fromkeys(key for values in told.values() for key in values):
-        found = {name: values.get(key) for name, values in told.items()}
-        texts = {name: "–" if x is None else str(x) for name, x in found.items()}
+    for key in dict.fromkeys(key for config in configs.values() for key in config):
+        values = {name: config.get(key) for name, config in configs.items()}
+        texts = {name: "–" if x is None else str(x) for name, x in values.items()}
         if key != "name" and len({*texts.values()}) > 1:
             rows.append({"key": key, **texts})
-    names = {name: name for name in told}
+    names = {name: name for name in configs}
     about = "" if rows else "None."
     return Part("Differences of configuration", about, rows=rows, headings=names)

@@ -31,12 +31,12 @@ from ..training.configuration.reader import spelled_scheme
 from ..training.folder.loading import checksum_of_weights, restore_model
 from ..training.folder.run_folder import source
 from .comparison import AbstractComparison, Rows, about_sources, fingerprint, naming_scheme
-from .measure import Data, measure, solved
+from .measure import Data, measure, solve
 
 
 @section
 class SolverChoice(Section):
-    """A scheme, and the numbers of steps or the tolerances with which it solves."""
+    """A scheme with the numbers of steps or the tolerances of its solves."""
 
     solver: SolverConfig
     steps: tuple[Count, ...] = ()
@@ -44,11 +44,11 @@ class SolverChoice(Section):
 
     def problems(self) -> Iterator[str]:
         if not self.steps and not self.tolerances:
-            yield "give steps, for example [1, 2, 4], or tolerances, for example [1.0e-2]"
+            yield "set steps, for example [1, 2, 4], or tolerances, for example [1.0e-2]"
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What each setting changes in the solver, by a label."""
+        """The changes to the solver in each setting, by label."""
         fixed = {f"{n} steps": {"steps": n} for n in self.steps}
         return fixed | {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
 
@@ -58,11 +58,11 @@ class SolvingComparison(AbstractComparison):
     """Solves one set of weights with many schemes.
 
     - `run`: the folder of a trained run.
-    - `trust`: whether code that its configuration names may be imported, see `load_run`.
-    - `samples`: validation samples, evenly spread, on which error and loss are measured.
+    - `trust`: whether to import code that the configuration of the run names, see `load_run`.
+    - `samples`: the number of validation samples to measure on, evenly spread.
     - `rounds`: how often a solve is timed.
     - `reference`: the solve that counts as exact.
-    - `tolerance`: the relative error for which the cheapest schemes are named.
+    - `tolerance`: the relative error for which the report names the cheapest schemes.
     """
 
     double_precision: ClassVar[bool] = True
@@ -78,7 +78,7 @@ class SolvingComparison(AbstractComparison):
 
     def problems(self) -> Iterator[str]:
         if self.reference.steps < 2:
-            yield "reference: its error is known by half its steps; give steps of 2 or more"
+            yield "reference: half of its steps measure its error; set steps to 2 or more"
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         run = RunFolder(self.run)
@@ -86,15 +86,15 @@ class SolvingComparison(AbstractComparison):
         model, step = restore_model(run, config, "newest", "trained")
         solves = []
         for name, choice in self.schemes.items():
-            given = choice.solver.changes()
             for label, changes in choice.settings.items():
                 with naming_scheme(f"{name}, {label}"):
-                    setting = read_section(SolverConfig, given | changes, self.name)
+                    tree = choice.solver.changes() | changes
+                    setting = read_section(SolverConfig, tree, self.name)
                     solves.append((name, label, setting, with_solver(model, setting)))
         task = run_task(run, trust=self.trust)
         batch = next(task.held_out(self.samples, self.samples))
         reference = self.reference
-        exact, _ = solved(with_solver(model, reference), batch.inputs)
+        exact, _ = solve(with_solver(model, reference), batch.inputs)
         targets = jax.tree.map(jnp.asarray, batch.targets)
         data = Data(
             batch.inputs,
@@ -103,59 +103,61 @@ class SolvingComparison(AbstractComparison):
         )
         half = reference.steps // 2
         halved = with_solver(model, reference.replace(steps=half))
-        doubt = measure(halved, data).error
-        console.print(f"reference: error about {doubt:.1e}, by half its steps")
+        reference_error = measure(halved, data).error
+        console.print(f"reference: error about {reference_error:.1e}, by half its steps")
         scheme = spelled_scheme(reference.description)
-        if not doubt <= self.tolerance:
+        if not reference_error <= self.tolerance:
             raise InputError(
                 f"reference: with {reference.steps} and {half} steps it differs by "
-                f"{doubt:.1e}, above tolerance={self.tolerance:g}; give it more steps."
+                f"{reference_error:.1e}, above tolerance={self.tolerance:g}; set more steps."
             )
         weights = checksum_of_weights(model)
-        made_of = [run.identity, step, weights, checksum(run.config), task.fingerprint()]
-        made_of += [self.samples, self.rounds, json.dumps(reference.as_tree())]
+        inputs = [run.identity, step, weights, checksum(run.config), task.fingerprint()]
+        inputs += [self.samples, self.rounds, json.dumps(reference.as_tree())]
         code = source(config)
         rows = []
-        made: dict[str, list[str]] = {}
-        for number, (name, label, setting, solving) in enumerate(solves, 1):
-            key = fingerprint(json.dumps(made_of), json.dumps(setting.as_tree()))
+        solves_by_code: dict[str, list[str]] = {}
+        for index, (name, label, setting, configured) in enumerate(solves, 1):
+            key = fingerprint(json.dumps(inputs), json.dumps(setting.as_tree()))
             file = folder / f"rows/{key}.json"
-            said = "kept" if file.exists() else "measured"
-            console.print(f"[{number}/{len(solves)}] {name}, {label}: {said}")
+            status = "stored" if file.exists() else "measured"
+            console.print(f"[{index}/{len(solves)}] {name}, {label}: {status}")
             if not file.exists():
                 with naming_scheme(f"{name}, {label}"):
-                    found = measure(solving, data, self.rounds)
+                    measured = measure(configured, data, self.rounds)
                 figures = {
-                    "error": found.error,
-                    "loss": found.loss if np.isfinite(found.error) else None,
-                    "field_evaluations": found.evaluations,
-                    "milliseconds": found.milliseconds,
-                    "mebibytes": found.mebibytes,
+                    "error": measured.error,
+                    "loss": measured.loss if np.isfinite(measured.error) else None,
+                    "field_evaluations": measured.evaluations,
+                    "milliseconds": measured.milliseconds,
+                    "mebibytes": measured.mebibytes,
                 }
                 write_json(file, {"code": code, "figures": figures})
-            kept = read_json(file)
-            made.setdefault(kept["code"], []).append(f"{name}, {label}")
-            rows.append({"scheme": name, "setting": label, **kept["figures"]})
+            record = read_json(file)
+            solves_by_code.setdefault(record["code"], []).append(f"{name}, {label}")
+            rows.append({"scheme": name, "setting": label, **record["figures"]})
         about = (
             f"The weights of {self.run} at step {step} ({weights}) solved by each scheme on "
             f"{len(exact)} samples of {task.tokens_per_sample} tokens, spread evenly over the "
             f"validation part, in {exact.dtype}. The error is the relative root mean square "
             f"error of the state at depth T, against {scheme} with {reference.steps} steps in "
-            f"each layer, whose own error is about {doubt:.1e}. {self._cheapest(rows)} "
-            f"{about_sources(made)}"
+            f"each layer, whose own error is about {reference_error:.1e}. "
+            f"{self._rank_schemes(rows)} {about_sources(solves_by_code)}"
         )
         return about, rows
 
-    def _cheapest(self, rows: Rows) -> str:
-        """The schemes that reach the tolerance, by their fewest evaluations."""
+    def _rank_schemes(self, rows: Rows) -> str:
+        """A sentence on the schemes that reach the tolerance, by their fewest evaluations."""
         best: dict[str, float] = {}
         for row in sorted(rows, key=lambda row: row["field_evaluations"]):
             if row["error"] is not None and row["error"] <= self.tolerance:
                 best.setdefault(row["scheme"], row["field_evaluations"])
         if not best:
             return f"No scheme reached a relative error of {self.tolerance:g}."
-        ranked = ", ".join(f"{name} {number:g}" for name, number in best.items())
-        return f"Fewest field evaluations for a relative error of {self.tolerance:g}: {ranked}."
+        ranking = ", ".join(f"{name} {evaluations:g}" for name, evaluations in best.items())
+        return (
+            f"Fewest field evaluations for a relative error of {self.tolerance:g}: {ranking}."
+        )
 
     @property
     def headings(self) -> dict[str, str]:
@@ -167,14 +169,17 @@ class SolvingComparison(AbstractComparison):
 
     def draw(self, folder: Path, rows: Rows) -> None:
         """Draws error against field evaluations and against time."""
-        done = [row for row in rows if row["error"] is not None]
         axes = {"field_evaluations": "field evaluations", "milliseconds": "ms of a solve"}
         for cost, x in axes.items():
             curves = {}
             for name in self.schemes:
-                own = [(row[cost], row["error"]) for row in done if row["scheme"] == name]
-                own.sort(key=lambda point: (point[0], -point[1]))
-                curves[name] = [x for x, _ in own], [y for _, y in own]
+                points = [
+                    (row[cost], row["error"])
+                    for row in rows
+                    if row["scheme"] == name and row["error"] is not None
+                ]
+                points.sort(key=lambda point: (point[0], -point[1]))
+                curves[name] = [x for x, _ in points], [y for _, y in points]
             look = dict(title="The error of a solve, and its cost", marker="o", log="xy")
             path = folder / f"work_precision_{cost}.png"
             plot_curves(path, curves, x=x, y="relative error at T", **look)

@@ -1,4 +1,4 @@
-"""Keys that are tuned for each scheme before schemes are compared."""
+"""Tuning of keys, such as the learning rate, for each scheme before the comparison."""
 
 import itertools
 import math
@@ -27,13 +27,13 @@ Values = Annotated[
 @section
 class Sweep(Section):
     """The section `sweep`. Each scheme is trained with all combinations of the values for one
-    seed; the other seeds take the combination with the lowest validation loss.
+    seed. The other seeds use the combination with the lowest validation loss.
 
-    - `keys`: from a key of the run, such as `optimizer.learning_rate`, to the values to try.
-    - `extend`: if the best value is the first or the last, further values follow in the same
+    - `keys`: the values to try for each key of the run, such as `optimizer.learning_rate`.
+    - `extend`: while the best value is the first or the last, tries a further value in the same
       ratio, at most this many times.
-    - `seed`: the seed of these runs, by default the first of the comparison. Runs with a seed
-      that is not in the comparison tune only, and are not reported.
+    - `seed`: the seed of these runs, by default the first of the comparison. A seed that is not
+      in the comparison is for tuning only, and not reported.
     """
 
     keys: Annotated[dict[str, Values], not_empty]
@@ -42,21 +42,21 @@ class Sweep(Section):
 
     def problems(self) -> Iterator[str]:
         for key, values in self.keys.items():
-            given = f"keys.{key}={list(values)}"
+            where = f"keys.{key}={list(values)}"
             if key == "training.steps":
-                yield f"{given}: the budget gives the number of steps; drop it"
+                yield f"{where}: the budget sets the number of steps; remove this key"
             if key == "training.seed":
-                yield f"{given}: each run has one of seeds; write seeds: [0, 1]"
+                yield f"{where}: a sweep cannot tune seeds; set seeds: [0, 1] instead"
             if key.startswith("data.") or key in ("model.context", "model.patch"):
-                yield f"{given}: losses on other data tune nothing; make schemes that differ"
+                yield f"{where}: losses on other data do not compare; use separate schemes"
             if list(values) != sorted(set(values)):
-                yield f"{given}: give each value once, the smallest first"
+                yield f"{where}: values must be different and in ascending order"
             elif len({short(value) for value in values}) < len(values):
-                yield f"{given}: two share the name of a folder; give values further apart"
+                yield f"{where}: two share the name of a folder; use values further apart"
 
 
 class Trial(NamedTuple):
-    """A run: a scheme, a value for each key that is tuned, and a seed."""
+    """A run of a scheme with a value for each tuned key and a seed."""
 
     scheme: str
     values: tuple[float, ...]
@@ -64,14 +64,14 @@ class Trial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the folder of the run."""
         scheme = re.sub(r"[^A-Za-z0-9.]+", "_", self.scheme).strip("_")
         return "-".join((scheme, *map(short, self.values), f"seed{self.seed}"))
 
 
 class Tuned(NamedTuple):
-    """The best trial of a scheme, the losses of all its trials, and the keys whose best value
-    is the first or the last, so that a better one may lie beyond."""
+    """The result of tuning a scheme. `at_edge` has the keys whose best value is the first or
+    the last."""
 
     best: Trial
     losses: dict[Trial, float]
@@ -79,7 +79,7 @@ class Tuned(NamedTuple):
 
 
 def short(value: float) -> str:
-    """A value in the name of a folder."""
+    """A value for the name of a folder."""
     return f"{value:.4g}"
 
 
@@ -88,17 +88,17 @@ def grid(scheme: str, keys: Mapping[str, Sequence[float]], seed: int) -> list[Tr
     return [Trial(scheme, values, seed) for values in itertools.product(*keys.values())]
 
 
-def tuned(
+def tune(
     scheme: str,
     sweep: Sweep | None,
     seed: int,
     loss: Callable[[Trial], float],
-    possible: Callable[[Trial], bool],
+    can_run: Callable[[Trial], bool],
 ) -> Tuned:
-    """Tunes a scheme by the loss of its trials; without a sweep there is one trial. `possible`
-    says whether a trial with further values can run."""
+    """Tunes a scheme by the loss of its trials; without a sweep there is one trial. `can_run`
+    checks a trial with further values."""
     keys = dict(sweep.keys) if sweep else {}
-    left = sweep.extend if sweep else 0
+    extensions_left = sweep.extend if sweep else 0
     losses: dict[Trial, float] = {}
     trials = grid(scheme, keys, seed)
     while True:
@@ -107,47 +107,50 @@ def tuned(
         if math.isinf(losses[best]):
             return Tuned(best, losses, [])
         at_edge = []
-        further = {}
-        for number, (key, values) in enumerate(keys.items()):
-            own = best.values[number]
-            if values[0] < own < values[-1]:
+        extended = {}
+        for index, (key, values) in enumerate(keys.items()):
+            best_value = best.values[index]
+            if values[0] < best_value < values[-1]:
                 continue
             at_edge.append(key)
-            end, before = (values[0], values[1]) if own == values[0] else values[:-3:-1]
+            end, before = (values[0], values[1]) if best_value == values[0] else values[:-3:-1]
             value = float(short(end**2 / before))
             if value.is_integer() and all(isinstance(x, int) for x in values):
                 value = int(value)
-            there = (*best.values[:number], value, *best.values[number + 1 :])
-            taken = short(value) in map(short, values)
-            if left and not taken and possible(best._replace(values=there)):
-                further[key] = tuple(sorted((*values, value)))
-        if not further:
+            further = best._replace(
+                values=(*best.values[:index], value, *best.values[index + 1 :])
+            )
+            is_new = short(value) not in map(short, values)
+            if extensions_left and is_new and can_run(further):
+                extended[key] = tuple(sorted((*values, value)))
+        if not extended:
             return Tuned(best, losses, at_edge)
-        keys |= further
-        trials = [t for t in grid(scheme, keys, seed) if t not in losses and possible(t)]
-        left -= 1
+        keys |= extended
+        trials = [t for t in grid(scheme, keys, seed) if t not in losses and can_run(t)]
+        extensions_left -= 1
 
 
-def write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> None:
+def write_sweep(folder: Path, sweep: Sweep, results: list[Tuned], label: str) -> None:
     """Prints all losses of a sweep, and writes `sweep.json` and a figure for each key."""
     rows = [
         {"scheme": t.scheme, **dict(zip(sweep.keys, t.values, strict=True)), "loss": loss}
-        for tuning in chosen
-        for t, loss in tuning.losses.items()
+        for result in results
+        for t, loss in result.losses.items()
     ]
     write_json(folder / "sweep.json", rows)
     show_table(rows, {"loss": label})
     for key in sweep.keys:
         curves = {}
-        for best, _, _ in chosen:
-            # Along the key, through the best trial.
-            own = dict(zip(sweep.keys, best.values, strict=True)) | {"scheme": best.scheme}
+        for best, _, _ in results:
+            # A line along this key through the best trial.
+            fixed = dict(zip(sweep.keys, best.values, strict=True)) | {"scheme": best.scheme}
+            del fixed[key]
             line = sorted(
                 (row[key], row["loss"])
                 for row in rows
-                if math.isfinite(row["loss"]) and all(row[x] == own[x] for x in own if x != key)
+                if math.isfinite(row["loss"]) and all(row[x] == fixed[x] for x in fixed)
             )
             if line:
                 curves[best.scheme] = tuple(np.array(line).T)
-        look = dict(title="What was tuned", marker="o", log="x")
+        look = dict(title="Tuned values", marker="o", log="x")
         plot_curves(folder / f"sweep_{key}.png", curves, x=key, y=label, **look)

@@ -25,11 +25,11 @@ from .results import (
     broken_rules,
     difference,
     difference_text,
-    figures_of,
     learning_curve,
+    summarise_runs,
     verdict,
 )
-from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
+from .sweep import Sweep, Trial, Tuned, grid, tune, write_sweep
 from .trials import Plan, Trials
 
 
@@ -38,7 +38,8 @@ _EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
 
 
 class Contender(NamedTuple):
-    """A scheme with a recipe or without, and a budget. The `label` leaves out the budget."""
+    """A scheme with or without a recipe, and a budget. The `label` is the name without the
+    budget."""
 
     name: str
     label: str
@@ -52,15 +53,17 @@ class TrainingComparison(AbstractComparison):
     """Trains each scheme from scratch on the same data, with the same seeds and budget.
 
     - `base`: the configuration of a run, relative to this file.
-    - `sweep`: the keys that are tuned for each scheme first, such as the learning rate.
-    - `schemes`: by name, the sections in which a scheme differs from the base.
-    - `recipes`: by name, sections that are no part of a scheme. Each scheme is trained without
-      them and, as `<scheme> with <recipe>`, with each of them.
-    - `reference`: the scheme from which the others' losses are subtracted, seed by seed, each
-      with the same recipe. From the reference with a recipe, the reference without is
-      subtracted.
-    - `tests`: by name, data and meshes on which the trained runs are measured too; see
-      `FurtherTest`. Their table is in the folder `tests`.
+    - `seeds`: the seeds of the runs of each scheme.
+    - `budget`: the cost of every run.
+    - `sweep`: the keys to tune for each scheme first, such as the learning rate.
+    - `schemes`: the sections in which a scheme differs from the base, by name.
+    - `recipes`: sections that belong to no scheme, by name. Each scheme is trained without a
+      recipe and, as `<scheme> with <recipe>`, with each recipe.
+    - `reference`: the scheme whose losses are subtracted from those of the others, seed by seed
+      and with equal recipes. The difference of the reference with a recipe is to the reference
+      without a recipe.
+    - `tests`: data and meshes to measure the trained runs on, by name; see `FurtherTest`. Their
+      table is in the folder `tests`.
     """
 
     mode: Literal["train"]
@@ -79,47 +82,50 @@ class TrainingComparison(AbstractComparison):
     def problems(self) -> Iterator[str]:
         names = [x.name for x in self.contenders]
         if len(set(self.seeds)) < len(self.seeds):
-            yield f"seeds={list(self.seeds)}: give each of them once"
+            yield f"seeds={list(self.seeds)} must be different"
         for name in names:
             largest = max(*self.seeds, self._tuning_seed)
             folder = Trial(name, (1.234e-300,) * len(self._swept), largest).name
             if not is_folder_name(folder):
-                yield f"schemes.{name}: {folder} is not a name of a folder; rename the scheme"
+                yield f"schemes.{name}: {folder} is not a valid folder name; rename the scheme"
         if len({Trial(name, (), 0).name for name in names}) < len(names):
             yield f"schemes: two of {', '.join(names)} would share a folder; rename one"
         if self.reference not in (None, *self.schemes):
-            yield f"reference={self.reference!r}: it must be one of {', '.join(self.schemes)}"
+            yield f"reference={self.reference!r} must be one of {', '.join(self.schemes)}"
         for name, test in self.tests.items():
             if unknown := [x for x in test.schemes if x not in self.schemes]:
                 yield f"tests.{name}.schemes={unknown}: use some of {', '.join(self.schemes)}"
         for name, sections in (*self.schemes.items(), *self.recipes.items()):
-            given = sections.get("training")
-            for key, own in (("steps", "budget.amount"), ("seed", "seeds")):
-                if isinstance(given, dict) and key in given:
-                    yield f"{name}.training.{key}: all runs have the same; write {own}"
+            changes = sections.get("training")
+            for key, shared_key in (("steps", "budget.amount"), ("seed", "seeds")):
+                if isinstance(changes, dict) and key in changes:
+                    yield f"{name}.training.{key}: all runs share it; set {shared_key} instead"
         costly = [key for key in self._swept if not key.startswith("optimizer.")]
         if costly and self.budget.unit != "steps":
-            what = f"sweep: {', '.join(costly)} may change how many steps {self.budget} allow"
-            yield f"{what}; write budget.unit=steps, or make schemes that differ in it"
+            yield (
+                f"sweep: {', '.join(costly)} may change how many steps {self.budget} allow; "
+                "set budget.unit=steps, or use separate schemes"
+            )
 
     @ft.cached_property
     def contenders(self) -> list[Contender]:
-        """Each scheme without a recipe and with each, with each budget."""
-        found = []
-        each = itertools.product(self.budget.each, (None, *self.recipes), self.schemes)
-        for budget, recipe, scheme in each:
+        """Every scheme without a recipe and with each recipe, with each budget."""
+        contenders = []
+        for budget, recipe, scheme in itertools.product(
+            self.budget.each, (None, *self.recipes), self.schemes
+        ):
             label = scheme if recipe is None else f"{scheme} with {recipe}"
-            name = f"{label}, {budget}" if self._several else label
-            found.append(Contender(name, label, scheme, recipe, budget))
-        return found
+            name = f"{label}, {budget}" if self._has_budgets else label
+            contenders.append(Contender(name, label, scheme, recipe, budget))
+        return contenders
 
     @property
-    def _several(self) -> bool:
+    def _has_budgets(self) -> bool:
         return len(self.budget.amount) > 1
 
     @ft.cached_property
     def _reference(self) -> dict[str | None, str]:
-        """By recipe, the name of the reference with the largest budget; empty without one."""
+        """The name of the reference with the largest budget, by recipe; empty without one."""
         return {
             x.recipe: x.name
             for x in self.contenders
@@ -128,12 +134,12 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _references(self) -> dict[str, str]:
-        """By contender, the one from which its difference is taken."""
-        own = self._reference
+        """The contender that each difference subtracts, by contender."""
+        reference = self._reference
         return {
-            x.name: own[None if x.scheme == self.reference else x.recipe]
+            x.name: reference[None if x.scheme == self.reference else x.recipe]
             for x in self.contenders
-            if own and x.name != own[None]
+            if reference and x.name != reference[None]
         }
 
     @property
@@ -142,96 +148,97 @@ class TrainingComparison(AbstractComparison):
 
     @property
     def _tuning_seed(self) -> int:
-        """The seed with which the sweep runs."""
-        own = self.sweep and self.sweep.seed
-        return self.seeds[0] if own is None else own
+        """The seed of the sweep."""
+        seed = self.sweep and self.sweep.seed
+        return self.seeds[0] if seed is None else seed
 
     def prepare(self) -> None:
         _ = self._plans, self._test_data
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         trials = Trials(folder / "runs", self._plans, tuple(self._swept), console)
-        first = self._tuning_seed
-        others = [seed for seed in self.seeds if seed != first]
-        trials.left = len(self._plans) * len(others)
-        for trial in (t for name in self._plans for t in grid(name, self._swept, first)):
+        tuning_seed = self._tuning_seed
+        other_seeds = [seed for seed in self.seeds if seed != tuning_seed]
+        trials.runs_left = len(self._plans) * len(other_seeds)
+        for trial in (t for name in self._plans for t in grid(name, self._swept, tuning_seed)):
             with naming_scheme(trial.scheme):
-                trials.left += not trials.done(trial)
-        chosen = [
-            tuned(name, self.sweep, first, trials.loss, trials.possible) for name in self._plans
+                trials.runs_left += not trials.is_done(trial)
+        results = [
+            tune(name, self.sweep, tuning_seed, trials.loss, trials.can_run)
+            for name in self._plans
         ]
-        repeated = [x.best._replace(seed=seed) for seed in others for x in chosen]
-        trials.left = sum(not trials.done(trial) for trial in repeated)
+        repeated = [x.best._replace(seed=seed) for seed in other_seeds for x in results]
+        trials.runs_left = sum(not trials.is_done(trial) for trial in repeated)
         for trial in repeated:
             trials.loss(trial)
-        rows = self._rows(trials, chosen)
+        rows = self._rows(trials, results)
         if self.sweep:
-            write_sweep(folder, self.sweep, chosen, f"validation {self._loss.label}")
+            write_sweep(folder, self.sweep, results, f"validation {self._loss.label}")
         if self.tests:
-            self._measure_tests(folder / "tests", trials, chosen)
-        code: dict[str, list[str]] = {}
-        for trial in (*(t for tuning in chosen for t in tuning.losses), *repeated):
-            code.setdefault(trials.code(trial), []).append(trial.name)
+            self._measure_tests(folder / "tests", trials, results)
+        runs_by_code: dict[str, list[str]] = {}
+        for trial in (*(t for result in results for t in result.losses), *repeated):
+            runs_by_code.setdefault(trials.code(trial), []).append(trial.name)
         broken = self._broken_rules(rows)
-        sources = about_sources(code)
-        said = verdict(rows, self._references)
-        for sentence in (*broken, *[sources] * (len(code) > 1)):
+        sources = about_sources(runs_by_code)
+        conclusion = verdict(rows, self._references)
+        for sentence in (*broken, *[sources] * (len(runs_by_code) > 1)):
             console.print(f"note: {sentence}")
-        if said:
-            console.print(said)
-        # The rules that are broken follow the conclusion that they limit.
-        return said + " ".join((*broken, self._about(), sources)), rows
+        if conclusion:
+            console.print(conclusion)
+        # Broken rules follow the conclusion that they limit.
+        return conclusion + " ".join((*broken, self._about(), sources)), rows
 
-    def _rows(self, trials: Trials, chosen: Sequence[Tuned]) -> Rows:
-        """A row for each contender, the best first. Those with a run that failed come last,
+    def _rows(self, trials: Trials, results: Sequence[Tuned]) -> Rows:
+        """A row for each contender, the best first. Contenders with a failed run come last,
         without figures."""
         rows: Rows = []
         budgets = {x.name: x.budget for x in self.contenders}
-        for (scheme, values, _), _, at_edge in chosen:
+        for (scheme, values, _), _, at_edge in results:
             row: dict[str, Any] = {
                 "scheme": scheme,
                 **dict(zip(self._swept, values, strict=True)),
             }
             if self._swept:
                 row["at_edge"] = ", ".join(at_edge) or None
-            own = [Trial(scheme, values, seed) for seed in self.seeds]
-            failures = [x for x in map(trials.failure, own) if x]
+            seed_trials = [Trial(scheme, values, seed) for seed in self.seeds]
+            failures = [x for x in map(trials.failure, seed_trials) if x]
             if failures:
                 row |= {self._reported: None, "failure": failures[0]}
             else:
-                runs = trials.results(own)
-                row |= figures_of(runs, self._reported)
+                runs = trials.results(seed_trials)
+                row |= summarise_runs(runs, self._reported)
                 if self.budget.unit == "flops":
                     row["flops"] = budgets[scheme].amount[0]
-                if (start := trials.run(own[0]).start) is not None:
+                if (start := trials.run(seed_trials[0]).start) is not None:
                     row["start"] = ", ".join(f"{name} {x}" for name, x in start.items())
                 tokens = []
-                for trial in own:  # each draws the meshes of its own seed
+                for trial in seed_trials:  # meshes depend on the seed
                     config = trials.config(trial)
-                    drawn = tokens_of_samples(config, self._plans[scheme].task, row["steps"])
-                    tokens.append(config.training.batch_size * drawn)
+                    sizes = tokens_of_samples(config, self._plans[scheme].task, row["steps"])
+                    tokens.append(config.training.batch_size * sizes)
                 self._curves[scheme] = learning_curve(runs, tokens)
             rows.append(row)
         losses = {row["scheme"]: row.get("seeds") for row in rows}
         for row in rows:
             if references := self._references:
                 name = row["scheme"]
-                other = references.get(name)
-                same = other is not None and self._data[name] == self._data[other]
-                row |= difference(losses[name], losses[other] if same else None)
-        if self._curves and not self._several:
+                reference = references.get(name)
+                is_paired = reference is not None and self._data[name] == self._data[reference]
+                row |= difference(losses[name], losses[reference] if is_paired else None)
+        if self._curves and not self._has_budgets:
             for column, cost in _EQUAL.items():
                 equal = at_equal_cost(self._curves, cost)
                 rows = [{**row, column: equal.get(row["scheme"])} for row in rows]
         return sorted(rows, key=lambda row: (row[self._reported] is None, row[self._reported]))
 
-    def _measure_tests(self, folder: Path, trials: Trials, chosen: Sequence[Tuned]) -> None:
-        """Writes the report on the tests of all runs that did not fail."""
+    def _measure_tests(self, folder: Path, trials: Trials, results: Sequence[Tuned]) -> None:
+        """Writes a report on the tests of all schemes without a failed run."""
         runs = {}
-        for tuning in chosen:
-            seeds = [tuning.best._replace(seed=seed) for seed in self.seeds]
-            if not any(map(trials.failure, seeds)):
-                runs[tuning.best.scheme] = [trials.run(trial) for trial in seeds]
+        for result in results:
+            seed_trials = [result.best._replace(seed=seed) for seed in self.seeds]
+            if not any(map(trials.failure, seed_trials)):
+                runs[result.best.scheme] = [trials.run(trial) for trial in seed_trials]
         rows = measure_tests(
             self.tests, self._test_data, runs, self._references, folder / "figures"
         )
@@ -247,8 +254,8 @@ class TrainingComparison(AbstractComparison):
     def _broken_rules(self, rows: Rows) -> list[str]:
         warmups = {}
         for row in rows:
-            usual = self._plans[row["scheme"]].config.optimizer.warmup
-            warmups[row["scheme"]] = row.get("optimizer.warmup", usual)
+            warmup = self._plans[row["scheme"]].config.optimizer.warmup
+            warmups[row["scheme"]] = row.get("optimizer.warmup", warmup)
         samples = {}
         first = [self._reference[None]] if self._reference else []
         for name in (*first, *self._plans):
@@ -267,19 +274,18 @@ class TrainingComparison(AbstractComparison):
         if self.sweep is not None:
             about.append(
                 f"Of {', '.join(self._swept)} each scheme has the values with the lowest "
-                f"validation loss for seed {self._tuning_seed}; sweep.json has all that were "
-                "tried."
+                f"validation loss for seed {self._tuning_seed}; sweep.json has all values."
             )
         if self.reference is not None:
             recipes = f" with the same recipe ({', '.join(self.recipes)})" * bool(self.recipes)
             about.append(
                 f"The difference is to {self._reference[None]}{recipes}, seed by seed."
             )
-        if not self._several:
+        if not self._has_budgets:
             about.append(
-                "At equal evaluations, and at equal time, a scheme has the validation loss of "
-                "its learning curve where it has cost as much as the cheapest scheme in all; "
-                "its learning rate has not decayed yet there."
+                "Losses at equal evaluations or time are validation losses on the learning "
+                "curve at the total cost of the cheapest scheme, where the learning rate of "
+                "the others has not decayed yet."
             )
         return " ".join(about)
 
@@ -315,7 +321,7 @@ class TrainingComparison(AbstractComparison):
             "tokens_per_second",
         ]
         columns = [x for x in columns if any(row.get(x) is not None for row in rows)]
-        found = []
+        table = []
         for row in rows:
             cells = {"scheme": row["scheme"]}
             cells |= {key.rpartition(".")[2]: row[key] for key in self._swept}
@@ -324,34 +330,34 @@ class TrainingComparison(AbstractComparison):
                 cells["difference"] = difference_text(row)
             if "failure" in row:
                 cells["failure"] = row["failure"]
-            found.append(cells)
-        return found
+            table.append(cells)
+        return table
 
     def draw(self, folder: Path, rows: Rows) -> None:
         """Draws learning curves by step and by cost, and the differences; with several budgets
         also the final losses by cost."""
         y = f"validation {self._loss.label}"
         reported = f"{self._reported.removesuffix('_loss')} {self._loss.label}"
-        spent = "field evaluations of the training"
+        cost = "field evaluations of the training"
         by_step = {name: (x.steps, x.losses, x.band) for name, x in self._curves.items()}
         look = dict(title="Learning curves", x="optimiser step", y=y)
         plot_curves(folder / "loss_by_step.png", by_step, **look)
         by_cost = {name: (x.evaluations, x.losses, x.band) for name, x in self._curves.items()}
-        look = dict(title="Loss and cost", x=spent, y=y)
+        look = dict(title="Loss and cost", x=cost, y=y)
         plot_curves(folder / "loss_by_cost.png", by_cost, **look)
-        if self._several:
-            # A line for each scheme through its means, and at each cost one through its seeds.
+        if self._has_budgets:
+            # A line through the means of a scheme, and one through the seeds at each cost.
             lines = []
-            done = [row for row in rows if "failure" not in row]
-            done.sort(key=lambda row: row["field_evaluations"])
+            finished = [row for row in rows if "failure" not in row]
+            finished.sort(key=lambda row: row["field_evaluations"])
             labels = {x.name: x.label for x in self.contenders}
             for label in dict.fromkeys(labels.values()):
-                own = [row for row in done if labels[row["scheme"]] == label]
-                costs = [row["field_evaluations"] for row in own]
-                lines.append(Curve(label, costs, [row[self._reported] for row in own]))
-                for x, row in zip(costs, own, strict=True):
+                scheme_rows = [row for row in finished if labels[row["scheme"]] == label]
+                costs = [row["field_evaluations"] for row in scheme_rows]
+                lines.append(Curve(label, costs, [row[self._reported] for row in scheme_rows]))
+                for x, row in zip(costs, scheme_rows, strict=True):
                     lines.append(Curve(label, [x] * len(row["seeds"]), row["seeds"]))
-            look = dict(title="Loss at the end of runs of several costs", x=spent, y=reported)
+            look = dict(title="Loss at the end of runs of several costs", x=cost, y=reported)
             plot_panels(folder / "loss_by_budget.png", {"": lines}, marker=".", **look)
         differences = {
             row["scheme"]: (row["difference"], row["half_width"])
@@ -364,7 +370,7 @@ class TrainingComparison(AbstractComparison):
 
     @property
     def _reported(self) -> str:
-        """The loss on test data, if all have them: the values are chosen on the others."""
+        """The loss to compare: on test data if all have them, since tuning uses the others."""
         tested = all("test" in plan.task.parts for plan in self._plans.values())
         return "test_loss" if tested else "validation_loss"
 
@@ -390,7 +396,7 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _test_data(self) -> dict[tuple[str, str], str]:
-        """A checksum of the data of each test for each contender that is tested."""
+        """A checksum of the data of each test, by test and contender."""
         checksums = {}
         for (name, test), contender in itertools.product(self.tests.items(), self.contenders):
             if not test.schemes or contender.scheme in test.schemes:
@@ -404,30 +410,31 @@ class TrainingComparison(AbstractComparison):
         return checksums
 
     def _task(self, config: training.Config) -> AbstractTask:
-        """The data of a configuration, which are read once."""
+        """The data of a configuration. Equal data are read once."""
         model = config.model
         data = str(config.data)
-        made_of = data, model.context, model.side_of_token, model.pretrained, model.run
-        if made_of not in self._tasks:
-            self._tasks[made_of] = training.build_task(config)
-        return self._tasks[made_of]
+        key = data, model.context, model.side_of_token, model.pretrained, model.run
+        if key not in self._tasks:
+            self._tasks[key] = training.build_task(config)
+        return self._tasks[key]
 
     def _plan(self, contender: Contender, base: dict[str, Any]) -> Plan:
-        """The plan of a contender."""
         recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
         tree = dict(base)
         for change in (self.schemes[contender.scheme], recipe):
             for name, values in change.items():
-                # A change that gives a solver gives the whole of it.
-                replaced = name == "solver" or not isinstance(values, dict)
-                before = tree.get(name) or {}
-                # A section of one key may be written as its value.
-                before = {"kind": before} if isinstance(before, str) else before
-                tree[name] = values if replaced else {**before, **values}
+                section = tree.get(name) or {}
+                # The short form of a section is the value of `kind`.
+                section = {"kind": section} if isinstance(section, str) else section
+                # A solver replaces the solver of the base.
+                is_replaced = name == "solver" or not isinstance(values, dict)
+                tree[name] = values if is_replaced else {**section, **values}
         config = config_of(tree, str(self.base))
         task = self._task(config)
         if self.sweep is not None and "test" not in task.parts:
-            write = f"write data: {{validation: 0.05, test: 0.05}} in {self.base}"
-            raise InputError(f"sweep: these data have no test part to report on; {write}.")
+            raise InputError(
+                "sweep: these data have no test part to report on; set "
+                f"data: {{validation: 0.05, test: 0.05}} in {self.base}."
+            )
         steps = contender.budget.steps(config, task)
         return Plan(config.changed("training", steps=steps), task)

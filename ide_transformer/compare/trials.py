@@ -1,4 +1,4 @@
-"""The runs of a comparison. Each is made once."""
+"""The runs of a comparison. Each run is trained once."""
 
 import functools as ft
 import math
@@ -30,9 +30,16 @@ class Plan(NamedTuple):
 
 
 class Trials:
-    """The runs in a folder, by the plan of each scheme; `keys` are those that are tuned. A run
-    that was interrupted is resumed. One that failed leaves `<run>.failed.json`, and is tried
-    again once that file is removed."""
+    """The runs of a comparison in a folder. An interrupted run is resumed. A failed run leaves
+    `<run>.failed.json`; remove this file to try it again.
+
+    **Arguments:**
+
+    - `folder`: the folder of the runs.
+    - `plans`: the plan of each scheme.
+    - `keys`: the tuned keys.
+    - `console`: shows progress.
+    """
 
     def __init__(
         self, folder: Path, plans: Mapping[str, Plan], keys: Sequence[str], console: Console
@@ -41,13 +48,14 @@ class Trials:
         self.plans = plans
         self.keys = keys
         self.console = console
-        # How many runs are still to be made.
-        self.left = 0
+        self.runs_left = 0
         self._fingerprint = ft.cache(lambda task: task.fingerprint())
         self._starts: dict[str, dict[str, Any] | None] = {}
 
     def config(self, trial: Trial) -> Config:
-        """**Raises:** `InputError` for values that a run cannot have."""
+        """The configuration of a run.
+
+        **Raises:** `InputError` for values that a run cannot have."""
         tree = self.plans[trial.scheme].config.as_tree()
         tree["name"] = trial.name
         tree["training"] |= {"seed": trial.seed, "sample": 0}
@@ -61,52 +69,54 @@ class Trials:
     def failed(self, trial: Trial) -> Path:
         return self.folder / f"{trial.name}.failed.json"
 
-    def done(self, trial: Trial) -> bool:
+    def is_done(self, trial: Trial) -> bool:
         """Whether a run has ended or failed.
 
         **Raises:** `InputError` for a run with another configuration, data or first weights.
         """
-        own, task = self.plans[trial.scheme]
-        here = self.config(trial)
+        plan_config, task = self.plans[trial.scheme]
+        config = self.config(trial)
         path = self.run(trial).path
         data = self._fingerprint(task)
         if (failed := self.failed(trial)).exists():
             path = failed
-            kept = read_json(failed)
-            check_code(kept.get("configuration"), failed, own)
-            there = read_section(Config, kept.get("configuration"), str(failed))
-            other = [] if kept.get("data") == data else ["its data"]
-            start = kept.get("start")
+            record = read_json(failed)
+            check_code(record.get("configuration"), failed, plan_config)
+            run_config = read_section(Config, record.get("configuration"), str(failed))
+            stale = [] if record.get("data") == data else ["its data"]
+            start = record.get("start")
         elif path.exists():
             run = self.run(trial)
-            there = run.load_config(own)
-            other = changed_data(run, task, data)
+            run_config = run.load_config(plan_config)
+            stale = changed_data(run, task, data)
             start = run.start
         else:
             return False
-        changed = [*changed_values(there, here), *(f"{x} changed since" for x in other)]
-        if start != (now := self._start(here, task)):
-            changed.append(f"first weights: {start or 'not recorded'} there, {now} here")
-        if changed:
-            what = f"{path}: this run was made otherwise ({'; '.join(changed)})"
-            raise InputError(f"{what}. Restore that, give another name, or remove {path}.")
+        changes = [*changed_values(run_config, config), *(f"{x} changed since" for x in stale)]
+        if start != (now := self._start(config, task)):
+            changes.append(f"first weights: {start or 'not recorded'} there, {now} here")
+        if changes:
+            raise InputError(
+                f"{path}: this run differs ({'; '.join(changes)}). Restore that, set another "
+                f"name, or remove {path}."
+            )
         return failed.exists() or self.run(trial).summary.exists()
 
-    def possible(self, trial: Trial) -> bool:
+    def can_run(self, trial: Trial) -> bool:
         """Whether a run can have these values."""
         try:
-            if not self.done(trial):
+            if not self.is_done(trial):
                 setup(self.config(trial), self.plans[trial.scheme].task).check_shapes()
         except InputError:
             return False
         except Exception:
-            pass  # the run fails too, and says why
+            pass  # the run fails too, and tells why
         return True
 
     def loss(self, trial: Trial) -> float:
-        """The validation loss of a run, infinite if it failed. Trains it if it is not done."""
-        if not self.done(trial):
-            self.console.print(f"{trial.name} (runs left: {self.left})")
+        """The validation loss of a run, infinite if it failed. Trains the run if necessary."""
+        if not self.is_done(trial):
+            self.console.print(f"{trial.name} (runs left: {self.runs_left})")
             resume = self.run(trial).path.exists()
             try:
                 training.train(self.config(trial), runs=self.folder, resume=resume)
@@ -119,22 +129,22 @@ class Trials:
                 raise
             except Exception as error:
                 self._record_failure(trial, f"{type(error).__name__}: {error}")
-            jax.clear_caches()  # the memory of many runs would add up
-            self.done(trial)  # the data and weights it read may have changed meanwhile
-            self.left = max(self.left - 1, 0)  # a sweep may add runs
+            jax.clear_caches()  # frees the memory of programs
+            self.is_done(trial)  # checks that data and first weights did not change meanwhile
+            self.runs_left = max(self.runs_left - 1, 0)  # a sweep may add runs
         if self.failure(trial):
             return math.inf
         return self.run(trial).load_summary()["validation_loss"]
 
     def code(self, trial: Trial) -> str:
-        """The code that made a run, see `RunFolder.sources`."""
+        """The code of a run, see `RunFolder.sources`."""
         failed = self.failed(trial)
         if failed.exists():
             return str(read_json(failed).get("code"))
         return " then ".join(self.run(trial).sources)
 
     def failure(self, trial: Trial) -> str | None:
-        """Why a run failed, also by a loss at its end that is not finite; else `None`."""
+        """Why a run failed, or `None`. A final loss that is not finite is a failure."""
         failed = self.failed(trial)
         if failed.exists():
             return str(read_json(failed).get("why"))
@@ -142,36 +152,38 @@ class Trials:
         for name in ("validation_loss", "test_loss"):
             loss = summary.get(name, 0.0)
             if loss is None or not math.isfinite(loss):
-                return f"the {name.replace('_', ' ')} at its end is not finite ({loss})"
+                return f"the final {name.replace('_', ' ')} is not finite ({loss})"
         return None
 
     def results(self, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-        """The summaries and, as `log`, the logs of runs that differ in their seed.
+        """The summaries of runs with different seeds, and their logs as `log`.
 
         **Raises:** `InputError` for a log that is cut or has other evaluations.
         """
-        found: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         for trial in trials:
             run = self.run(trial)
             summary = run.load_summary()
             log = read_metrics(run.metrics)
             evaluated = [x["step"] for x in log if "validation_loss" in x]
-            first = found[0] if found else {**summary, "evaluated": evaluated}
+            first = results[0] if results else {**summary, "evaluated": evaluated}
             costs = [x for x in log if "tokens_per_second" in x]
-            whole = (
+            is_complete = (
                 [x["step"] for x in costs][-1:] == [summary["steps"]]
                 and all(x["tokens_per_second"] and x.get("field_evaluations") for x in costs)
                 and evaluated == first["evaluated"]
                 and first.keys() <= summary.keys() | {"evaluated", "log"}
             )
-            if not whole:
-                what = f"{run.metrics}, or {run.summary.name} beside it, is missing or cut"
-                raise InputError(f"{what}. Restore it, or remove {run.path}.")
-            found.append({**summary, "evaluated": evaluated, "log": log})
-        return found
+            if not is_complete:
+                raise InputError(
+                    f"{run.metrics}, or {run.summary.name} beside it, is missing or cut. "
+                    f"Restore it, or remove {run.path}."
+                )
+            results.append({**summary, "evaluated": evaluated, "log": log})
+        return results
 
     def _start(self, config: Config, task: AbstractTask) -> dict[str, Any] | None:
-        """The `Setup.origin` of a run that would begin now."""
+        """The `Setup.origin` of a run that starts now."""
         if config.model.run is None and config.model.pretrained is None:
             return None
         key = str((config.model, config.solver))

@@ -1,6 +1,6 @@
-"""Published blocks, example tasks and readings of trained models, as a user would write them.
+"""Published blocks, example tasks and studies of trained models, written as users would.
 
-Configurations find these classes by their names, as they find classes of the core."""
+Configurations find these classes by name, like those of the core."""
 
 import importlib as _importlib
 import typing as _typing
@@ -9,7 +9,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from .public import *
 else:
-    # Imported when a name is asked for: a command of contrib may need none of them.
+    # Imported at first use, since a command of contrib may need none of them.
     def __getattr__(name):
         if name.startswith("_"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

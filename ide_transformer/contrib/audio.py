@@ -18,8 +18,14 @@ class TokenConvolution(eqx.Module):
 
         v(x) = Σ_k u(s x + k - r) W_k + b,   k = 0 … 2r,
 
-    u = 0 outside: `[..., tokens, in]` to `[..., ceil(tokens / s), out]`. `width` is `2r + 1`
-    tokens, `stride` is s, and `std` the standard deviation of the initial W.
+    with u = 0 outside. Maps `[..., tokens, in]` to `[..., ceil(tokens / s), out]`.
+
+    **Arguments:**
+
+    - `features_in`, `features_out`: the numbers of features before and after.
+    - `width`: `2r + 1`, in tokens.
+    - `stride`: s.
+    - `std`: the standard deviation of the initial W.
     """
 
     weight: Float[Array, "width in out"]
@@ -55,10 +61,9 @@ class TokenConvolution(eqx.Module):
 
 @checked
 class AudioInputs(AbstractInputs):
-    """Speech: two convolutions along the frames of a log-mel spectrogram,
-    `[..., mels, frames]`, the second with stride 2, and positions that are not trained. The
-    number of frames is fixed; there are half as many tokens. Reference: Radford et al., arXiv
-    2212.04356."""
+    """Embeds log-mel spectrograms `[..., mels, frames]` of speech by two convolutions along the
+    frames. The second has stride 2, so there are half as many tokens. The positions are not
+    trained, and the number of frames is fixed. Reference: Radford et al., arXiv 2212.04356."""
 
     first_convolution: TokenConvolution
     second_convolution: TokenConvolution
@@ -68,8 +73,8 @@ class AudioInputs(AbstractInputs):
         features = self.second_convolution.weight.shape[-1]
         if self.features != features:
             raise InputError(
-                f"AudioInputs: positions have {self.features} features, and second_convolution "
-                f"gives {features}; give as many."
+                f"AudioInputs: positions have {self.features} features, but second_convolution "
+                f"has {features}; pass positions with {features}."
             )
 
     @property
@@ -84,12 +89,12 @@ class AudioInputs(AbstractInputs):
         spectrogram = jnp.asarray(inputs)
         mels = self.first_convolution.weight.shape[1]
         frames = self.second_convolution.stride * self.positions.shape[0]
-        real = jnp.issubdtype(spectrogram.dtype, jnp.floating)
-        if spectrogram.shape[-2:] != (mels, frames) or not real:
+        is_real = jnp.issubdtype(spectrogram.dtype, jnp.floating)
+        if spectrogram.shape[-2:] != (mels, frames) or not is_real:
             raise InputError(
-                f"AudioInputs: a log-mel spectrogram {spectrogram.dtype}{spectrogram.shape}; "
-                f"give real numbers [..., {mels}, {frames}]: {mels} mels, {frames} frames. Pad "
-                "the recording with silence, or cut it."
+                f"AudioInputs: got {spectrogram.dtype}{spectrogram.shape}, expected a real "
+                f"log-mel spectrogram [..., {mels}, {frames}]: {mels} mels, {frames} frames. "
+                "Pad the recording with silence, or cut it."
             )
         spectrogram = spectrogram.astype(self.first_convolution.weight.dtype)
         u = gelu(self.first_convolution(jnp.swapaxes(spectrogram, -1, -2)))

@@ -1,4 +1,4 @@
-"""Networks of pdequinox as models: what a model of functions is compared with.
+"""Networks of pdequinox as models, with which a model of functions is compared.
 
 ide-transformer train navier_stokes --baseline fno,resnet
 """
@@ -27,16 +27,16 @@ from ide_transformer.packages import require
 
 Points: TypeAlias = PositiveInt | tuple[PositiveInt, ...]
 Boundary: TypeAlias = Literal["periodic", "dirichlet", "neumann"]
-# One rule for all axes, or one for each.
+# A rule for all axes, or for each.
 Grid: TypeAlias = PointRule | tuple[PointRule, ...]
 
 
 class NetworkRate(AbstractOperator):
-    """A network B on a grid, for states `u = (a, v)` of given features a and outputs v,
+    """A network B on a grid, for states `u = (a, v)` of inputs a and outputs v,
 
         a_t = 0,   v_t = B(a).
 
-    From v = 0 every scheme gives v(1) = B(a).
+    From v = 0 every scheme reaches v(1) = B(a).
 
     **Arguments:**
 
@@ -56,8 +56,8 @@ class NetworkRate(AbstractOperator):
         """B(a)."""
         if domain.grid is None or domain.prefix:
             raise InputError(
-                "A baseline takes functions on a regular grid, and these are given at other "
-                "points; give data on a grid (data.options.points=grid), or leave it out."
+                "A baseline takes functions on a regular grid, but these are at other points; "
+                "set data.options.points=grid, or remove the baseline."
             )
         weights = jax.tree.leaves(eqx.filter(self.network, eqx.is_inexact_array))
         on_grid = a.reshape(-1, *domain.grid, self.inputs).astype(jnp.result_type(*weights))
@@ -67,7 +67,7 @@ class NetworkRate(AbstractOperator):
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{type(self.network).__name__} does not fit {domain.grid} points ({error}); "
-                "give more points, or train it with fewer modes or levels."
+                "use more points, or train it with fewer modes or levels."
             ) from None
         outputs = jnp.moveaxis(outputs, 1, -1).astype(a.dtype)
         return outputs.reshape(*a.shape[:-1], -1)
@@ -75,16 +75,16 @@ class NetworkRate(AbstractOperator):
 
 @checked
 class NetworkInputs(FunctionInputs):
-    """The start of `NetworkRate`: a has the values of `FunctionInputs` and its waves, without
-    weights, and v = 0. `outputs` is the number of features in v."""
+    """The initial state of `NetworkRate`: a are the values and waves of `FunctionInputs`,
+    without weights, and v = 0. `outputs` is the number of features in v."""
 
     embedding: None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     outputs: PositiveInt = eqx.field(static=True, default=1, kw_only=True)
-    # There are no weights that could be functions of a feature.
+    # No weights depend on the features.
     at_points = AbstractInputs.at_points  # pyright: ignore[reportAssignmentType]
 
     @property
-    def given(self) -> int:
+    def input_features(self) -> int:
         """The number of features in a."""
         return (self.channels or 1) + 2 * self.modes * self.dimension
 
@@ -106,13 +106,13 @@ class NetworkInputs(FunctionInputs):
 
     @property
     def features(self) -> int:
-        return self.given + self.outputs
+        return self.input_features + self.outputs
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         if isinstance(inputs, Timed):
             raise InputError(
-                "A baseline knows one step of time only; give states at equal times, and "
-                "data.options.steps=[1], or leave it out."
+                "A baseline learns a single step of time; set data.options.steps=[1] with "
+                "states at equal times, or remove the baseline."
             )
         a, domain = self.placed(inputs)
         v = jnp.zeros((*a.shape[:-1], self.outputs), a.dtype)
@@ -151,17 +151,18 @@ def FNO(
     num_blocks: PositiveInt = 4,
 ) -> Model[FunctionInputs, FunctionValues]:
     """The Fourier neural operator. Its blocks multiply the lowest Fourier coefficients by
-    matrices, add a linear map at each point, and apply GELU. On an interval, too, the Fourier
-    transform takes the functions as periodic.
+    matrices, add a linear map at each point, and apply GELU. The Fourier transform treats
+    functions on an interval as periodic, too.
 
     **Arguments:**
 
     - `points`, `channels`, `output_channels`, `grid`, `wavelength`, `statistics`,
       `output_statistics`: see `OperatorModel`; the grid is "periodic" or "midpoint".
-    - `modes`: the waves by which the network sees the coordinates; 0 for none, so that on a
-      torus it commutes with translations.
+    - `modes`: the waves that tell the network the coordinates. Without any, 0, it commutes with
+      translations of a torus.
     - `num_modes`: Fourier coefficients along each axis; default 12, or as many as the grid has.
-    - `hidden_channels`, `num_blocks`: channels inside, and the number of blocks.
+    - `hidden_channels`: channels between the blocks.
+    - `num_blocks`: the number of blocks.
 
     **Raises:** `InputError` without pdequinox, on other grids, and for more `num_modes` than
     half of the points along an axis.
@@ -172,7 +173,7 @@ def FNO(
     most = min(inputs.shape) // 2
     if (num_modes or 1) > most:
         raise InputError(
-            f"FNO: num_modes={num_modes or 1} on points={points}; give at most {most}."
+            f"FNO: num_modes={num_modes or 1} on points={points} must be at most {most}."
         )
     return _model(
         "ClassicFNO",
@@ -201,12 +202,11 @@ def Resnet(
     hidden_channels: PositiveInt = 32,
     num_blocks: PositiveInt = 6,
 ) -> Model[FunctionInputs, FunctionValues]:
-    """The residual network of convolutions with windows of three points; each of `num_blocks`
-    has two of them.
+    """A residual network of blocks with two convolutions over three points each.
 
     **Arguments:** see `FNO`, and
 
-    - `boundary_mode`: what is beyond the ends of an axis: "periodic", "dirichlet" (zeros) or
+    - `boundary_mode`: the values beyond the ends of an axis: "periodic", "dirichlet" (zeros) or
       "neumann" (the reflected function). Default: "periodic" on a torus, else "dirichlet".
 
     Reference: He et al., CVPR 2016, arXiv 1512.03385.
@@ -256,7 +256,7 @@ def Unet(
     levels = num_levels or max(divides, default=1)
     if any(x % 2**levels for x in inputs.shape):
         raise InputError(
-            f"Unet: num_levels={levels} on points={points}; give a grid that {2**levels} "
+            f"Unet: num_levels={levels} on points={points}; use a grid that {2**levels} "
             "divides along each axis, or fewer levels."
         )
     return _model(
@@ -283,7 +283,7 @@ def _inputs(
     if unequal := rules - {"periodic", "midpoint"}:
         raise InputError(
             f"grid={min(unequal)}: a network of convolutions needs points at equal distances; "
-            "give data on a periodic or midpoint grid."
+            "use data on a periodic or midpoint grid."
         )
     return NetworkInputs(
         points,
@@ -307,9 +307,11 @@ def _model(
     require("pdequinox", "emulators", "Baselines are networks of")
     from pdequinox import arch
 
-    make = getattr(arch, name)
-    network = make(inputs.dimension, inputs.given, inputs.outputs, key=key, **options)
-    rate = NetworkRate(network, inputs.given)
-    several = inputs.channels is not None
-    read_out = NetworkValues(channels=several, statistics=statistics, outputs=inputs.outputs)
-    return Model(inputs, Tied((rate,), 1), Free(), read_out)
+    features = inputs.input_features
+    network = getattr(arch, name)(
+        inputs.dimension, features, inputs.outputs, key=key, **options
+    )
+    read_out = NetworkValues(
+        channels=inputs.channels is not None, statistics=statistics, outputs=inputs.outputs
+    )
+    return Model(inputs, Tied((NetworkRate(network, features),), 1), Free(), read_out)

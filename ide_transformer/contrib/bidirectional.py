@@ -1,4 +1,4 @@
-"""Bidirectional integration approximation."""
+"""A two-step method with a random coefficient."""
 
 from typing import ClassVar
 
@@ -18,10 +18,10 @@ class Bidirectional(AbstractScheme):
         u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),
         γ = ± amplitude,   0 ≤ amplitude < 1,
 
-    the sign random for each step and sample in training; γ = 0, `Euler()`, in the first step
-    and without a key. First order for each draw. The paper applies it to whole blocks,
-    `Residual(Bidirectional())`. Reference: Zhang et al., arXiv 2407.09093, which also rounds
-    the state, to invert steps to the bit; here it does not.
+    with a random sign for each step and sample in training. In the first step and without a key
+    γ = 0, which is `Euler()`. It has order one for each draw. The paper applies it to whole
+    blocks, `Residual(Bidirectional())`, and also rounds the state to invert steps exactly.
+    Reference: Zhang et al., arXiv 2407.09093.
     """
 
     amplitude: Fraction = eqx.field(static=True, default=0.5)
@@ -31,15 +31,15 @@ class Bidirectional(AbstractScheme):
     fixed_order: ClassVar[int | None] = 1
 
     def start(self, field: StepField, u: Array) -> tuple[Array, Array] | None:
-        """The state before and the number of steps made."""
+        """The state before and the number of steps so far."""
         return None if self.key is None else (u, jnp.array(0))
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         if self.key is None:
             return Step.between(u, (u + field(0, u)).astype(u.dtype))
-        before, number = state
-        key = jax.random.fold_in(self.key, number)
+        before, num_steps = state
+        key = jax.random.fold_in(self.key, num_steps)
         sign = jax.random.rademacher(key, (*u.shape[:-2], 1, 1), u.dtype)
-        gamma = jnp.where(number > 0, self.amplitude * sign, 0)
+        gamma = jnp.where(num_steps > 0, self.amplitude * sign, 0)
         y1 = gamma * before + (1 - gamma) * u + (1 + gamma) * field(0, u)
-        return Step.between(u, y1.astype(u.dtype), state=(u, number + 1))
+        return Step.between(u, y1.astype(u.dtype), state=(u, num_steps + 1))

@@ -1,4 +1,4 @@
-"""Problems with instances of any length: words of a group, parities and sums."""
+"""Tasks with instances of any length: words of a group, parities and sums."""
 
 import abc
 import dataclasses
@@ -15,16 +15,16 @@ from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass, one_numbe
 
 @checked_dataclass
 class AbstractSequencesByLength(AbstractSequences):
-    """Instances of a problem whose length is uniform in one range for training and one for
-    held-out samples. All are padded to the longest of their range, without targets. The
-    `tokens` of a mesh are as many as the longest instance has, so a schedule of meshes can
-    begin with short instances.
+    """Instances whose length is uniform in a range. Training and held-out samples may have
+    different ranges. Instances are padded to the longest of their range; padding has no target.
+    The `tokens` of a mesh are those of the longest instance, so a schedule of meshes can begin
+    with short instances.
 
     **Arguments:**
 
     - `context`: the most tokens that the model sees.
     - `lengths`: the shortest and the longest instance in training.
-    - `held_out_lengths`: the same for held-out samples; default: `lengths`.
+    - `held_out_lengths`: the range for held-out samples; default: `lengths`.
     - `start`: whether each instance begins with a start token, without a target. A causal model
       without positions needs it: equal first tokens would keep equal states.
     """
@@ -39,12 +39,14 @@ class AbstractSequencesByLength(AbstractSequences):
             name = "held_out_" * held_out + "lengths"
             shortest, longest = self.given("lengths", held_out)
             if longest < shortest:
-                raise InputError(f"{name}={[shortest, longest]}: give the shortest first.")
-            needed = self.start + self.tokens_of(longest)
-            if needed > self.context:
+                raise InputError(
+                    f"{name}={[shortest, longest]}: the shortest length must come first."
+                )
+            tokens = self.start + self.tokens_of(longest)
+            if tokens > self.context:
                 raise InputError(
                     f"model.context={self.context}: an instance of length {longest} ({name}) "
-                    f"has {needed} tokens. Set model.context={needed}, or take shorter ones."
+                    f"has {tokens} tokens. Set model.context={tokens}, or use shorter ones."
                 )
 
     @abc.abstractmethod
@@ -69,27 +71,27 @@ class AbstractSequencesByLength(AbstractSequences):
             if self.start + self.tokens_of(longest) == tokens:
                 lengths = min(self.lengths[0], longest), longest
                 return dataclasses.replace(self, lengths=lengths, held_out_lengths=None)
-        whole = ", the start included" * self.start
         raise InputError(
-            f"tokens={tokens}: no {type(self).__name__} has {tokens} tokens{whole}."
+            f"tokens={tokens}: no {type(self).__name__} with start={self.start} has {tokens} "
+            "tokens."
         )
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         shortest, longest = self.given("lengths", held_out)
         lengths = random.integers(shortest, longest + 1, number)
-        drawn = self.instances(lengths, self.tokens_of(longest), random)
+        batch = self.instances(lengths, self.tokens_of(longest), random)
         if not self.start:
-            return drawn
+            return batch
         before = ((0, 0), (1, 0))
-        inputs = np.pad(drawn.inputs, before, constant_values=self.vocabulary)
-        return Batch(inputs, np.pad(drawn.targets, before, constant_values=UNCOUNTED))
+        inputs = np.pad(batch.inputs, before, constant_values=self.vocabulary)
+        return Batch(inputs, np.pad(batch.targets, before, constant_values=UNCOUNTED))
 
 
 class Parity(AbstractSequencesByLength):
     """Whether the number of ones among some bits is odd.
 
-    `inputs: [samples, tokens]`: as many bits as the length, then the token 2, then 3 as
-    padding. `targets`: 0 or 1 at the token 2 alone.
+    `inputs: [samples, tokens]`: `length` bits, then the token 2, then 3 as padding. `targets`:
+    0 or 1 at the token 2 only.
 
     Source: Anil et al., "Exploring length generalization in large language models", 2022,
     arXiv 2207.04901.
@@ -115,9 +117,9 @@ class WordProblem(AbstractSequencesByLength):
     """The word problem of the symmetric group `S_n`: tokens are permutations of `n` letters,
     and the target at each is the product so far, `g_1 g_2 … g_i`, where `(g h)(x) = g(h(x))`.
 
-    S₃ is solvable, S₅ is not: its word problem is complete for the circuits NC¹, while a
-    Transformer with a fixed number of layers is in TC⁰. So longer words are believed to need
-    more layers.
+    S₃ is solvable, S₅ is not. The word problem of S₅ is complete for the circuits NC¹, while a
+    Transformer with a fixed number of layers is in TC⁰, so longer words should need more
+    layers.
 
     `inputs, targets: [samples, tokens]`, both in `0 … n! - 1`, the permutations in the order of
     `itertools.permutations`. Tokens after a word are random and have no target.
@@ -128,13 +130,12 @@ class WordProblem(AbstractSequencesByLength):
     **Arguments:**
 
     - `degree`: `n`, from 2 to 6. With 2 the targets are sums of bits modulo 2.
-    - `swaps`: whether the tokens are only the `n (n - 1) / 2` swaps of two letters. Their
-      products are all permutations, and far fewer pairs have to be learned.
-
-    See `AbstractSequencesByLength` for the others.
+    - `swaps`: whether the tokens are only the `n (n - 1) / 2` swaps of two letters. They
+      generate all permutations, and far fewer pairs have to be learned.
+    - other arguments: see `AbstractSequencesByLength`.
     """
 
-    # S_6 has 720 elements; the table of the next one has 25 million entries.
+    # The table of products has 0.5 million entries for S_6, and 25 million for S_7.
     degree: Annotated[int, at_least(2), at_most(6)] = 3
     swaps: bool = False
 
@@ -142,16 +143,16 @@ class WordProblem(AbstractSequencesByLength):
         super().__post_init__()
         if self.swaps and self.degree == 2:
             raise InputError(
-                "degree=2 and swaps=True: there is one swap, and all words are alike; give "
+                "degree=2 and swaps=True: all words are alike, since there is one swap; set "
                 "degree=3 or more."
             )
         elements = np.array(list(itertools.permutations(range(self.degree))))
         moved = (elements != np.arange(self.degree)).sum(axis=1)
         self.tokens = np.flatnonzero((moved == 2) | (not self.swaps)).astype(np.int32)
-        # Numbers that sort as the elements do.
+        # Permutations as numbers in the same order.
         places = self.degree ** np.arange(self.degree)[::-1]
-        found = np.searchsorted(elements @ places, elements[:, elements] @ places)
-        self.products = found.astype(np.int32)  # [g, h]
+        products = np.searchsorted(elements @ places, elements[:, elements] @ places)
+        self.products = products.astype(np.int32)  # [g, h]
         self.vocabulary = len(self.products)
 
     def tokens_of(self, length: int) -> int:
@@ -171,16 +172,17 @@ class WordProblem(AbstractSequencesByLength):
 class ColumnAddition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits in columns, the least digit first:
     `a_1 b_1 a_2 b_2 … =`. The target at each `b_i` is the digit `c_i` of the sum, and at `=`
-    the last carry. Only carries come from afar.
+    the last carry. Only carries travel further than one column.
 
     `inputs: [samples, 2 length + 1]`: the digits, `base` for `=`, and `base + 1` as padding.
 
-    Sums whose digits are written from the least on: Lee et al., "Teaching arithmetic to small
+    Source of sums with the least digit first: Lee et al., "Teaching arithmetic to small
     Transformers", 2023, arXiv 2307.03381.
 
     **Arguments:**
 
-    - `base`: of the digits, at least 2. See `AbstractSequencesByLength` for the others.
+    - `base`: the base of the digits, at least 2.
+    - other arguments: see `AbstractSequencesByLength`.
     """
 
     base: Annotated[int, at_least(2)] = 10

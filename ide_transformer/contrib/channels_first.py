@@ -1,4 +1,4 @@
-"""Models of functions in the layout of other emulators."""
+"""Models of functions with the channels first, as in other emulators."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -29,9 +29,9 @@ class ChannelsFirst(eqx.Module):
         if u.ndim < -axis or (not several and u.shape[axis] != 1):
             points = ", ".join(f"points_{i}" for i in range(1, -axis))
             raise InputError(
-                f"ChannelsFirst: u has shape {u.shape}, but the model takes [..., "
-                f"{'channels' if several else 1}, {points}]; one function without an axis of "
-                "channels is u[None]."
+                f"ChannelsFirst: u has shape {u.shape}, expected [..., "
+                f"{'channels' if several else 1}, {points}]; pass u[None] for a function "
+                "without an axis of channels."
             )
         if several:
             return jnp.moveaxis(self.model(jnp.moveaxis(u, axis, -1)), -1, axis)

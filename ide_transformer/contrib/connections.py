@@ -1,5 +1,5 @@
-"""Schemes that connect the states of all steps, or several states side by side, by learned
-weights for each step."""
+"""Schemes with learned connections between the states of all steps, or between several states
+side by side."""
 
 import abc
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from ide_transformer.solvers import (
 
 
 class AbstractConnected(AbstractScheme):
-    """A scheme with learned weights for each step, which has no limit and no order."""
+    """A scheme with learned weights for each step. It has no limit and no order."""
 
     consistent: ClassVar[bool] = False
 
@@ -44,28 +44,28 @@ class AbstractConnected(AbstractScheme):
     def check(self, plan: SolvePlan) -> None:
         if plan.steps is None:
             raise InputError(
-                f"{type(self).__name__}: its weights are for equal steps; drop the "
+                f"{type(self).__name__}: its weights are for equal steps; remove the "
                 "stepsize_controller or HalfSolver."
             )
         if plan.steps != self.num_steps:
             raise InputError(
-                f"{type(self).__name__}(num_steps={self.num_steps}): this solve makes "
-                f"{plan.steps} steps; build it with num_steps={plan.steps}."
+                f"{type(self).__name__}: this solve makes {plan.steps} steps, but it has "
+                f"num_steps={self.num_steps}; set num_steps={plan.steps}."
             )
 
     def projected(self) -> diffrax.AbstractSolver:
-        """Raises by default: the connected states are on no constraint."""
+        """Raises by default, since the connected states leave the constraint."""
         raise InputError(
-            f"{type(self).__name__}: the states it connects are on no constraint; give the "
-            "equation constraint=Free(), or take LearnedMultistep, which projects its steps."
+            f"{type(self).__name__}: the states it connects are on no constraint; set "
+            "constraint=Free(), or use LearnedMultistep, which projects its steps."
         )
 
 
 class Past(eqx.Module):
-    """The states or increments made so far, the first `number` of `values`."""
+    """The states or increments so far: the first `count` of `values`."""
 
     values: Float[Array, "slots *batch tokens features"]
-    number: Int[Array, ""]
+    count: Int[Array, ""]
 
     @classmethod
     def of(cls, u: Array, slots: int) -> "Past":
@@ -73,28 +73,28 @@ class Past(eqx.Module):
         values = jnp.zeros((slots, *u.shape), u.dtype)
         return cls(values.at[0].set(u), jnp.array(1))
 
-    def plus(self, value: Array) -> "Past":
+    def append(self, value: Array) -> "Past":
         values = lax.dynamic_update_index_in_dim(
-            self.values, value.astype(self.values.dtype), self.number, 0
+            self.values, value.astype(self.values.dtype), self.count, 0
         )
-        return Past(values, self.number + 1)
+        return Past(values, self.count + 1)
 
 
 @checked
 class AttentionResidual(AbstractConnected):
-    """Attention over depth instead of the sum of all increments: for each operator in turn
+    """Attention over depth instead of a sum of increments; for each operator in turn
 
         v_i = h A_i(u_i),   u_{i+1} = Σ_{j≤i} α_j v_j,   v_0 = u_0,
         α = softmax_j(q_i · v_j / rms(v_j)) for each token,
 
-    i counts the operators of all steps. The queries q_i are learned; they start at zero, which
-    takes the mean of all v_j. All v_j are kept at each step, so memory grows with the square of
-    the number of steps. Reference: Attention Residuals, arXiv 2603.15031, the full form.
+    where i counts the operators of all steps. The learned queries q_i start at zero, which
+    gives the mean of all v_j. Every step stores all v_j, so memory grows with the square of the
+    number of steps. Reference: Attention Residuals, arXiv 2603.15031, the full form.
 
     **Arguments:**
 
     - `num_steps`: the steps of a solve.
-    - `operators`: how many the equation has.
+    - `operators`: the number of operators of the equation.
     - `features`: the width of the state.
     """
 
@@ -114,14 +114,14 @@ class AttentionResidual(AbstractConnected):
         queries = self.queries.reshape(-1, self.queries.shape[-1]).astype(u.dtype)
         past = state
         y1 = u
-        for one in field.of_operators(self):
-            past = past.plus(one(0, y1))
+        for operator_field in field.of_operators(self):
+            past = past.append(operator_field(0, y1))
             # The first query belongs to the second value.
-            query = queries[past.number - 2]
+            query = queries[past.count - 2]
             scores = RMSNorm(eps=1e-6).project(past.values) @ query
-            known = jnp.arange(len(scores)) < past.number
-            known = known.reshape(-1, *(1,) * (scores.ndim - 1))
-            weights = jax.nn.softmax(jnp.where(known, scores, -jnp.inf), axis=0)
+            is_past = jnp.arange(len(scores)) < past.count
+            is_past = is_past.reshape(-1, *(1,) * (scores.ndim - 1))
+            weights = jax.nn.softmax(jnp.where(is_past, scores, -jnp.inf), axis=0)
             y1 = jnp.sum(weights[..., None] * past.values, axis=0)
         return Step.between(u, y1, state=past)
 
@@ -132,14 +132,17 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
 
         x_{n+1} = Φ_h(u_n),   u_{n+1} = Σ_{j=0}^{n+1} a_{n+1,j} x_j,   x_0 = u_0,
 
-    Φ_h a step of another scheme. It starts with a_{n,n} = 1 and the others 0, which is the
-    other scheme. With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose
-    depth-weighted average follows each block. On a constraint the combination is projected
-    again, which changes a state if a second projection does (`LayerNorm` with a gain for each
-    feature). All states are kept at each step, so memory grows with the square of their number.
-    Reference: Pagliardini et al., arXiv 2402.02622.
+    Φ_h a step of `solver`. Initially a_{n,n} = 1 and all others are 0, which is `solver` alone.
+    With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose depth-weighted average
+    follows each block. On a constraint the combination is projected again. With a projection
+    that is not idempotent (`LayerNorm` with a gain for each feature) this changes the state.
+    Every step stores all states, so memory grows with the square of their number. Reference:
+    Pagliardini et al., arXiv 2402.02622.
 
-    **Arguments:** the steps of a solve, and a scheme that carries nothing between steps.
+    **Arguments:**
+
+    - `num_steps`: the steps of a solve.
+    - `solver`: a scheme that carries nothing between steps.
     """
 
     weights: Float[Array, " weights"]
@@ -162,7 +165,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return jnp.zeros((steps, steps + 1)).at[rows, columns].set(self.weights)
 
     def projected(self) -> Projected:
-        """The variant that projects the steps of the other scheme, and their combination."""
+        """Projects the steps of `solver`, and their combination."""
         return Projected(self.with_projected_solver())
 
     def start(self, field: StepField, u: Array) -> Past:
@@ -172,18 +175,17 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return Past.of(u, self.num_steps + 1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        past = state.plus(field.first_step(self.solver, u).y1)
+        past = state.append(field.first_step(self.solver, u).y1)
         # The first row gives the second state.
-        row = self.coefficients[past.number - 2].astype(u.dtype)
+        row = self.coefficients[past.count - 2].astype(u.dtype)
         return Step.between(u, jnp.tensordot(row, past.values, 1), state=past)
 
 
-# The states side by side.
 Streams: TypeAlias = Float[Array, "*batch tokens streams features"]
 
 
 class Connection(NamedTuple):
-    """The weights between an operator and n streams, for each token; see `AbstractStreams`."""
+    """Weights that connect an operator to n streams at each token, see `AbstractStreams`."""
 
     read: Float[Array, "*batch tokens streams"]
     write: Float[Array, "*batch tokens streams"]
@@ -195,7 +197,7 @@ class AbstractStreams(AbstractConnected):
 
         x_i ← Σ_j mix_ij x_j + write_i h A(Σ_j read_j x_j).
 
-    All streams start from the state at depth 0, and the state is their mean.
+    All streams start as the initial state. The state is their mean.
     """
 
     term_structure: ClassVar = diffrax.MultiTerm
@@ -208,25 +210,25 @@ class AbstractStreams(AbstractConnected):
         """The connection of operator `index` in a step, for streams `x`."""
 
     def start(self, field: StepField, u: Array) -> tuple[Streams, Int[Array, ""]]:
-        """The streams, and the number of steps made."""
+        """The streams, and the number of steps so far."""
         return jnp.stack([u] * self.streams, axis=-2), jnp.array(0)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        x, made = state
+        x, steps_so_far = state
         # Counting the cost of a solve makes more steps.
-        step = jnp.minimum(made, self.num_steps - 1)
-        for index, one in enumerate(field.of_operators(self)):
+        step = jnp.minimum(steps_so_far, self.num_steps - 1)
+        for index, operator_field in enumerate(field.of_operators(self)):
             read, write, mix = self.connection(x, step, index)
-            increment = one(0, jnp.einsum("...n,...nd->...d", read, x))
+            increment = operator_field(0, jnp.einsum("...n,...nd->...d", read, x))
             x = mix @ x + write[..., None] * increment[..., None, :]
         x = x.astype(u.dtype)
-        return Step.between(u, jnp.mean(x, axis=-2), state=(x, made + 1))
+        return Step.between(u, jnp.mean(x, axis=-2), state=(x, steps_so_far + 1))
 
 
-def _first_reads(num_steps: int, operators: int, streams: int) -> np.ndarray:
-    """One-hot: the stream that each operator of each step reads at first, in rotation."""
-    place = np.arange(num_steps * operators).reshape(num_steps, operators) % streams
-    return np.eye(streams)[place]
+def _initial_reads(num_steps: int, operators: int, streams: int) -> np.ndarray:
+    """One-hot: the stream that each operator reads initially, in rotation."""
+    stream = np.arange(num_steps * operators).reshape(num_steps, operators) % streams
+    return np.eye(streams)[stream]
 
 
 @checked
@@ -235,13 +237,18 @@ class HyperConnections(AbstractStreams):
 
         (read_j, mix_ij) = α_j + s tanh(x̄_j W),   write_i = β_i + s' tanh(x̄_i · w),
 
-    x̄ the streams normalised by a layer norm without gain, for each step and operator. It starts
-    with W = 0, w = 0, operators that read the streams in rotation and write to all, and no
-    mixing: `LieTrotter(Euler())`. The mean of the streams is read out; the paper takes the sum,
-    which is equal after an output norm. Reference: Zhu et al., Hyper-Connections, arXiv
-    2409.19606, the dynamic form.
+    for each step and operator, where x̄ are the streams after a layer norm without gain.
+    Initially W = 0 and w = 0, operators read the streams in rotation and write to all, and
+    nothing is mixed: this is `LieTrotter(Euler())`. The read-out sees the mean of the streams;
+    in the paper it sees the sum, which is equal after an output norm. Reference: Zhu et al.,
+    Hyper-Connections, arXiv 2409.19606, the dynamic form.
 
-    **Arguments:** see `AttentionResidual`, and `streams`, n.
+    **Arguments:**
+
+    - `num_steps`: the steps of a solve.
+    - `operators`: the number of operators of the equation.
+    - `features`: the width of the state.
+    - `streams`: n.
     """
 
     alpha: Float[Array, "steps operators streams one_and_streams"]
@@ -261,7 +268,7 @@ class HyperConnections(AbstractStreams):
         self.num_steps = num_steps
         self.streams = streams
         each = (num_steps, operators)
-        read = _first_reads(num_steps, operators, streams)[..., None]
+        read = _initial_reads(num_steps, operators, streams)[..., None]
         mix = np.broadcast_to(np.eye(streams), (*each, streams, streams))
         self.alpha = float_array(np.concatenate([read, mix], axis=-1))
         self.beta = jnp.ones((*each, streams))
@@ -279,25 +286,25 @@ class HyperConnections(AbstractStreams):
         return Connection(alpha[..., 0], beta, jnp.swapaxes(alpha[..., 1:], -1, -2))
 
 
-# Sweeps of Sinkhorn and Knopp, as published.
+# As published.
 _SWEEPS = 20
-# The initial bias of an open connection; a closed one has its negative.
+# The initial bias of an open connection; a closed connection has the negative.
 _OPEN = 4.0
 
 
 @checked
 class DoublyStochasticConnections(AbstractStreams):
-    """Streams whose mixture keeps their sum, see `AbstractStreams`,
+    """Streams whose sum is preserved by mixing, see `AbstractStreams`,
 
         read = σ(a + s z W),   write = 2 σ(a' + s' z W'),   mix = P(exp(A + s'' z W'')),
 
-    for each step and operator; z is the vector of all streams of a token, normalised by its
-    root mean square, and P makes rows and columns sum to 1, by 20 sweeps of Sinkhorn and Knopp.
-    W starts at zero. The biases, which the paper leaves open, start so that operators read the
-    streams in rotation and little is mixed. The mean of the streams is read out; the paper
-    takes the sum. Reference: Manifold-Constrained Hyper-Connections, arXiv 2512.24880.
+    for each step and operator. z is the vector of all streams of a token, divided by its root
+    mean square. P makes rows and columns sum to 1 by 20 Sinkhorn–Knopp sweeps. W starts at
+    zero. The paper does not give the initial biases; here operators read the streams in
+    rotation, and little is mixed. The read-out sees the mean of the streams; in the paper it
+    sees the sum. Reference: Manifold-Constrained Hyper-Connections, arXiv 2512.24880.
 
-    **Arguments:** see `AttentionResidual`, and `streams`, n.
+    **Arguments:** see `HyperConnections`.
     """
 
     bias: Float[Array, "steps operators connections"]
@@ -314,7 +321,7 @@ class DoublyStochasticConnections(AbstractStreams):
         self.num_steps = num_steps
         self.streams = streams
         each = (num_steps, operators)
-        read = 2 * _first_reads(num_steps, operators, streams) - 1
+        read = 2 * _initial_reads(num_steps, operators, streams) - 1
         mix = np.broadcast_to(2 * np.eye(streams).ravel() - 1, (*each, streams**2))
         bias = np.concatenate([read, np.zeros_like(read), mix], axis=-1)
         self.bias = float_array(_OPEN * bias)
@@ -323,10 +330,10 @@ class DoublyStochasticConnections(AbstractStreams):
 
     def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
         n = self.streams
-        whole = RMSNorm(eps=1e-6).project(x.reshape(*x.shape[:-2], -1))
+        z = RMSNorm(eps=1e-6).project(x.reshape(*x.shape[:-2], -1))
         kinds = np.repeat(np.arange(3), (n, n, n * n))
         scale = self.scale[step, index][kinds]
-        logits = affine(whole @ self.weight[step, index], scale, self.bias[step, index])
+        logits = affine(z @ self.weight[step, index], scale, self.bias[step, index])
         read, write, mix = jnp.split(logits, (n, 2 * n), axis=-1)
         mix = doubly_stochastic(mix.reshape(*mix.shape[:-1], n, n))
         return Connection(jax.nn.sigmoid(read), 2 * jax.nn.sigmoid(write), mix)

@@ -1,4 +1,4 @@
-"""Linear equations with constant coefficients, whose flow is exact.
+"""Linear equations with constant coefficients and an exact flow.
 
 ide-transformer train emulators/split
 """
@@ -32,8 +32,9 @@ Name: TypeAlias = Literal["damping", "advection", "diffusion", "dispersion", "hy
 Table: TypeAlias = tuple[tuple[float, ...], ...]
 
 
-class _Given(NamedTuple):
-    """The coefficients `[features][axes]`, by the order of their derivative; r has one axis."""
+class _Coefficients(NamedTuple):
+    """The initial coefficients `[features][axes]`, in the order of their derivatives; damping
+    has one axis."""
 
     damping: Table
     advection: Table
@@ -42,12 +43,12 @@ class _Given(NamedTuple):
     hyper_diffusion: Table
 
 
-_ORDERS = {name: order for order, name in enumerate(_Given._fields)}
+_ORDERS = {name: order for order, name in enumerate(_Coefficients._fields)}
 
 
 @checked
 class ConstantCoefficients(AbstractLinearOperator):
-    """A linear equation with constant coefficients on a torus, for each feature
+    """A linear equation with constant coefficients on a torus; for each feature
 
         u_t = -r u + Σ_i (-a_i ∂_i + d_i ∂_i² + s_i ∂_i³ - h_i ∂_i⁴) u.
 
@@ -55,26 +56,27 @@ class ConstantCoefficients(AbstractLinearOperator):
 
         -r - Σ_i (d_i k_i² + h_i k_i⁴) - i Σ_i (a_i k_i + s_i k_i³),
 
-    so the flow is exact over any time, for all waves that the grid resolves. The highest wave
-    of an even number of points has no real derivative of odd order.
+    so the flow is exact over any time, for all waves that the grid resolves. On an even number
+    of points, odd derivatives of the highest wave are zero.
 
     **Arguments:**
 
-    - `features`, `dimension`: of the state, and of the torus.
+    - `features`: the features of the state.
+    - `dimension`: the dimension of the torus.
     - `damping`, `advection`, `diffusion`, `dispersion`, `hyper_diffusion`: r, a, d, s, h, in
       powers of distances of the domain per unit of depth. Each is a number, `[features]`, or
       `[features, dimension]`, where 1 stands for any number of features.
-    - `learned`: the coefficients that are learned, from these values. r, d and h are then
-      `e^w`, so that no wave grows; a and s are `w ℓ` and `w ℓ³`. The others are no weights.
+    - `learned`: the coefficients to learn, from these initial values. r, d and h are then
+      `e^w`, so that no wave grows; a and s are `w ℓ` and `w ℓ³`.
     - `spacing`: ℓ, about the distance of two points.
 
-    **Raises:** `InputError` for waves that grow without bound: r < 0, h < 0, or d < 0 without
-    h > 0 (with it, as in Kuramoto–Sivashinsky, a wave grows by at most `d²/4h`); for domains
-    that are no periodic grid.
+    **Raises:** `InputError` for waves that grow without bound: r < 0, h < 0, or d < 0 with
+    h = 0; for domains that are not a periodic grid. With d < 0 and h > 0, as in
+    Kuramoto–Sivashinsky, a wave grows at most at the rate `d²/4h`.
     """
 
-    given: _Given = eqx.field(static=True)
-    # w, each in one axis: a rate does not decay as matrices do.
+    initial: _Coefficients = eqx.field(static=True)
+    # w, with a single axis, since weight decay is for matrices.
     weights: dict[str, Float[Array, " _"]]
     spacing: float = eqx.field(static=True)
 
@@ -97,7 +99,7 @@ class ConstantCoefficients(AbstractLinearOperator):
             for (name, order), value in zip(_ORDERS.items(), values, strict=True)
         }
         _check_growth(spread)
-        self.given = _Given(*(tuple(map(tuple, x.tolist())) for x in spread.values()))
+        self.initial = _Coefficients(*(tuple(map(tuple, x.tolist())) for x in spread.values()))
         self.spacing = spacing
         self.weights = {}
         for name in learned:
@@ -106,8 +108,8 @@ class ConstantCoefficients(AbstractLinearOperator):
                 start = start / spacing ** _ORDERS[name]
             elif (start <= 0).any():
                 raise InputError(
-                    f"ConstantCoefficients: {name}={start.min():g} is learned as e^w; give a "
-                    "start above 0."
+                    f"ConstantCoefficients: {name}={start.min():g} is learned as e^w, so it "
+                    "must be above 0."
                 )
             else:
                 start = np.log(start)
@@ -115,10 +117,10 @@ class ConstantCoefficients(AbstractLinearOperator):
 
     @property
     def coefficients(self) -> dict[str, Float[Array | np.ndarray, "features axes"]]:
-        """r, a, d, s and h by their names; r has one axis."""
+        """The present coefficients by name; damping has one axis."""
         coefficients = {}
         for name, order in _ORDERS.items():
-            value = np.array(self.given[order])
+            value = np.array(self.initial[order])
             if name in self.weights:
                 w = self.weights[name].reshape(value.shape)
                 value = w * self.spacing**order if order % 2 else jnp.exp(w)
@@ -136,11 +138,11 @@ class ConstantCoefficients(AbstractLinearOperator):
         return self._appears("damping")
 
     def _appears(self, name: str) -> bool:
-        return name in self.weights or bool(np.any(self.given[_ORDERS[name]]))
+        return name in self.weights or bool(np.any(self.initial[_ORDERS[name]]))
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        check_features(self, u, len(self.given.damping))
-        check_axes(self, len(self.given.advection[0]), domain, periodic=True)
+        check_features(self, u, len(self.initial.damping))
+        check_axes(self, len(self.initial.advection[0]), domain, periodic=True)
         v = on_grid(self, u, domain)
         axes = grid_axes(domain)
         factor = function(self._eigenvalues(domain, u.dtype))
@@ -150,18 +152,19 @@ class ConstantCoefficients(AbstractLinearOperator):
         return v.reshape(u.shape).astype(u.dtype)
 
     def _eigenvalues(self, domain: TokenDomain, dtype: jnp.dtype) -> Array:
-        """`[*waves, features]`, the last axis of waves from 0 on; real without odd orders."""
+        """`[*waves, features]`, without negative waves along the last axis. Real without odd
+        derivatives."""
         assert domain.grid is not None
         frequencies = [np.fft.fftfreq] * (domain.dimension - 1) + [np.fft.rfftfreq]
         sizes = zip(frequencies, domain.grid, domain.steps, strict=True)
         along = [2 * np.pi * waves(n, step) for waves, n, step in sizes]
-        # The highest wave of an even number of points is its own conjugate.
+        # The highest wave of an even number of points is real.
         slopes = [
             np.where(np.isclose(abs(k) * step, np.pi), 0, k)
             for k, step in zip(along, domain.steps, strict=True)
         ]
         even, odd = (np.meshgrid(*x, indexing="ij") for x in (along, slopes))
-        parts = [jnp.zeros((*even[0].shape, len(self.given.damping)), dtype)] * 2
+        parts = [jnp.zeros((*even[0].shape, len(self.initial.damping)), dtype)] * 2
         for name, coefficient in self.coefficients.items():
             if not self._appears(name):
                 continue
@@ -181,8 +184,8 @@ def _spread(name: str, value: Coefficient, shape: tuple[int, int]) -> np.ndarray
         return np.broadcast_to(numbers, shape)
     except ValueError:
         raise InputError(
-            f"ConstantCoefficients: {name}={value} for {shape[0]} features and {shape[1]} "
-            "axes; give a number, [features], or [features, axes]."
+            f"ConstantCoefficients: {name}={value} does not fit {shape[0]} features and "
+            f"{shape[1]} axes; pass a number, [features], or [features, axes]."
         ) from None
 
 
@@ -190,12 +193,12 @@ def _check_growth(spread: dict[str, np.ndarray]) -> None:
     for name in ("damping", "hyper_diffusion"):
         if (spread[name] < 0).any():
             raise InputError(
-                f"ConstantCoefficients: {name}={spread[name].min():g} lets waves grow; give "
-                "numbers from 0 on, and leave growth to another operator."
+                f"ConstantCoefficients: {name}={spread[name].min():g} lets waves grow; it must "
+                "be at least 0. Growth can be another operator."
             )
     d = spread["diffusion"]
     if ((d < 0) & (spread["hyper_diffusion"] == 0)).any():
         raise InputError(
             f"ConstantCoefficients: diffusion={d.min():g} without hyper_diffusion lets short "
-            "waves grow without bound; give hyper_diffusion > 0, or diffusion >= 0."
+            "waves grow without bound; set hyper_diffusion > 0, or diffusion >= 0."
         )

@@ -1,5 +1,5 @@
-"""A trained model as a controlled system: its costates, the least push that changes an output,
-and training by Pontryagin's principle."""
+"""Trained models as controlled systems: costates, the least push that changes an output, and
+training by Pontryagin's principle."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
 _FRACTIONS = (*(0.5**k for k in range(8)), 0.0)
 # The most energy of pushes, in energies of the states.
 _MOST_ENERGY = 100
-# How near the log-odds have to come.
+# Log-odds this near to the level reach it.
 _NEAR = 0.02
 
 
@@ -38,15 +38,16 @@ class Costates(NamedTuple):
     interval boundaries `t_0 = 0, …, t_L = T`.
 
     - `states`: u(t_l), `[L + 1, *batch, tokens, features]`.
-    - `costates`: `p_l = ∂J / ∂u(t_l)` of the discrete march, in the same shape.
+    - `costates`: `p_l = ∂J / ∂u(t_l)` of the discrete march, `[L + 1, *batch, tokens,
+      features]`.
     - `hamiltonian`: `⟨p_l, A_i(u_l; θ(t_l))⟩`, `[L, operators]`, tangential to the constraint.
       Its sum over operators is `-dJ/dh` for a layer of length h. For constant θ it is constant
       in depth in the limit of small steps.
     - `stationarity`: `|∂/∂θ_i ⟨p_l, A_i(u_l; θ(t_l))⟩|`, `[L, operators]`, zero for optimal
       weights of a layer. With a `space`, θ are the matrices, not the coefficients.
 
-    At t_0 the last two take the state and the costate at 0+, after the projection of u_0 on
-    the constraint, except for `LayerNorm` and `RMSNorm`, which are not projections.
+    `hamiltonian` and `stationarity` at t_0 use the state and costate after the projection of
+    u_0 on the constraint. (`LayerNorm` and `RMSNorm` are not projections.)
 
     Reference: Pontryagin's principle, as in Li, Chen, Tai, E, arXiv 1710.09513.
     """
@@ -59,7 +60,7 @@ class Costates(NamedTuple):
 
 @eqx.filter_jit
 def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
-    """The costates of a batch of inputs; `loss` is a function of the outputs."""
+    """The costates of a batch; `loss` maps the outputs to J."""
     march = March.of("costates", model, inputs)
 
     def objective(pushes):
@@ -70,14 +71,14 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
     weights = dynamics.stacked_intervals(march.equation.control)
     equation = Equation(weights, march.equation.constraint, march.equation.domain)
 
-    def of_interval(interval):
+    def measure_interval(interval):
         index, weights, u, costate = interval
 
         def hamiltonians(weights):
             terms = equation.interval_terms(index, weights).terms
             start = index * equation.control.interval_length
             values = jnp.stack([jnp.sum(costate * term.vf(start, u, None)) for term in terms])
-            # Each depends only on the weights of its operator.
+            # Each value depends on the weights of its operator alone.
             return jnp.sum(values), values
 
         (slopes, _), values = eqx.filter_grad(hamiltonians, has_aux=True)(weights)
@@ -94,18 +95,18 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
     _, pull = jax.vjp(lambda u: march.advance(first, 0.0, u).astype(u.dtype), begin)
     us = states[:-1].at[0].set(begin)
     ps = p[:-1].at[0].set(pull(p[1])[0])
-    numbers = jnp.arange(equation.control.layers, dtype=states.dtype)
-    intervals = numbers, equation.intervals(), us, ps
-    return Costates(states, p, *lax.map(of_interval, intervals))
+    indices = jnp.arange(equation.control.layers, dtype=states.dtype)
+    intervals = indices, equation.intervals(), us, ps
+    return Costates(states, p, *lax.map(measure_interval, intervals))
 
 
 class Steering(NamedTuple):
-    """Pushes that steer a solve, for each sample.
+    """Pushes that steer the solve of each sample.
 
-    - `pushes`: v, `[L, *batch, tokens, features]`: `u_t = Σ_i A_i(u; θ(t)) + v_l` in interval
-      l, as `h v_l` after its steps.
+    - `pushes`: v, `[L, *batch, tokens, features]`, where `u_t = Σ_i A_i(u; θ(t)) + v_l` in
+      interval l. The march adds `h v_l` after the steps of the interval.
     - `energy`: `Σ_l h |v_l|²`, `[*batch]`.
-    - `reached`: the value g that is reached, `[*batch]`.
+    - `reached`: the value of g with these pushes, `[*batch]`.
     """
 
     pushes: Float[Array, "intervals *batch tokens features"]
@@ -122,14 +123,14 @@ def steer(
     intervals: Sequence[int] | None = None,
     iterations: PositiveInt = 40,
 ) -> Steering:
-    """The pushes v of least energy that bring a value g of the outputs to a level,
+    """Finds the pushes v of least energy that bring a value g of the outputs to a level,
 
         min_v ½ Σ_l h |v_l|²,   g(outputs(v)) = level,
 
     by Gauss–Newton steps. The costates linearise g, `g(v) + Σ_l h ⟨p_l, δ_l⟩`, and the step of
-    least energy is along them, `v_l = λ p_l`. Of halved steps, each corrected along the
-    costates by the distance of its g from the level, the one with the least
-    `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken. In the first half of the steps the level
+    least energy is along them, `v_l = λ p_l`. A line search halves the step. It corrects each
+    trial along the costates by the distance of g from the level, and takes the trial with the
+    least `½ Σ_l h |v_l|² + 2 |λ| |g - level|`. In the first half of the iterations the level
     moves evenly from g(0) to its value, so that pushes stay small.
 
     Reference for the second-order correction: Fletcher, *Second order corrections for
@@ -137,22 +138,22 @@ def steer(
 
     **Arguments:**
 
-    - `judged`: from the outputs to g, `[*batch]`; best nearly linear, such as `log_odds`.
-    - `level`: the value of g. If no state gives it, pushes stay below ten times the size of the
-      states, and `reached` is another value.
+    - `model`, `inputs`: a trained model, and a batch of its inputs.
+    - `judged`: maps the outputs to g, `[*batch]`; best nearly linear, such as `log_odds`.
+    - `level`: the value of g to reach. If no state has it, pushes stay below ten times the size
+      of the states, and `reached` is another value.
     - `intervals`: the intervals in which v acts; default: all.
+    - `iterations`: the number of Gauss–Newton steps.
 
     **Raises:** `InputError` for unknown intervals, adaptive steps, and a scheme that carries
     something from interval to interval.
     """
-    layers = range(model.layers)
-    chosen = layers if intervals is None else intervals
-    if not len(chosen) or not set(chosen) <= set(layers):
+    active = list(range(model.layers) if intervals is None else intervals)
+    if not active or not set(active) <= set(range(model.layers)):
         raise InputError(
-            f"steer: intervals={list(chosen)} must be some of 0 to {model.layers - 1}, one at "
-            "least."
+            f"steer: intervals={active} must be at least one of 0 to {model.layers - 1}."
         )
-    acts = jnp.zeros(model.layers).at[jnp.array(list(chosen))].set(1.0)
+    acts = jnp.zeros(model.layers).at[jnp.array(active)].set(1.0)
     return _steer(model, inputs, judged, jnp.asarray(level), acts, iterations)
 
 
@@ -164,68 +165,68 @@ def _steer(model, inputs, judged, level, acts, iterations) -> Steering:
     acts = acts.astype(zeros.dtype).reshape(-1, *[1] * (zeros.ndim - 1))
     sizes = jnp.array(_FRACTIONS, zeros.dtype)
 
-    def total(v):
+    def evaluate(v):
         values = judged(model.outputs(march.states(zeros.at[1:].set(h * acts * v))[-1]))
         return jnp.sum(values), values
 
     def dot(v, w):
         return h * jnp.sum(v * w, axis=(0, -2, -1))
 
-    native = total(zeros[1:])[1]
+    native = evaluate(zeros[1:])[1]
     states = march.states(zeros)[1:]
     largest = _MOST_ENERGY * dot(states, states)
 
     def step(v, share):
-        wanted = native + share * (level.astype(zeros.dtype) - native)
-        slope, value = jax.grad(total, has_aux=True)(v)
+        target = native + share * (level.astype(zeros.dtype) - native)
+        slope, value = jax.grad(evaluate, has_aux=True)(v)
         costate = slope / h
         square = dot(costate, costate)
         square = jnp.where(square > 0, square, 1.0)
-        multiplier = (wanted - value + dot(costate, v)) / square
+        multiplier = (target - value + dot(costate, v)) / square
         change = multiplier[None, ..., None, None] * costate - v
 
         def try_fraction(size):
-            pushed = v + size * change
-            correction = (wanted - total(pushed)[1]) / square
-            pushed += correction[None, ..., None, None] * costate
-            energy = dot(pushed, pushed)
-            merit = 0.5 * energy + 2 * jnp.abs(multiplier * (total(pushed)[1] - wanted))
-            return pushed, jnp.where(energy < largest, merit, jnp.inf)
+            trial = v + size * change
+            correction = (target - evaluate(trial)[1]) / square
+            trial += correction[None, ..., None, None] * costate
+            energy = dot(trial, trial)
+            merit = 0.5 * energy + 2 * jnp.abs(multiplier * (evaluate(trial)[1] - target))
+            return trial, jnp.where(energy < largest, merit, jnp.inf)
 
-        pushes, merits = lax.map(try_fraction, sizes)
+        trials, merits = lax.map(try_fraction, sizes)
         best = jnp.argmin(merits, axis=0)
-        pushed = jnp.take_along_axis(pushes, best[None, None, ..., None, None], axis=0)[0]
-        small = jnp.min(merits, axis=0) < jnp.inf
-        return jnp.where(small[None, ..., None, None], pushed, v), None
+        trial = jnp.take_along_axis(trials, best[None, None, ..., None, None], axis=0)[0]
+        is_small = jnp.min(merits, axis=0) < jnp.inf
+        return jnp.where(is_small[None, ..., None, None], trial, v), None
 
     shares = jnp.minimum(2 * jnp.arange(1, iterations + 1) / iterations, 1.0)
     v, _ = lax.scan(step, zeros[1:], shares.astype(zeros.dtype))
-    return Steering(v, dot(v, v), total(v)[1])
+    return Steering(v, dot(v, v), evaluate(v)[1])
 
 
 def log_odds(
     logits: Float[Array, "*batch classes"], target: ArrayLike
 ) -> Float[Array, "*batch"]:
-    """`log p/(1 - p)` of a class or token, 2.197 for p = 0.9. `target`: one for all samples, or
-    one for each."""
+    """`log p/(1 - p)` of a class or token, for example 2.197 for p = 0.9. `target` is the index
+    for all samples, or one index for each."""
     classes = logits.shape[-1]
     if is_known(target) and not (np.min(target) >= 0 and np.max(target) < classes):
         raise InputError(
             f"log_odds: target={np.asarray(target).tolist()} must be 0 to {classes - 1}, since "
             f"there are {classes} classes."
         )
-    chosen = jnp.broadcast_to(jax.nn.one_hot(target, classes, dtype=bool), logits.shape)
-    one, others = (
-        jax.nn.logsumexp(jnp.where(where, logits, -jnp.inf), axis=-1)
-        for where in (chosen, ~chosen)
+    is_target = jnp.broadcast_to(jax.nn.one_hot(target, classes, dtype=bool), logits.shape)
+    on_target, off_target = (
+        jax.nn.logsumexp(jnp.where(mask, logits, -jnp.inf), axis=-1)
+        for mask in (is_target, ~is_target)
     )
-    return one - others
+    return on_target - off_target
 
 
 class Approximations(NamedTuple):
     """The result of successive approximations.
 
-    - `model`: with the last weights θ.
+    - `model`: the model with the last weights θ.
     - `objectives`: J before the first approximation and after each.
     """
 
@@ -245,25 +246,28 @@ def successive_approximations(
     steps: PositiveInt = 5,
     penalty: PositiveFloat = 1.0,
 ) -> Approximations:
-    """The weights θ(t) that minimise `J = loss(outputs) + Σ weight · cost` on one batch, by
-    the extended method of successive approximations. A march forward gives the states u_l, one
-    backward the costates `p_l = dJ/du_l`, and then θ minimises, with both fixed,
+    """Minimises `J = loss(outputs) + Σ weight · cost` on one batch over the weights θ(t), by
+    the extended method of successive approximations. A march forward gives the states u_l, and
+    a march backward the costates `p_l = dJ/du_l`. With both fixed, θ then minimises the
+    augmented Hamiltonian
 
         Σ_l ⟨p_{l+1}, Ψ_l(u_l; θ)⟩ + running costs of (u, θ)
             + ρ/2h Σ_l (|Ψ_l(u_l; θ) - u_{l+1}|² + |∂_u ⟨p_{l+1}, Ψ_l(u_l; θ)⟩ - q_l|²),
 
-    Ψ_l the native steps in interval l and q_l this derivative before: the augmented
-    Hamiltonian, which separate layers minimise separately. An approximation that does not lower
-    J is dropped and multiplies ρ by 4; otherwise ρ is halved. For small problems; the weights
-    of inputs, constraint and read-out stay. Reference: Li, Chen, Tai, E, arXiv 1710.09513,
-    where costates have the other sign and the Hamiltonian is maximised.
+    where Ψ_l are the native steps in interval l, and q_l is the derivative at the old θ. It is
+    a sum over layers, so ordinary layers minimise it separately. An approximation that does not
+    lower J is dropped and multiplies ρ by 4; otherwise ρ is halved. For small problems.
+    Inputs, constraint and read-out keep their weights. Reference: Li, Chen, Tai, E, arXiv
+    1710.09513, where costates have the other sign and the Hamiltonian is maximised.
 
     **Arguments:**
 
-    - `loss`: from the outputs to a number.
+    - `model`, `inputs`: the model to train, and the batch.
+    - `loss`: maps the outputs to a number.
     - `costs`: running costs, with their weights.
-    - `iterations`, `steps`: approximations, and steps of L-BFGS in each.
-    - `penalty`: the first ρ.
+    - `iterations`: the number of approximations.
+    - `steps`: steps of L-BFGS in each approximation.
+    - `penalty`: the initial ρ.
     """
     import optax
 
@@ -277,17 +281,17 @@ def successive_approximations(
     def march_of(theta):
         return March.of("successive_approximations", with_weights(theta), inputs)
 
-    def running(theta, states):
+    def running_costs(theta, states):
         path = dynamics.Path(with_weights(theta), inputs, states)
         return sum((cost.weight * cost(path) for cost in costs), jnp.zeros(()))
 
     def objective(pushes, theta):
         states = march_of(theta).states(pushes)
         end = loss(model.outputs(states[-1], inputs))
-        return end + running(theta, states), states
+        return end + running_costs(theta, states), states
 
-    def stepped(theta, states):
-        """The states at the ends of intervals, from the states where they begin."""
+    def step_intervals(theta, states):
+        """From the states where intervals begin to the states where they end."""
         march = march_of(theta)
 
         def visit(_, terms, start, u):
@@ -301,34 +305,34 @@ def successive_approximations(
         theta, penalty = carry
         (value, states), p = jax.value_and_grad(objective, has_aux=True)(zeros, theta)
 
-        def pulled(theta):
-            ends, pull = jax.vjp(lambda u: stepped(theta, u), states[:-1])
+        def step_and_pull_back(theta):
+            ends, pull = jax.vjp(lambda u: step_intervals(theta, u), states[:-1])
             return ends, pull(p[1:])[0]
 
-        _, q = pulled(theta)
+        _, q = step_and_pull_back(theta)
 
-        def augmented(theta):
-            ends, new = pulled(theta)
-            change = jnp.sum((ends - states[1:]) ** 2) + jnp.sum((new - q) ** 2)
-            hamiltonian = jnp.sum(p[1:] * ends) + running(theta, states)
+        def augmented_hamiltonian(theta):
+            ends, new_q = step_and_pull_back(theta)
+            change = jnp.sum((ends - states[1:]) ** 2) + jnp.sum((new_q - q) ** 2)
+            hamiltonian = jnp.sum(p[1:] * ends) + running_costs(theta, states)
             return hamiltonian + penalty / (2 * h) * change
 
-        value_and_grad = optax.value_and_grad_from_state(augmented)
+        value_and_grad = optax.value_and_grad_from_state(augmented_hamiltonian)
 
         def step(carry, _):
             theta, state = carry
             value, slope = value_and_grad(theta, state=state)
             updates, state = rule.update(
-                slope, state, theta, value=value, grad=slope, value_fn=augmented
+                slope, state, theta, value=value, grad=slope, value_fn=augmented_hamiltonian
             )
             return (optax.apply_updates(theta, updates), state), None
 
-        (new, _), _ = lax.scan(step, (theta, rule.init(theta)), length=steps)
-        after, _ = objective(zeros, new)
-        lower = after < value
-        theta = jax.tree.map(lambda x, y: jnp.where(lower, x, y), new, theta)
-        penalty = jnp.where(lower, penalty / 2, 4 * penalty)
-        return (theta, penalty), jnp.where(lower, after, value)
+        (new_theta, _), _ = lax.scan(step, (theta, rule.init(theta)), length=steps)
+        new_value, _ = objective(zeros, new_theta)
+        is_lower = new_value < value
+        theta = jax.tree.map(lambda x, y: jnp.where(is_lower, x, y), new_theta, theta)
+        penalty = jnp.where(is_lower, penalty / 2, 4 * penalty)
+        return (theta, penalty), jnp.where(is_lower, new_value, value)
 
     first, _ = objective(zeros, theta)
     start = theta, jnp.asarray(penalty, zeros.dtype)
@@ -340,11 +344,11 @@ def successive_approximations(
 def study_dynamics(
     path: str, folder: Path, *, samples: PositiveInt, trust: bool = False
 ) -> Sequence[Row]:
-    """Reads the run or checkpoint in `path` as a controlled system, on held-out samples, and
-    writes `dynamics.json` into `folder`. A row for each layer:
+    """Measures the `Costates` of the run or checkpoint in `path` for the mean loss on held-out
+    samples, and writes `dynamics.json` into `folder`. Returns a row for each layer:
 
-    - `stationarity, …`, `hamiltonian, …`: the `Costates` of each operator, for the mean loss.
     - `costate`, `state`: root mean squares where the layer begins.
+    - `stationarity, …`, `hamiltonian, …`: a column for each operator.
     """
     loaded = load_model(path, trust=trust)
     problem = make_problem(loaded, 1, samples)
@@ -352,7 +356,10 @@ def study_dynamics(
     equation, _ = loaded.model.initial_value_problem(problem.held_out)
     kinds = [type(x.innermost).__name__ for x in equation.control(0.0)]
     names = [f"{kind} {i}" if kinds.count(kind) > 1 else kind for i, kind in enumerate(kinds)]
-    columns = {"costate": _size(measured.costates), "state": _size(measured.states)}
+    columns = {
+        name: jnp.sqrt(jnp.mean(x**2, axis=range(1, x.ndim)))
+        for name, x in (("costate", measured.costates), ("state", measured.states))
+    }
     for i, name in enumerate(names):
         columns[f"stationarity, {name}"] = measured.stationarity[:, i]
         columns[f"hamiltonian, {name}"] = measured.hamiltonian[:, i]
@@ -362,10 +369,6 @@ def study_dynamics(
     ]
     write_json(folder / "dynamics.json", {"path": path, "loss": problem.loss, "layers": rows})
     return rows
-
-
-def _size(x: Array) -> Array:
-    return jnp.sqrt(jnp.mean(x**2, axis=range(1, x.ndim)))
 
 
 @checked
@@ -379,14 +382,21 @@ def study_steering(
     iterations: PositiveInt = 40,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Steers held-out samples of the run or checkpoint in `path` to classes, or next tokens,
-    that are drawn at random, at a probability, and writes `steering.json` into `folder`.
+    """Steers held-out samples of the run or checkpoint in `path` to a class or next token drawn
+    at random, until it has this probability. Writes the returned row into `steering.json`.
 
     `ratio` is the energy of the push in all layers over the energy of the best push in a single
-    layer, by percentiles over the samples that both bring there; `best layer` counts these
-    samples by that layer.
+    layer, by percentiles over the samples that reach the probability both ways. `best layer`
+    counts these samples by their best layer.
 
-    **Arguments:** `tokens`, how many of a text; default 16.
+    **Arguments:**
+
+    - `path`, `folder`: the run or checkpoint, and the folder of the result.
+    - `probability`: between 0 and 1.
+    - `samples`: the number of held-out samples.
+    - `tokens`: the length of texts; default 16.
+    - `iterations`: see `steer`.
+    - `trust`: see `load_model`.
     """
     if not 0 < probability < 1:
         raise InputError(f"probability={probability} must be between 0 and 1.")
@@ -394,13 +404,13 @@ def study_steering(
     loaded = load_model(path, trust=trust)
     model = loaded.model
     if not isinstance(model.read_out, AbstractClassifier):
-        loaded.expected(LanguageModel, "; one is steered to a class or to the next token")
+        loaded.expected(LanguageModel, "; models are steered to a class or to the next token")
     inputs = make_problem(loaded, 1, samples).held_out
     if eqx.filter_eval_shape(model, inputs).ndim == 3:
         inputs = inputs[:, : tokens or 16]
     elif tokens is not None:
-        raise InputError(f"tokens={tokens}: {path} classifies whole samples; drop it.")
-    # Drawn among all that are not the most likely.
+        raise InputError(f"tokens={tokens}: {path} classifies whole samples; remove tokens.")
+    # Drawn among all but the most likely.
     order = np.argsort(-np.asarray(_last(model(inputs))), axis=1)
     ranks = np.random.default_rng(0).integers(1, order.shape[1], len(order))
     targets = order[np.arange(len(order)), ranks]
@@ -409,22 +419,22 @@ def study_steering(
         return log_odds(_last(outputs), targets)
 
     def steer_to_targets(**options: Any) -> tuple[Steering, np.ndarray]:
-        """The pushes, and their energies, infinite for samples that do not come there."""
+        """The pushes, and their energies, infinite for samples that do not reach the level."""
         steering = steer(model, inputs, odds, level, iterations=iterations, **options)
-        near = jnp.abs(steering.reached - level) < _NEAR
-        return steering, np.asarray(jnp.where(near, steering.energy, jnp.inf))
+        is_near = jnp.abs(steering.reached - level) < _NEAR
+        return steering, np.asarray(jnp.where(is_near, steering.energy, jnp.inf))
 
     steering, energy = steer_to_targets()
     single = np.stack([steer_to_targets(intervals=[n])[1] for n in range(model.layers)])
     reached = np.isfinite(energy)
-    both = reached & np.isfinite(single).any(axis=0)
-    if not both.any():
+    comparable = reached & np.isfinite(single).any(axis=0)
+    if not comparable.any():
         raise InputError(
-            f"{path}: no sample reaches a probability of {probability} by pushes in all layers "
-            "and by a push in one; pass more --iterations, or a lower probability."
+            f"{path}: no sample reaches a probability of {probability} both by pushes in all "
+            "layers and by a push in one; pass more --iterations, or a lower probability."
         )
-    ratios = energy[both] / single.min(axis=0)[both]
-    best = single.argmin(axis=0)[both]
+    ratios = energy[comparable] / single.min(axis=0)[comparable]
+    best = single.argmin(axis=0)[comparable]
     density = np.sum(np.asarray(steering.pushes) ** 2, axis=(-2, -1))[:, reached]
     row = {
         "model": Path(path).name,
@@ -441,5 +451,5 @@ def study_steering(
 
 
 def _last(outputs: Array) -> Float[Array, "samples outputs"]:
-    """The scores of a class, or of the token after the last."""
+    """The logits of the classes, or of the next token."""
     return outputs[:, -1] if outputs.ndim == 3 else outputs

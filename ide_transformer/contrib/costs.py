@@ -1,4 +1,4 @@
-"""Running costs of weights, of constraints and of nearby solutions."""
+"""Running costs: of weights, of nearby solutions, and of distance from a constraint."""
 
 import functools as ft
 from collections.abc import Callable
@@ -16,15 +16,16 @@ from ide_transformer.errors import InputError
 
 
 class ControlEnergy(AbstractCost):
-    """`∫ |θ|² dt`, the sum over all weights at depth t; with a `space` over coefficients."""
+    """`∫ |θ|² dt`, where |θ|² sums over all weights at depth t, or over their coefficients with
+    a `space`."""
 
     def __call__(self, path: Path) -> Float[Array, ""]:
         return path.h * square(path.weights(0.5))
 
 
 class Smoothness(AbstractCost):
-    """`∫ |θ_t|² dt`, as `Σ_l |θ(t_{l+1}) - θ(t_l)|² / h`; for ordinary layers the differences
-    between neighbours. Reference: Haber, Ruthotto, arXiv 1705.03341.
+    """`∫ |θ_t|² dt`, as `Σ_l |θ(t_{l+1}) - θ(t_l)|² / h`: for ordinary layers, differences of
+    neighbours. Reference: Haber, Ruthotto, arXiv 1705.03341.
 
     **Raises:** `InputError` for weights that are constant in depth.
     """
@@ -33,7 +34,7 @@ class Smoothness(AbstractCost):
         control = path.model.control
         if not control.depth_axes:
             name = type(control).__name__
-            raise InputError(f"Smoothness: weights of {name} are constant; drop this cost.")
+            raise InputError(f"Smoothness: weights of {name} are constant; remove this cost.")
         interval = jax.tree.map(lambda x: x[-1] if eqx.is_array(x) else x, control.intervals())
         last = control.local(interval, 1.0)
         changes = jax.tree.map(
@@ -45,13 +46,14 @@ class Smoothness(AbstractCost):
 
 
 class Contraction(AbstractCost):
-    """`∫ mean max(0, μ - level) dt` over samples, with the logarithmic norm μ of the field F,
+    """`∫ mean max(0, μ - level) dt`, the mean over samples, with the logarithmic norm μ of the
+    field F,
 
         μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u.
 
     Nearby solutions separate at most at the rate μ, and approach each other for μ < 0. Lanczos'
-    method estimates μ from below, by products with J and Jᵀ. The direction is not
-    differentiated, which gives the gradient of the eigenvalue.
+    method estimates μ from below, by products with J and Jᵀ. The gradient is that of the
+    eigenvalue: its direction is held constant.
 
     **Arguments:**
 
@@ -63,37 +65,40 @@ class Contraction(AbstractCost):
     products: PositiveInt = eqx.field(static=True, default=4)
 
     def __call__(self, path: Path) -> Float[Array, ""]:
-        number = jnp.arange(path.model.layers, dtype=path.states.dtype)
+        indices = jnp.arange(path.model.layers, dtype=path.states.dtype)
 
         def field(equation, index, interval, u):
             terms = equation.interval_terms(index, interval).terms
             rates = [term.vf((index + 0.5) * path.h, u, None) for term in terms]
             return sum(rates[1:], rates[0])
 
-        def direction(given):
-            *interval, u = given
-            return _fastest(ft.partial(field, fixed, *interval), u, self.products)
+        def direction(inputs):
+            *interval, u = inputs
+            return _fastest_direction(ft.partial(field, fixed, *interval), u, self.products)
 
-        def rate(given):
-            *interval, u, v = given
+        def rate(inputs):
+            *interval, u, v = inputs
             along = jax.jvp(ft.partial(field, equation, *interval), (u,), (v,))[1]
             return _product(v, along)
 
         equation = path.equation
         arrays, static = eqx.partition((equation, path.middles), eqx.is_array)
         fixed, middles = eqx.combine(lax.stop_gradient(arrays), static)
-        v = lax.map(direction, (number, fixed.intervals(), middles))
-        given = number, equation.intervals(), path.middles, v
-        rates = lax.map(jax.checkpoint(rate), given)
+        v = lax.map(direction, (indices, fixed.intervals(), middles))
+        intervals = indices, equation.intervals(), path.middles, v
+        rates = lax.map(jax.checkpoint(rate), intervals)
         hinge = jax.nn.relu(rates - self.level)
         return path.h * jnp.sum(jnp.mean(hinge, axis=range(1, hinge.ndim)))
 
 
 class ConstraintViolation(AbstractCost):
-    """`∫ mean dist(u, S)² dt`, the mean over samples and tokens, at states in the middle of
-    intervals, since steps end on the constraint. The distance is `AbstractConstraint.residual`.
+    """`∫ mean dist(u, S)² dt`, the mean over samples and tokens. States are taken in the middle
+    of intervals, since steps end on the constraint. The distance is
+    `AbstractConstraint.residual`.
 
-    **Arguments:** `constraint`, S; by default the constraint of the last operator.
+    **Arguments:**
+
+    - `constraint`: S; default: the constraint of the last operator.
     """
 
     constraint: AbstractConstraint | None = None
@@ -107,14 +112,16 @@ class ConstraintViolation(AbstractCost):
         if self.constraint is not None:
             distances = self.constraint.residual(u)
         elif all(isinstance(x, Free) for x in parts(path.model.constraint, AbstractConstraint)):
-            write = "training.costs.constraint_violation.options.constraint=sphere"
-            raise InputError(f"ConstraintViolation: the equation has none; write {write}.")
+            raise InputError(
+                "ConstraintViolation: the equation has no constraint; set "
+                "training.costs.constraint_violation.options.constraint=sphere."
+            )
         else:
             _, distances = scan_intervals(path.equation, residual, None, u, dtype=u.dtype)
         return path.h * jnp.sum(jnp.mean(distances**2, axis=range(1, distances.ndim)))
 
 
-def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
+def _fastest_direction(field: Callable[[Array], Array], u: Array, products: int) -> Array:
     """The leading eigenvector of the symmetric part of the Jacobian, by Lanczos."""
     _, along = jax.linearize(field, u)
     across = jax.linear_transpose(along, u)
@@ -127,20 +134,20 @@ def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
             rest = rest - jnp.einsum("k...,k...xy->...xy", shares, basis)
         size = jnp.sqrt(_product(rest, rest))[..., None, None]
         # Zero if there is no further direction.
-        new = size > 1e-5 * jnp.sqrt(_product(image, image))[..., None, None]
-        unit = jnp.where(new, rest / jnp.where(new, size, 1), 0)
+        is_new = size > 1e-5 * jnp.sqrt(_product(image, image))[..., None, None]
+        unit = jnp.where(is_new, rest / jnp.where(is_new, size, 1), 0)
         return basis.at[k + 1].set(unit, mode="drop"), image
 
-    # The same for all samples.
+    # All samples share a start.
     start = jax.random.normal(jax.random.key(0), u.shape[-2:], u.dtype)
     start = start / jnp.sqrt(_product(start, start))
     basis = jnp.zeros((products, *u.shape), u.dtype).at[0].set(start)
     basis, images = lax.scan(extend, basis, jnp.arange(products))
     matrix = jnp.einsum("j...xy,k...xy->...jk", basis, images)
     # Zero vectors get the lowest eigenvalue.
-    zero = jnp.einsum("k...xy,k...xy->...k", basis, basis) < 0.5
+    is_zero = jnp.einsum("k...xy,k...xy->...k", basis, basis) < 0.5
     lowest = -1 - jnp.sum(jnp.abs(matrix), axis=(-2, -1))[..., None]
-    shift = jnp.where(zero, lowest, 0)
+    shift = jnp.where(is_zero, lowest, 0)
     matrix = matrix + jnp.einsum("...k,jk->...jk", shift, jnp.eye(products, dtype=u.dtype))
     _, vectors = jnp.linalg.eigh(matrix)
     return jnp.einsum("...k,k...xy->...xy", vectors[..., -1], basis)

@@ -1,4 +1,4 @@
-"""Learn Darcy's equation from published samples in files of torch."""
+"""Darcy's equation, learned from published samples in PyTorch files."""
 
 import collections
 import dataclasses
@@ -35,7 +35,7 @@ from ide_transformer.tasks import (
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")
 # The last of the 1,000 published training samples are for validation.
 _HELD_OUT = 100
-# Subsets of the points that are drawn in training.
+# The number of different subsets of points in training.
 _POOL = 64
 # Dtypes, by the names of torch's storages.
 _DTYPES = dict(Bool="?", Byte="u1", Char="i1", Short="<i2", Int="<i4", Long="<i8")
@@ -48,25 +48,27 @@ class Darcy(AbstractAtPoints):
 
         -∇·(a ∇u) = 1 in the unit square,   u = 0 at its sides,
 
-    where a has two values. The published samples are 1,000 for training and 50 for the test on
-    16 by 16 points, and the same 50 on 32 by 32; the last 100 of the 1,000 are the validation
-    samples. Inputs are normalised by mean and deviation of the training samples; targets are as
-    published. Both are a `Field` at the points `(i/n, j/n)`: a coarse grid is a part of the
-    finer one (to 1e-3: the first row of the published solutions is 1/1025 from the side).
+    where a has two values. There are 1,000 published samples for training and 50 for the test,
+    on 16 by 16 points. The 50 are also published on 32 by 32 points. The last 100 of the 1,000
+    are the validation samples. Inputs are normalised by mean and deviation of the training
+    samples; targets are as published. Both are a `Field` at the points `(i/n, j/n)`, so a
+    coarse grid is a part of the finer grid (to 1e-3: the first row of the published solutions
+    is 1/1025 from the side).
 
     Source: Kovachki et al., "Neural operator", 2023, and the package neuraloperator 0.3.0.
 
     **Arguments:**
 
     - `path`: a folder with darcy_train_16.pt, darcy_test_16.pt and darcy_test_32.pt; `None`
-      fetches the package and keeps it in the cache.
-    - `context`: the points along each axis: 16; 8 for every second point; 32 has only a test
-      part.
+      downloads the package into the cache.
+    - `context`: the points along each axis: 16, 8 for every second point, or 32, which has only
+      a test part.
     - `samples`: train on this many of the first samples.
     - `points`: "grid" for all points; with "random" or "clustered" the samples of a batch share
-      a random `subset` of this size.
-    - `weights`: of a subset in integrals, "quadrature" or "equal". The relative error always
-      takes quadrature.
+      a random subset.
+    - `subset`: the number of points in a subset.
+    - `weights`: the weights of a subset in integrals, "quadrature" or "equal". The relative
+      error always uses quadrature.
     """
 
     path: str | Path | None = None
@@ -79,25 +81,25 @@ class Darcy(AbstractAtPoints):
     def __post_init__(self):
         if self.points != "grid" and self.subset > self.context**2:
             raise InputError(
-                f"data.options.subset={self.subset}: give at most {self.context**2} points."
+                f"data.options.subset={self.subset} must be at most {self.context**2} points."
             )
-        train, *tests = _published(self.path)
-        most = len(train) - _HELD_OUT
+        published, *tests = _read_samples(self.path)
+        most = len(published) - _HELD_OUT
         if self.samples > most:
             raise InputError(
-                f"data.options.samples={self.samples}: give at most {most} training samples."
+                f"data.options.samples={self.samples} must be at most {most} training samples."
             )
-        learned = train[: self.samples]
-        self.mean = learned[:, 0].mean()
-        self.deviation = learned[:, 0].std()
+        training = published[: self.samples]
+        self.mean = training[:, 0].mean()
+        self.deviation = training[:, 0].std()
         if self.context == 32:
             self.data = {"test": tests[1]}
             return
-        self.data = {"training": learned, "validation": train[most:], "test": tests[0]}
+        self.data = {"training": training, "validation": published[most:], "test": tests[0]}
         if self.context == 8:
             for part, x in self.data.items():
-                every_second = x.reshape(-1, 2, 16, 16)[:, :, ::2, ::2]
-                self.data[part] = every_second.reshape(-1, 2, 64)
+                coarse = x.reshape(-1, 2, 16, 16)[:, :, ::2, ::2]
+                self.data[part] = coarse.reshape(-1, 2, 64)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -105,7 +107,7 @@ class Darcy(AbstractAtPoints):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        # The slopes of the pressure differ at opposite sides: half a wave across.
+        # The pressure has other slopes at opposite sides, so the longest wave is 2.
         return {"points": (self.context,) * 2, "grid": "periodic", "wavelength": 2.0}
 
     @property
@@ -120,48 +122,50 @@ class Darcy(AbstractAtPoints):
         return checksum_of_all(self.data)
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        chosen = self.samples_of("training")[in_passes(step, size, self.samples, seed)]
-        drawn = int(np.random.default_rng([seed, step]).integers(_POOL))
-        return self.functions(chosen, (0, seed, drawn))
+        samples = self.samples_of("training")[in_passes(step, size, self.samples, seed)]
+        subset = int(np.random.default_rng([seed, step]).integers(_POOL))
+        return self.functions(samples, (0, seed, subset))
 
     def samples_of(self, part: str) -> np.ndarray:
         """Coefficients and solutions, `[samples, 2, points]`."""
         if part not in self.data:
             raise InputError(
-                f"model.context={self.context}: this grid has a test part only; train with "
-                "model.context=16 and evaluate with --part test."
+                f"model.context={self.context}: this grid has a test part only; set "
+                "model.context=16 to train, and evaluate with --part test."
             )
         return self.data[part]
 
     def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
-        at, own, of_norms = _domains(self.context, self.points, self.subset, self.weights, seed)
-        before = (samples[:, 0][:, at] - self.mean) / self.deviation
-        return Batch(Field(before, own), Field(samples[:, 1][:, at], of_norms))
+        at, domain, norm_domain = _draw_points(
+            self.context, self.points, self.subset, self.weights, seed
+        )
+        inputs = (samples[:, 0][:, at] - self.mean) / self.deviation
+        return Batch(Field(inputs, domain), Field(samples[:, 1][:, at], norm_domain))
 
 
 @ft.lru_cache(2 * _POOL)
-def _domains(
-    side: int, points: PointSet, number: int, weights: WeightRule, seed: tuple[int, ...]
+def _draw_points(
+    side: int, points: PointSet, subset: int, weights: WeightRule, seed: tuple[int, ...]
 ) -> tuple[Any, TokenDomain, TokenDomain]:
-    """Indices of points of a grid, and their domains for the model and for norms. "clustered"
-    points have probabilities in proportion to `1/20 + exp(-|x - c|² / 2σ²)`, c random and
-    σ = 1/5."""
+    """Draws indices of points of a grid, with their domains for the model and for norms.
+    "clustered" points have probabilities in proportion to `1/20 + exp(-|x - c|² / 2σ²)`, with
+    a random c and σ = 1/5."""
     grid = TokenDomain.periodic((side, side))
     if points == "grid":
         return slice(None), grid, grid
     places = np.asarray(grid.points)
     random = np.random.default_rng(seed)
-    preference = np.ones(len(places))
+    probability = np.ones(len(places))
     if points == "clustered":
         distance = np.linalg.norm(places - random.random(2), axis=1)
-        preference = 1 / 20 + np.exp(-((distance / 0.2) ** 2) / 2)
-    preference /= preference.sum()
-    at = np.sort(random.choice(len(places), number, replace=False, p=preference))
+        probability = 1 / 20 + np.exp(-((distance / 0.2) ** 2) / 2)
+    probability /= probability.sum()
+    at = np.sort(random.choice(len(places), subset, replace=False, p=probability))
     return at, *domains(places[at], weights, grid.period)
 
 
-def _published(path: str | Path | None) -> list[np.ndarray]:
-    """Coefficients and solutions, `[samples, 2, points]`, of each file."""
+def _read_samples(path: str | Path | None) -> list[np.ndarray]:
+    """The coefficients and solutions, `[samples, 2, points]`, of each file."""
     if path is None:
         wheel = fetch_wheel(
             "neuraloperator",
@@ -186,7 +190,7 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
         x, y = (np.asarray(arrays.get(key, 0)) for key in ("x", "y"))
         if x.shape != y.shape or x.shape[1:] != (side, side):
             raise InputError(
-                f"{name} has x {x.shape} and y {y.shape}; give [samples, {side}, {side}]."
+                f"{name}: got x {x.shape} and y {y.shape}, expected [samples, {side}, {side}]."
             )
         pair = [v.reshape(-1, side**2).astype(np.float32) for v in (x, y)]
         samples.append(np.stack(pair, axis=1))
@@ -194,7 +198,7 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
 
 
 def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
-    """Reads a dictionary of tensors that `torch.save` wrote, and runs no code in it."""
+    """Reads a dictionary of tensors that `torch.save` wrote, without running any code in it."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             check_bytes(name, sum(member.file_size for member in archive.infolist()))
@@ -208,13 +212,13 @@ def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile and pickle have many
         raise InputError(
             f"{name} is damaged, or not a file of tensors that torch.save wrote: {error}. "
-            "Write the tensors with torch.save({'x': x, 'y': y}, path)."
+            "Save the tensors with torch.save({'x': x, 'y': y}, path)."
         ) from None
     return arrays
 
 
 class _Reader(pickle.Unpickler):
-    """Reads tensors, and nothing else that a pickle can name."""
+    """Reads tensors only, and rejects everything else in a pickle."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str):
         super().__init__(file)
@@ -222,14 +226,14 @@ class _Reader(pickle.Unpickler):
         self.folder = folder
 
     def find_class(self, module: str, name: str) -> Any:
-        # A storage becomes the name of its dtype, which can do nothing.
-        known = {("torch", f"{kind}Storage"): dtype for kind, dtype in _DTYPES.items()} | {
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        # A storage becomes the harmless name of its dtype.
+        allowed = {("torch", f"{kind}Storage"): dtype for kind, dtype in _DTYPES.items()} | {
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("collections", "OrderedDict"): collections.OrderedDict,
         }
-        if (module, name) not in known:
+        if (module, name) not in allowed:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not a tensor")
-        return known[module, name]
+        return allowed[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         _, dtype, key, _, size = pid
@@ -239,8 +243,10 @@ class _Reader(pickle.Unpickler):
         return values
 
 
-def _tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
-    """A part of a storage, checked: `as_strided` reads beyond its end."""
+def _rebuild_tensor(
+    storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any
+) -> np.ndarray:
+    """A view of a storage. Its bounds are checked, since `as_strided` reads beyond the end."""
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))

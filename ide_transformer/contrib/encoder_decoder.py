@@ -1,4 +1,4 @@
-"""Two equations, one after the other: an encoder, and a decoder that sees its states."""
+"""Encoder and decoder: two equations, where the second sees the states of the first."""
 
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from ide_transformer.models import (
 class SourceAndText(NamedTuple):
     """Inputs of an `EncoderDecoder`, with the same batch axes.
 
-    - `source`: the inputs of the encoder, or the `Encoded` it made of them.
+    - `source`: the inputs of the encoder, or its output for them, `Encoded`.
     - `text`: the tokens of the decoder, `[..., tokens]`, or a `Text`.
     """
 
@@ -55,7 +55,7 @@ class EncodedInputs(AbstractInputs):
 
     @property
     def vocabulary(self) -> int:
-        """The number of tokens that the decoder knows."""
+        """The number of tokens of the decoder."""
         return self.text.vocabulary
 
     @property
@@ -69,7 +69,7 @@ class EncodedInputs(AbstractInputs):
         return self.text.embedding
 
     def of_text(self, text: Text, given: SourceAndText | None = None) -> SourceAndText:
-        """The text with the source of `given`, or with a source whose states are zero."""
+        """A text with the source of `given`, by default with a source of zeros."""
         if given is not None:
             return SourceAndText(given.source, text)
         batch = text.tokens.shape[:-1]
@@ -78,8 +78,8 @@ class EncodedInputs(AbstractInputs):
     def encoded(
         self, source: PyTree[ArrayLike] | Encoded, *, key: PRNGKeyArray | None = None
     ) -> tuple[Encoded, tuple[Solution, ...]]:
-        """The states of the encoder with the weights of their domain, and the solution if it
-        was solved."""
+        """The states of the encoder with the weights of their domain, and its solution, if it
+        was solved for this."""
         if isinstance(source, Encoded):
             return check_fields(source), ()
         solution = self.encoder.solve(source, key=key)
@@ -93,26 +93,26 @@ class EncodedInputs(AbstractInputs):
     def embed(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Embedded:
         if not isinstance(inputs, SourceAndText):
             kind = type(inputs).__name__
-            raise InputError(f"EncodedInputs: inputs of {kind}; give SourceAndText(…, text).")
+            raise InputError(f"EncodedInputs: got {kind}; pass SourceAndText(source, text).")
         text_key, encoder_key = (None, None) if key is None else jax.random.split(key)
-        encoded, before = self.encoded(inputs.source, key=encoder_key)
+        encoded, solutions = self.encoded(inputs.source, key=encoder_key)
         embedded = self.text.embed(inputs.text, key=text_key)
-        return embedded._replace(encoded=encoded, before=before)
+        return embedded._replace(encoded=encoded, before=solutions)
 
 
 @checked
 def EncoderDecoder(
     encoder: Model[AbstractInputs, States], decoder: Model[TextInputs, TokenLogits]
 ) -> Model[EncodedInputs, TokenLogits]:
-    """Two equations, one after the other: the final states f of the encoder on Ω_x' enter the
+    """Joins an encoder and a decoder. The final states f of the encoder on Ω_x' enter the
     equation of the decoder on Ω_x through cross-attention,
 
         v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
         u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
 
-    each with a control, a constraint and a mesh. `model(SourceAndText(source, text))` gives
-    the logits of the next token, `[..., tokens, vocabulary]`. The encoder becomes
-    `model.inputs.encoder`; the decoder has `CrossAttention` among its operators.
+    each with a control, a constraint and a mesh. `model(SourceAndText(source, text))` returns
+    the logits of the next token, `[..., tokens, vocabulary]`. The decoder needs
+    `CrossAttention` among its operators. The encoder becomes `model.inputs.encoder`.
     """
     return decoder.with_inputs(EncodedInputs(encoder, decoder.inputs))
 
@@ -126,14 +126,16 @@ def generate_greedy(
     *,
     end: NonNegativeInt,
 ) -> Int[Array, "*batch total"]:
-    """Writes at most `length` tokens after `prompt`, each the most likely given the source and
-    the tokens before it: a translation, or a transcript of speech. The encoder is solved once,
-    the decoder for each token, in one compiled loop.
+    """Generates at most `length` tokens after `prompt`, such as a translation or a transcript,
+    always the most likely next token. The encoder is solved once. The decoder is solved for
+    each token, in a compiled loop.
 
     **Arguments:**
 
+    - `model`: an `EncoderDecoder`.
     - `source`: the inputs of the encoder, with the batch axes of `prompt`.
     - `prompt`: at least one token (for Whisper: start of transcript, language, task).
+    - `length`: the most tokens to generate.
     - `end`: the token that ends a text, and fills the rest.
 
     **Returns:** prompt and text, `[..., prompt + length]`.
@@ -144,19 +146,20 @@ def generate_greedy(
     prompt = np.asarray(prompt)
     if prompt.shape[-1] + length > text.context:
         raise InputError(
-            f"generate_greedy: length={length} after {prompt.shape[-1]} tokens, in a context "
-            f"of {text.context}; give at most {text.context - prompt.shape[-1]}."
+            f"generate_greedy: length={length} must be at most "
+            f"{text.context - prompt.shape[-1]}: the context is {text.context} tokens, the "
+            f"prompt {prompt.shape[-1]}."
         )
-    given = SourceAndText(_encode(model, source), jnp.asarray(prompt[..., :1]))
-    tokens = generate(model, prompt, length, temperature=0.0, end=end, given=given)
+    inputs = SourceAndText(_encode(model, source), jnp.asarray(prompt[..., :1]))
+    tokens = generate(model, prompt, length, temperature=0.0, end=end, given=inputs)
     return jnp.asarray(tokens)
 
 
 @eqx.filter_jit
 def _encode(model: Model[EncodedInputs, Any], source: PyTree) -> Encoded:
-    """The states of the encoder; NaN where its solve failed."""
-    encoded, before = model.inputs.encoded(source)
-    for solution in before:
+    """The states of the encoder, NaN where its solve failed."""
+    encoded, solutions = model.inputs.encoded(source)
+    for solution in solutions:
         succeeded = solution.succeeded[..., None, None]
         encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
     return encoded

@@ -12,12 +12,12 @@ from ide_transformer.solvers import AbstractOneStep, StepField
 
 @checked
 class GatedRK2(AbstractOneStep):
-    """Heun's method with a learned gate between its two stages, for each token
+    """Heun's method with a learned gate between its two stages; for each token
 
         u_{n+1} = u_n + h (g F_1 + (1 - g) F_2),   g = sigmoid(w·[F_1, F_2] + b),
         F_1 = F(t_n, u_n),   F_2 = F(t_n + h, u_n + h F_1).
 
-    It starts with w = 0 and b = 0, Heun's method; any other gate is first order.
+    Initially w = 0 and b = 0, which is Heun's method; any other gate has order one.
     `Residual(GatedRK2(features))` is a block of the ODE Transformer, with one gate for all
     layers. Reference: Li et al., arXiv 2203.09176.
     """

@@ -1,5 +1,5 @@
-"""A published rule by which a model gets more layers during a run. The layers keep their step
-size h = 1, so that the depth T grows, unlike in `Refinement`.
+"""Growth by stacking: a model gets copies of its layers during a run. Layers keep their step
+size h = 1, so the depth T grows, unlike in `Refinement`.
 
 training:
   growth: stacked
@@ -20,8 +20,8 @@ from ide_transformer.training import AbstractGrowth
 
 
 class Stacked(AbstractGrowth):
-    """Copies of the whole stack of layers: 1, 2 becomes 1, 2, 1, 2. Of several equations the
-    last one grows.
+    """Repeats the stack of layers: 1, 2 becomes 1, 2, 1, 2. Of several equations the last one
+    grows.
 
     Reference: G_stack, Du et al., NeurIPS 2024, arXiv 2405.15319.
     """
@@ -32,23 +32,21 @@ class Stacked(AbstractGrowth):
     def grown(self, model: Model, layers: int) -> Model:
         before = model.layers
         if layers % before:
-            raise InputError(
-                f"stacked: {before} layers become a multiple of them, not {layers}."
-            )
-        return _with_layers(model, [row % before for row in range(layers)])
+            raise InputError(f"stacked: {layers} layers must be a multiple of {before}.")
+        return _with_layers(model, [layer % before for layer in range(layers)])
 
 
-def _with_layers(model: Model, rows: Sequence[int]) -> Model:
+def _with_layers(model: Model, layers: Sequence[int]) -> Model:
     """The model with these of its layers."""
-    index = jnp.array(rows)
+    index = jnp.array(layers)
 
     def change(control: AbstractControl) -> AbstractControl:
         length = control.interval_length
         if isinstance(control, Tied):
-            return Tied(control.block, len(rows), length)
+            return Tied(control.block, len(layers), length)
         if not isinstance(control, PiecewiseConstant):
             raise InputError(
-                f"{type(control).__name__} has no layers of their own; write "
+                f"stacked: {type(control).__name__} has no separate layers; set "
                 "control.kind=piecewise_constant, or training.growth=refinement."
             )
         blocks = jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, control.blocks)

@@ -21,25 +21,26 @@ from ide_transformer.errors import InputError
 
 @checked
 class LayerNormScaling(AbstractWrappedOperator):
-    """An operator whose normalisation shrinks with depth,
+    """An operator whose normalisation P, with gain and bias, shrinks with depth,
 
         du/dt = A(P(u) / sqrt(1 + t)),
 
-    P its normalisation with gain and bias: P / √l in layer l for h = 1. Reference: Sun et al.,
-    arXiv 2502.05795.
+    which for h = 1 is P / √l in layer l. Reference: Sun et al., arXiv 2502.05795.
 
-    **Arguments:** `operator`, with the `normalization` `LayerNorm` or `RMSNorm`.
+    **Arguments:**
+
+    - `operator`: an operator with `LayerNorm` or `RMSNorm` as its `normalization`.
     """
 
     def __check_init__(self):
         innermost = self.operator.innermost
         normalization = getattr(innermost, "normalization", None)
-        # The gain and bias of a sphere are its units, which stay.
-        known = isinstance(normalization, AbstractNormalization)
-        if not known or isinstance(normalization, Sphere | RMSSphere):
+        # The gain and bias of a sphere are its units, which do not shrink.
+        is_norm = isinstance(normalization, AbstractNormalization)
+        if not is_norm or isinstance(normalization, Sphere | RMSSphere):
             raise InputError(
                 f"LayerNormScaling: {type(innermost).__name__} has "
-                f"normalization={normalization}; give an operator with LayerNorm or RMSNorm."
+                f"normalization={normalization}; use an operator with LayerNorm or RMSNorm."
             )
 
     def at(self, t: Depth, args: PyTree) -> "LayerNormScaling":

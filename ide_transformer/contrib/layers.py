@@ -1,4 +1,4 @@
-"""Makes a model one layer shorter: leaves out, lengthens or merges layers."""
+"""Moves that make a model one layer shorter: they leave out, lengthen or merge layers."""
 
 import itertools
 import math
@@ -14,15 +14,17 @@ from ide_transformer.dynamics import in_layers, stacked_operators, take_layers, 
 from ide_transformer.models import Model
 
 
-# The most choices of whole layers that are tried; up to eight layers have fewer.
+# The most selections to try; up to eight layers have fewer.
 MOST_SELECTIONS = 100
 
 
 class Layered(NamedTuple):
-    """A model in layers, and the native layers of which each step is made.
+    """A model in separate layers, with the origin of each step.
 
-    - `steps`: `[intervals, operators]`, texts: `"3"` for layer 3, `"3+4"` for a mean of two.
-    - `native`: the native model, in layers.
+    - `model`: the model.
+    - `steps`: the native layers of each step as text, `[intervals, operators]`: `"3"` for layer
+      3, `"3+4"` for the mean of two.
+    - `native`: the native model, in separate layers.
     """
 
     model: Model
@@ -30,49 +32,49 @@ class Layered(NamedTuple):
     native: Model
 
     def take(self, layers: np.ndarray) -> "Layered":
-        """Operator i of layer `layers[n, i]` in interval n."""
+        """The model with operator i of layer `layers[n, i]` in interval n."""
         steps = np.take_along_axis(self.steps, layers, axis=0)
         return self._replace(model=take_layers(self.model, layers), steps=steps)
 
     def without(self, window: Sequence[int]) -> "Layered":
-        """Operator i without its layer `window[i]`."""
-        every = np.arange(len(self.steps))
-        return self.take(np.stack([np.delete(every, layer) for layer in window], axis=1))
+        """The model without layer `window[i]` of operator i."""
+        layers = np.arange(len(self.steps))
+        return self.take(np.stack([np.delete(layers, layer) for layer in window], axis=1))
 
 
 def native_layers(model: Model) -> Layered:
-    """One step for each interval."""
+    """A model in separate layers, one step for each interval."""
     layers = in_layers(model)
     steps = whole_layers(range(model.layers), model.equation.num_operators)
     return Layered(layers, steps.astype(str).astype(object), layers)
 
 
 def selections(layered: Layered) -> Iterator[Layered]:
-    """Every choice of unchanged native layers with one interval less; none if there are too
-    many to try each."""
+    """Selects unchanged native layers, one less than now, in every possible way. Yields nothing
+    if there are too many ways."""
     intervals, operators = layered.steps.shape
-    number = layered.native.control.layers
-    if math.comb(number, intervals - 1) > MOST_SELECTIONS:
+    num_layers = layered.native.control.layers
+    if math.comb(num_layers, intervals - 1) > MOST_SELECTIONS:
         return
-    for choice in itertools.combinations(range(number), intervals - 1):
+    for choice in itertools.combinations(range(num_layers), intervals - 1):
         layers = whole_layers(choice, operators)
         steps = layers.astype(str).astype(object)
         yield layered._replace(model=take_layers(layered.native, layers), steps=steps)
 
 
 def drops(layered: Layered) -> Iterator[Layered]:
-    """Leave out neighbouring operators, one of each kind.
+    """Leaves out neighbouring operators, one of each kind.
 
-    The steps of a splitting are one sequence, A_1 B_1 A_2 B_2 …. Either a whole layer (A_2 B_2)
-    is left out, or B_1 A_2, so that A_1 and B_2 form a layer. Both save one evaluation of every
-    operator; repeated, they reach every alternating subsequence.
+    The steps of a splitting are a sequence, A_1 B_1 A_2 B_2 …. Leaving out A_2 B_2 removes a
+    layer. Leaving out B_1 A_2 joins A_1 and B_2 to a layer. Both save an evaluation of every
+    operator. Repeated, they reach every alternating subsequence.
     """
     return map(layered.without, _windows(layered))
 
 
 def extensions(layered: Layered) -> Iterator[Layered]:
-    """Leave out operators as `drops` does; the operator before the one left out (the one after
-    it at the beginning) takes the sum of their step sizes: one Euler step over both."""
+    """Leaves out operators as `drops` does, and adds the step size of each to the same operator
+    in the layer before (at the beginning, after): one Euler step over both layers."""
     for window in _windows(layered):
         model = layered.model
         for operator, layer in enumerate(window):
@@ -81,8 +83,8 @@ def extensions(layered: Layered) -> Iterator[Layered]:
 
 
 def mergers(layered: Layered) -> Iterator[Layered]:
-    """Merge two neighbouring steps: the mean of their weights over depth, the sum of their step
-    sizes, and the constraint of the second."""
+    """Merges two neighbouring steps: mean of their weights over depth, sum of their step sizes,
+    and the constraint of the second."""
     intervals, operators = layered.steps.shape
     for layer in range(intervals - 1):
         model = layered.model
@@ -97,12 +99,12 @@ MOVES = (selections, drops, extensions, mergers)
 
 
 def _windows(layered: Layered) -> Iterator[list[int]]:
-    """The layer from which each operator is left out."""
+    """Every window of neighbouring operators, as the layer of each operator."""
     intervals, operators = layered.steps.shape
     for first in range((intervals - 1) * operators + 1):
-        layer, gone = divmod(first, operators)
+        layer, offset = divmod(first, operators)
         # A window that begins inside a layer takes its first operators from the next layer.
-        yield [layer + (operator < gone) for operator in range(operators)]
+        yield [layer + (operator < offset) for operator in range(operators)]
 
 
 def _add_rate(model: Model, operator: int, to: int, layer: int) -> Model:
@@ -114,7 +116,7 @@ def _add_rate(model: Model, operator: int, to: int, layer: int) -> Model:
 
 
 def _average(model: Model, operator: int, layer: int) -> Model:
-    """The second of two layers gets the mean of their weights, weighted by step size."""
+    """Sets the weights of `layer + 1` to the mean of both layers, weighted by step size."""
     rate = jnp.abs(stacked_operators(model)[operator].rate[layer : layer + 2])
     first, second = jnp.mean(rate.reshape(2, -1), axis=1)
     share = jnp.where(first + second > 0, first / (first + second), 0.5)

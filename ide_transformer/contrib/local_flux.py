@@ -1,4 +1,4 @@
-"""Conservation laws whose flux is a local network.
+"""Conservation laws with a local network as flux.
 
 ide-transformer train emulators/split
 """
@@ -35,31 +35,34 @@ from ide_transformer.equation import (
 
 @checked
 class LocalFlux(AbstractOperator):
-    """A conservation law on a torus whose flux is a local network,
+    """A conservation law on a torus with a local network as flux,
 
         u_t = -s div F(u),   F = (F_1, …, F_dimension) for each feature.
 
-    F is `depth` convolutions, each with a nonlinearity σ, and a linear one:
+    F consists of `depth` convolutions with a nonlinearity σ, and a linear convolution:
 
         v_0 = u,   v_j(x) = σ(Σ_k W_j,k v_{j-1}(x + kℓ) + b_j),   |k| <= r along each axis,
         F(x - ℓ/2) = Σ_k V_k v_depth(x - kℓ),   k in {0, 1} along each axis.
 
-    The divergence has neighbours at a distance of ℓ/2 on both sides. So the mean of u is kept
-    to rounding, and a constant state does not change. All points that u is read at are at
-    multiples of ℓ, so that the operator is the same on every grid: exact where x + kℓ are
-    points, else interpolated with order 4.
+    The divergence is a difference of fluxes at ±ℓ/2. So the mean of u is conserved to rounding,
+    and a constant state does not change. The operator reads u at multiples of ℓ from x, so it
+    is the same on every grid: exact where these are points, else interpolated with order 4.
 
     **Arguments:**
 
-    - `features`, `dimension`: of the state, and of the torus.
-    - `hidden`, `depth`: features of v_j, and the number of nonlinear layers.
-    - `width`: 2r + 1, the neighbours along each axis.
+    - `features`: the features of the state.
+    - `hidden`: the features of v_j; default: 32.
     - `spacing`: ℓ, a distance of the domain.
+    - `dimension`: the dimension of the torus.
+    - `depth`: the number of nonlinear layers.
+    - `width`: 2r + 1, the neighbours along each axis.
     - `speed`: s, a typical speed of u in distances of the domain per unit of depth.
-    - `gated`: multiply σ(…) by another convolution of v_{j-1}, which gives products such as u².
-    - `std`: standard deviation of the initial V.
+    - `gated`: whether to multiply σ(…) by another convolution of v_{j-1}, which makes products
+      such as u².
+    - `activation`: σ.
+    - `std`: the standard deviation of the initial V.
 
-    **Raises:** `InputError` for domains that are no periodic grid.
+    **Raises:** `InputError` for domains that are not a periodic grid.
     """
 
     kernels: tuple[Float[Array, "..."], ...]
@@ -89,11 +92,11 @@ class LocalFlux(AbstractOperator):
         outputs = 2 * hidden if gated else hidden
         *keys, last = jax.random.split(key, depth + 1)
         inputs = (features, *(hidden,) * (depth - 1))
-        around = (width,) * dimension
+        window = (width,) * dimension
         self.kernels = tuple(
-            math.sqrt(2 / (n * math.prod(around)))
-            * jax.random.normal(own, (*around, n, outputs))
-            for n, own in zip(inputs, keys, strict=True)
+            math.sqrt(2 / (n * math.prod(window)))
+            * jax.random.normal(layer_key, (*window, n, outputs))
+            for n, layer_key in zip(inputs, keys, strict=True)
         )
         self.biases = tuple(jnp.zeros(outputs) for _ in inputs)
         fluxes = dimension * features
@@ -118,12 +121,15 @@ class LocalFlux(AbstractOperator):
         return -self.speed * self._divergence(flux, domain)
 
     def _divergence(self, flux: Float[Array, "..."], domain: TokenDomain) -> State:
-        """`Σ_i ∂_i F_i`, given F half a spacing before each point along all axes."""
+        """`Σ_i ∂_i F_i`, from F half a spacing before each point along all axes."""
         axes = domain.dimension
         identity = np.eye(flux.shape[-1] // axes)
-        after_and_here = [np.array([1.0, -1.0]), np.array([0.5, 0.5])]
+        difference = np.array([1.0, -1.0])
+        mean = np.array([0.5, 0.5])
         stencils = [
-            ft.reduce(np.multiply.outer, [after_and_here[axis != i] for axis in range(axes)])
+            ft.reduce(
+                np.multiply.outer, [difference if axis == i else mean for axis in range(axes)]
+            )
             for i in range(axes)
         ]
         kernel = np.concatenate([np.multiply.outer(x, identity) for x in stencils], axis=-2)

@@ -1,4 +1,4 @@
-"""Mazes: find the way between two cells of a grid."""
+"""Mazes: find the shortest way between two cells of a grid."""
 
 import dataclasses
 from typing import Annotated, Any, Literal, TypeAlias
@@ -18,13 +18,13 @@ from ide_transformer.tasks import (
 )
 
 
-# Kinds of cells; the third is an end of the way in the inputs, all of the way in the targets.
+# Kinds of cells; in the inputs WAY marks the ends only.
 WALL, FREE, WAY = range(3)
-# The numbers of free cells beside a room in which an end may lie.
+# The numbers of free neighbours of a room in which an end may lie.
 _PASSAGES = {"anywhere": (1, 2, 3, 4), "corridors": (2,), "dead_ends": (1,)}
 # The most rooms of a hall along each axis.
 _HALL = 4
-# First ends that are tried in a maze, and mazes that are tried for a sample.
+# The most first ends to try in a maze, and mazes to try for a sample.
 _ENDS = 8
 _MAZES = 100
 
@@ -36,35 +36,36 @@ Cells: TypeAlias = tuple[PositiveInt, PositiveInt]
 
 @checked_dataclass
 class Maze(AbstractDrawn):
-    """Mark the shortest way between two cells of a maze. Rooms are every second cell along each
-    axis. The passages between them are a random tree, drawn by a walk that turns back only at
-    dead ends, so there is one way, and it is long; walls that are removed make loops.
+    """Mark the shortest way between two cells of a maze. Every second cell along each axis is a
+    room. The passages between rooms are a random tree, drawn by a walk that turns back only at
+    dead ends. So there is a single way, and it is long. Removed walls make loops.
 
-    `inputs: [samples, side, side, 3]`: for each cell one-hot: wall, free, or one of the two
-    ends. `targets: [samples, side²]`, row by row: 1 for a free cell beside the way, 2 for a
-    cell on it, ends included; walls do not count. Where several ways are shortest, a cell is on
-    the way if it is on any of them, so the inputs determine the targets.
+    `inputs: [samples, side, side, 3]`: each cell one-hot: wall, free, or one of the two ends.
+    `targets: [samples, side²]`, row by row: 2 for a cell on the way, ends included, 1 for other
+    free cells; walls have no target. If there are several shortest ways, all are marked, so the
+    inputs determine the targets.
 
-    In a tree the way is what remains when dead ends are filled one after another, so
-    information has to travel far. Source: Schwarzschild et al., "Can you learn an algorithm?",
-    2021, arXiv 2106.04537. Networks that solve larger mazes can fail on mazes with other ends
-    or with loops: Knutson et al., 2024, arXiv 2410.03020.
+    In a tree the way remains when dead ends are filled one after another, so information has to
+    travel far. Source: Schwarzschild et al., "Can you learn an algorithm?", 2021, arXiv
+    2106.04537. Networks that solve larger mazes can fail on mazes with other ends or with
+    loops: Knutson et al., 2024, arXiv 2410.03020.
 
-    Each option has another for held-out samples, `held_out_side` and so on; by default they are
-    drawn as in training. The `tokens` of a mesh are the side of all samples, so a schedule of
-    meshes trains on several sides.
+    The `tokens` of a mesh are the side of all samples, so a schedule of meshes trains on
+    several sides.
 
     **Arguments:**
 
     - `side`: cells along each axis, odd; the outermost are walls. There are few mazes of side 5
-      and 7, so held-out ones are also learned; see `AbstractDrawn`.
+      and 7, so held-out mazes are also seen in training; see `AbstractDrawn`.
     - `way`: the least and the most cells on a shortest way, ends included; `None` for any. The
-      number is odd, and one more than the steps of the way. One end is uniform in the rooms
-      where such a way begins, the other in the rooms where it ends.
-    - `ends`: rooms in which both ends lie: "anywhere", in "corridors" (two free cells beside
-      the room), or at "dead_ends" (one).
+      number of cells is odd. One end is uniform in the rooms where such a way begins, the
+      other in the rooms where it ends.
+    - `ends`: the rooms of both ends: "anywhere", in "corridors" (two free neighbours), or at
+      "dead_ends" (one).
     - `removed`: the probability with which a wall between two rooms is removed.
     - `halls`: the number of rectangles of 2 to 4 rooms along each axis without walls inside.
+    - `held_out_side`, `held_out_way`, …: the options of held-out samples; default: as in
+      training.
 
     **Raises:** `InputError` for a way that no maze, or hardly any, has.
     """
@@ -91,8 +92,8 @@ class Maze(AbstractDrawn):
             longest = 2 * (side // 2) ** 2 - 1
             if max(3, least + (least % 2 == 0)) > min(most, longest):
                 raise InputError(
-                    f"{'held_out_' * held_out}way={[least, most]}: a way on side {side} has an "
-                    f"odd number of cells, from 3 to {longest}; give a range with one of them."
+                    f"{'held_out_' * held_out}way={[least, most]} must include an odd number "
+                    f"from 3 to {longest}: the cells of ways on side {side}."
                 )
 
     @property
@@ -111,64 +112,66 @@ class Maze(AbstractDrawn):
         mazes = np.full((number, side**2), WALL, np.int8)
         ways = np.full((number, side**2), UNCOUNTED, np.int32)
         for cells, targets in zip(mazes, ways, strict=True):
-            free, first, last = self._maze(random, held_out)
+            free, first, last = self._draw_maze(random, held_out)
             before = _steps_from(first, free)
             after = _steps_from(last, free)
-            on_way = before + after == before[last]
+            is_on_way = before + after == before[last]
             cells[free.ravel()] = FREE
             cells[[first, last]] = WAY
             targets[free.ravel()] = FREE
-            targets[free.ravel() & on_way] = WAY
+            targets[free.ravel() & is_on_way] = WAY
         inputs = np.eye(3, dtype=np.float32)[mazes]
         return Batch(inputs.reshape(number, side, side, 3), ways)
 
-    def _maze(self, random: np.random.Generator, held_out: bool) -> tuple[np.ndarray, int, int]:
-        """Which cells are free, `[side, side]`, and the two ends by their numbers in row-major
-        order."""
+    def _draw_maze(
+        self, random: np.random.Generator, held_out: bool
+    ) -> tuple[np.ndarray, int, int]:
+        """The mask of free cells, `[side, side]`, and the row-major indices of the ends."""
         side, way, ends, removed, halls = (
             self.given(name, held_out) for name in ("side", "way", "ends", "removed", "halls")
         )
         rooms = _rooms(side)
         for _ in range(_MAZES):
             pair = rooms[random.choice(len(rooms), 2, replace=False)]
-            free = _tree(side, int(pair[0]), random)
+            free = _draw_tree(side, int(pair[0]), random)
             if removed:
-                _remove_walls(free, removed, random)
+                for walls in (free[1::2, 2:-1:2], free[2:-1:2, 1::2]):
+                    walls |= random.random(walls.shape) < removed
             for _ in range(halls):
                 _clear_hall(free, random)
             if way is not None or ends != "anywhere":
-                beside = sum(free.ravel()[rooms + x].astype(int) for x in _neighbours(side))
-                allowed = rooms[np.isin(beside, _PASSAGES[ends])]
-                pair = _ends_of(way or (3, side**2), allowed, free, random)
+                passages = sum(free.ravel()[rooms + x].astype(int) for x in _directions(side))
+                allowed = rooms[np.isin(passages, _PASSAGES[ends])]
+                pair = _draw_ends(way or (3, side**2), allowed, free, random)
             if len(pair):
                 return free, int(pair[0]), int(pair[1])
         raise InputError(
-            f"Maze: of {_MAZES} {'held-out ' * held_out}mazes with side={side}, removed="
-            f"{removed} and halls={halls} none has way={way} and ends={ends}; ask for less."
+            f"Maze: none of {_MAZES} {'held-out ' * held_out}mazes with side={side}, removed="
+            f"{removed} and halls={halls} has way={way} and ends={ends}; ask for less."
         )
 
 
 def _rooms(side: int) -> np.ndarray:
-    """The rooms by the numbers of their cells in row-major order."""
+    """The row-major indices of rooms."""
     return np.arange(side**2).reshape(side, side)[1::2, 1::2].ravel()
 
 
-def _neighbours(side: int) -> tuple[int, int, int, int]:
-    """From the number of a cell to the numbers of its neighbours."""
+def _directions(side: int) -> tuple[int, int, int, int]:
+    """The differences between the index of a cell and the indices of its neighbours."""
     return 1, side, -1, -side
 
 
-def _tree(side: int, root: int, random: np.random.Generator) -> np.ndarray:
-    """The free cells of a maze without loops."""
+def _draw_tree(side: int, root: int, random: np.random.Generator) -> np.ndarray:
+    """The mask of free cells of a maze without loops."""
     free = [False] * side**2
-    # A step beyond the last row still has a number here, and is no room.
+    # With a row below the last, into which a step may look.
     new = [False] * (side**2 + side)
     for room in _rooms(side).tolist():
         new[room] = True
     free[root] = True
     new[root] = False
     walk = [root]
-    directions = _neighbours(side)
+    directions = _directions(side)
     while walk:
         room = walk[-1]
         ahead = [step for step in directions if new[room + 2 * step]]
@@ -176,24 +179,20 @@ def _tree(side: int, root: int, random: np.random.Generator) -> np.ndarray:
             walk.pop()
             continue
         step = ahead[random.integers(len(ahead))]
-        chosen = room + 2 * step
-        free[room + step] = free[chosen] = True
-        new[chosen] = False
-        walk.append(chosen)
+        next_room = room + 2 * step
+        free[room + step] = free[next_room] = True
+        new[next_room] = False
+        walk.append(next_room)
     return np.array(free).reshape(side, side)
-
-
-def _remove_walls(free: np.ndarray, share: float, random: np.random.Generator) -> None:
-    for between in (free[1::2, 2:-1:2], free[2:-1:2, 1::2]):
-        between |= random.random(between.shape) < share
 
 
 def _clear_hall(free: np.ndarray, random: np.random.Generator) -> None:
     rooms = len(free) // 2
     size = random.integers(2, min(rooms, _HALL) + 1, 2)
     first = random.integers(0, rooms - size + 1)
-    (top, left), (bottom, right) = 2 * first + 1, 2 * (first + size)
-    free[top:bottom, left:right] = True
+    first_row, first_column = 2 * first + 1
+    end_row, end_column = 2 * (first + size)
+    free[first_row:end_row, first_column:end_column] = True
 
 
 def _steps_from(start: int, free: np.ndarray) -> np.ndarray:
@@ -203,7 +202,7 @@ def _steps_from(start: int, free: np.ndarray) -> np.ndarray:
     new[start] = False
     steps[start] = 0
     reached = [start]
-    directions = _neighbours(len(free))
+    directions = _directions(len(free))
     for cell in reached:
         for neighbour in [cell + x for x in directions if new[cell + x]]:
             new[neighbour] = False
@@ -212,10 +211,10 @@ def _steps_from(start: int, free: np.ndarray) -> np.ndarray:
     return np.array(steps)
 
 
-def _ends_of(
+def _draw_ends(
     way: Cells, allowed: np.ndarray, free: np.ndarray, random: np.random.Generator
 ) -> tuple[int, ...]:
-    """Two of the allowed cells with a way of this length; none if a few trials find none."""
+    """Draws two of the allowed cells with a way of this length; `()` if a few trials fail."""
     least, most = way
     for first in random.permutation(allowed)[:_ENDS].tolist():
         cells = 1 + _steps_from(first, free)[allowed]

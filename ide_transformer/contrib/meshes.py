@@ -1,4 +1,4 @@
-"""Solves trained weights with fewer and with more steps, and compares with the native model."""
+"""Coarser meshes for trained weights, with step sizes fitted to the native outputs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
 
 
-# From outputs and inputs to what the task reads.
+# From outputs and inputs to the part that the task reads.
 Quantity = Callable[[PyTree[Array], PyTree[ArrayLike]], PyTree[Array]]
 
 
@@ -25,10 +25,10 @@ class Target(eqx.Module):
 
     **Arguments:**
 
-    - `inputs`: the batch, its first axis the samples.
+    - `inputs`: the batch; its first axis are the samples.
     - `outputs`: the native outputs for `inputs`.
-    - `read`: maps outputs and inputs to the quantity whose error counts; `None` for the outputs
-      themselves, without padded tokens.
+    - `read`: maps outputs and inputs to the quantity to compare; `None` for the outputs without
+      padded tokens.
     """
 
     inputs: PyTree[ArrayLike]
@@ -41,20 +41,21 @@ class Target(eqx.Module):
 
     @eqx.filter_jit
     def error(self, model: Model) -> Float[Array, ""]:
-        """The relative error of another model; compiled once for each structure of it."""
+        """The relative error of another model. Compiled once for each structure of a model."""
         return self.output_error(model, model(self.inputs))
 
     def output_error(self, model: Model, outputs: PyTree[Array]) -> Float[Array, ""]:
-        """The relative error of outputs that are known."""
-        both = outputs, self.outputs
-        return relative_error(*(read_outputs(model, y, self.inputs, self.read) for y in both))
+        """The relative error of outputs."""
+        return relative_error(
+            *(read_outputs(model, y, self.inputs, self.read) for y in (outputs, self.outputs))
+        )
 
     def part(self, samples: ArrayLike) -> "Target":
-        """The target for some of the samples, by their indices."""
+        """The target for the samples with these indices."""
         batch = jax.tree.map(jnp.asarray, (self.inputs, self.outputs))
-        own, shared = eqx.partition(batch, by_samples(batch))
-        some = jax.tree.map(lambda x: x[jnp.asarray(samples)], own)
-        inputs, outputs = eqx.combine(some, shared)
+        per_sample, shared = eqx.partition(batch, by_samples(batch))
+        selected = jax.tree.map(lambda x: x[jnp.asarray(samples)], per_sample)
+        inputs, outputs = eqx.combine(selected, shared)
         return Target(inputs, outputs, self.read)
 
 
@@ -68,9 +69,10 @@ def native_target(
 class Coarsening(NamedTuple):
     """A model on a coarser mesh.
 
+    - `model`: the model.
     - `evaluations`: field evaluations of a solve.
-    - `error`: relative to the native model, on the samples that chose it.
-    - `steps`: `[intervals, operators]`, the native layers of each step.
+    - `error`: the error relative to the native model, on the samples that chose the mesh.
+    - `steps`: the native layers of each step, `[intervals, operators]`.
     """
 
     model: Model
@@ -80,30 +82,30 @@ class Coarsening(NamedTuple):
 
 
 def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **options) -> Model:
-    """Solve the same weights with fewer field evaluations. The intervals that change the
-    outputs least are left out, lengthened or merged, and the other step sizes are fitted to the
-    native outputs.
+    """Solves trained weights with fewer field evaluations. The intervals that change the
+    outputs least are left out, lengthened or merged. The step sizes of the others are fitted to
+    the native outputs.
 
-    The control of the result is a `PiecewiseConstant` of `Scaled` operators; with the budget of
-    the model itself, the result is the model.
+    The control of the result is a `PiecewiseConstant` of `Scaled` operators. If the budget
+    allows the model itself, it is returned.
 
     **Arguments:**
 
-    - `evaluations`: the budget; one evaluation is every operator once, so a model of six
-      layers costs 6.
+    - `model`: the trained model.
+    - `evaluations`: the budget. An evaluation is every operator once, so a model of six layers
+      costs 6.
     - `inputs`, `options`: see `coarsenings`.
     """
     least = float(field_evaluations(model, inputs)) / model.layers
-    # False too if the cost is not known, NaN.
+    # Also false for an unknown cost, NaN.
     if evaluations >= least:
         for mesh in coarsenings(model, inputs, **options):
             least = mesh.evaluations
             if least <= evaluations:
                 return mesh.model
     raise InputError(
-        f"coarsen: evaluations={evaluations:g}, but one interval makes {least:g} with "
-        f"{type(model.solver).__name__}; give as many, and a scheme whose evaluations are "
-        "known."
+        f"coarsen: evaluations={evaluations:g}, but one interval costs {least:g} with "
+        f"{type(model.solver).__name__}; allow more, and use a scheme with a known cost."
     )
 
 
@@ -116,10 +118,16 @@ def fit_rates(
     batch: int = 32,
     learning_rate: float = 0.03,
 ) -> Model:
-    """Fit the step sizes λ_{l,i} of a model in layers, one for each feature (or one for all, if
-    an operator has a known flow), to the native model: Adam on the squared error, with a rate
-    that falls to zero along a cosine. Batches go through the samples in order. Give
-    `steps * batch / 2` samples or more, to determine all step sizes."""
+    """Fits the step sizes λ_{l,i} of a model in layers to the native model, one for each
+    feature, or one for all if an operator has a known flow. Adam minimises the squared error,
+    with a rate that falls to zero along a cosine.
+
+    **Arguments:**
+
+    - `model`: a model in layers, see `native_layers`.
+    - `target`: the native outputs. `steps * batch / 2` samples determine all step sizes.
+    - `steps`, `batch`, `learning_rate`: of Adam. Batches go through the samples in order.
+    """
     import optax
 
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
@@ -154,49 +162,50 @@ def coarsenings(
     moves: tuple[Callable[[Layered], Iterator[Layered]], ...] = MOVES,
     fit: Callable[[Model, Target], Model] | None = fit_rates,
 ) -> Iterator[Coarsening]:
-    """Coarser and coarser models: the native one, then one interval less each, down to one.
+    """Yields coarser and coarser models: the native model, then one interval less each time.
 
-    A greedy search: every move is tried, the step sizes of the best result are fitted, and the
-    search goes on from the better of the two, fitted or not. With `selections` among the moves
-    no result is worse than a choice of whole layers, if these are few enough to try. Step sizes
-    are fitted to three quarters of the samples, and choices made on the last quarter; fewer
-    than four samples serve for both.
+    A greedy search tries every move, fits the step sizes of the best result, and goes on from
+    the fitted or the unfitted model, whichever is better. With `selections` among the moves, no
+    result is worse than a choice of whole layers, if there are few enough to try. Three
+    quarters of the samples fit step sizes, the last quarter makes the choices. Fewer than four
+    samples do both.
 
     **Arguments:**
 
-    - `inputs`: the calibration batch, its first axis the samples. No targets are needed.
-    - `read`: what the task reads of the outputs, see `Target`.
-    - `moves`: from a model in layers to models that are one interval coarser.
+    - `model`: the native model.
+    - `inputs`: the calibration batch; its first axis are the samples. Targets are not needed.
+    - `read`: the part of the outputs that the task reads, see `Target`.
+    - `moves`: map a model in layers to models with one interval less.
     - `fit`: fits the step sizes; `None` leaves them.
     """
     target = native_target(model, inputs, read)
-    number = target.samples
-    fitted_on, judged_on = np.split(np.arange(number), [number - number // 4])
+    samples = np.arange(target.samples)
+    fitted_on, judged_on = np.split(samples, [len(samples) - len(samples) // 4])
     judge = target.part(judged_on if len(judged_on) else fitted_on)
     fitting = target.part(fitted_on)
     layered = native_layers(model)
     yield Coarsening(model, float(field_evaluations(model, inputs)), 0.0, layered.steps)
     while len(layered.steps) > 1:
-        error, layered = _best(
+        error, layered = _select_best(
             (candidate for move in moves for candidate in move(layered)), judge
         )
         if fit is not None:
             fitted = layered._replace(model=fit(layered.model, fitting))
-            error, layered = _best((layered, fitted), judge)
+            error, layered = _select_best((layered, fitted), judge)
         evaluations = float(field_evaluations(layered.model, inputs))
         yield Coarsening(layered.model, evaluations, error, layered.steps)
 
 
-def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
-    """The least error and its model; no other model is kept in memory."""
+def _select_best(candidates: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
+    """The least error and its model. Other models do not stay in memory."""
     # A march that diverged, with the error NaN, comes last.
-    errors = ((float(np.fmin(judge.error(x.model), np.inf)), x) for x in meshes)
+    errors = ((float(np.fmin(judge.error(x.model), np.inf)), x) for x in candidates)
     return min(errors, key=lambda pair: pair[0])
 
 
 @eqx.filter_jit
 def field_evaluations(model: Model, inputs: PyTree[ArrayLike]) -> Float[Array, ""]:
-    """Field evaluations of one solve, the mean over samples."""
+    """The field evaluations of a solve, averaged over samples."""
     return jnp.mean(model.solve(inputs).stats["field_evaluations"])
 
 

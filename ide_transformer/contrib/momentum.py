@@ -1,6 +1,7 @@
 """Schemes with momentum: Lie–Trotter over a state and its velocity."""
 
 import abc
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,14 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree, Real
 
-from ide_transformer.arguments import Bound, Fraction, NonNegativeFloat, PositiveInt, checked
+from ide_transformer.arguments import Bound, checked
 from ide_transformer.equation import (
     AbstractConstraint,
-    AbstractControl,
     Depth,
     Free,
     FunctionSpace,
-    LayerNorm,
     State,
     operator_fields,
     parts,
@@ -28,7 +27,6 @@ from ide_transformer.equation import (
     without_constraint,
 )
 from ide_transformer.errors import InputError
-from ide_transformer.integration import Mesh
 from ide_transformer.models import (
     AbstractInputs,
     Embedded,
@@ -38,7 +36,7 @@ from ide_transformer.models import (
     TextInputs,
     TokenLogits,
 )
-from ide_transformer.solvers import AbstractScheme, LieTrotter, SolvePlan, Step, StepField
+from ide_transformer.solvers import AbstractScheme, SolvePlan, Step, StepField
 
 
 # A number, or lists of numbers.
@@ -49,19 +47,19 @@ def _within(holds: Callable, interval: str) -> Bound:
     def fits(value: Numbers) -> bool:
         try:
             numbers = np.asarray(value)
-            real = numbers.dtype.kind in "fiu"
-            some = real and numbers.ndim <= 2 and numbers.size > 0
-            return some and bool(holds(numbers).all())
+            is_real = numbers.dtype.kind in "fiu"
+            has_shape = is_real and numbers.ndim <= 2 and numbers.size > 0
+            return has_shape and bool(holds(numbers).all())
         except (TypeError, ValueError):
             return False
 
-    numbers = "a number, a list with one for each operator, or a list of these for each layer"
-    return Bound(f"in {interval}: {numbers}", fits)
+    shapes = "a number, a list with one for each operator, or a list of these for each layer"
+    return Bound(f"in {interval}: {shapes}", fits)
 
 
 class AbstractCoefficient(eqx.Module):
-    """A learned coefficient: one number, `[]`, one for each operator, `[operators]`, or one for
-    each layer too, `[layers, operators]`."""
+    """A learned coefficient: a number, `[]`, a number for each operator, `[operators]`, or for
+    each layer and operator, `[layers, operators]`."""
 
     raw: eqx.AbstractVar[Float[Array, "..."]]
 
@@ -80,7 +78,7 @@ class AbstractCoefficient(eqx.Module):
 
 
 class UnitInterval(AbstractCoefficient):
-    """A coefficient in [0, 1): `raw² / (1 + raw²)`; one of 0 is not learned."""
+    """A coefficient in [0, 1): `raw² / (1 + raw²)`. It stays 0 if it starts there."""
 
     raw: Float[Array, "..."]
 
@@ -112,7 +110,8 @@ class Positive(AbstractCoefficient):
 
 
 class Kick(NamedTuple):
-    """One sub-step: `P(damping v + strength A(u + lookahead v))`, P the normalization."""
+    """A sub-step of the velocity, `P(damping v + strength A(u + lookahead v))`, where P is the
+    normalization."""
 
     damping: Array
     strength: Array
@@ -122,7 +121,7 @@ class Kick(NamedTuple):
 
 @checked
 class InitialVelocity(eqx.Module):
-    """The velocity at depth 0, if it is not zero: `args` of a solve."""
+    """A velocity at depth 0 other than zero, as `args` of a solve."""
 
     velocity: State
 
@@ -132,7 +131,7 @@ class AbstractMomentum(AbstractScheme):
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
 
-    The velocity starts at zero or at `args=InitialVelocity(…)`; the solver state carries it.
+    The velocity starts at zero or at `args=InitialVelocity(…)`. It is the solver state.
     """
 
     term_structure: ClassVar = diffrax.MultiTerm
@@ -146,28 +145,28 @@ class AbstractMomentum(AbstractScheme):
 
     @abc.abstractmethod
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        """The sub-step of operator `index` over `[t0, t1]`; P is its normalization."""
+        """The sub-step of operator `index` over `[t0, t1]`."""
 
     def check(self, plan: SolvePlan) -> None:
         operators = plan.operators
-        # Lengths of intervals add up to T but for rounding.
+        # The sum of the interval lengths has rounding errors.
         layers = math.ceil(round(plan.horizon, 6))
         for coefficient in parts(self, AbstractCoefficient):
             shape = coefficient.raw.shape
             if shape not in ((), (operators,), (layers, operators)):
                 raise InputError(
-                    f"{type(self).__name__}: a coefficient has shape {shape}, for {operators} "
-                    f"operators and depth T={plan.horizon:g}; give (), ({operators},) or "
+                    f"{type(self).__name__}: a coefficient has shape {shape}; for {operators} "
+                    f"operators and depth T={plan.horizon:g} it must be (), ({operators},) or "
                     f"({layers}, {operators})."
                 )
 
     def learned(self) -> dict[str, Float[Array, ""]]:
-        found = super().learned()
+        values = super().learned()
         for name, coefficient in vars(self).items():
             if isinstance(coefficient, AbstractCoefficient):
-                found.pop(f"{name}.raw", None)
-                found[name] = jnp.mean(coefficient.value)
-        return found
+                values.pop(f"{name}.raw", None)
+                values[name] = jnp.mean(coefficient.value)
+        return values
 
     def start(self, field: StepField, u: Array) -> Array:
         field.of_operators(self)
@@ -176,29 +175,29 @@ class AbstractMomentum(AbstractScheme):
         velocity = field.args.velocity
         if velocity.shape != u.shape:
             raise InputError(
-                f"InitialVelocity.velocity has shape {velocity.shape}; give the shape of the "
-                f"state, {u.shape}."
+                f"InitialVelocity.velocity has shape {velocity.shape}; it must be the shape of "
+                f"the state, {u.shape}."
             )
         return velocity.astype(u.dtype)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         y1 = u
         v = state
-        for index, one in enumerate(field.of_operators(self)):
+        for index, operator_field in enumerate(field.of_operators(self)):
             kick = self.kick(index, field.t0, field.t1)
-            rate = one.rate(0, y1 + kick.lookahead * v)
+            rate = operator_field.rate(0, y1 + kick.lookahead * v)
             v = kick.normalization.project(kick.damping * v + kick.strength * rate)
             y1 = y1 + field.h * v
         return Step.between(u, y1.astype(u.dtype), state=v.astype(u.dtype))
 
 
 class MomentumLimit(AbstractScheme):
-    """The equation to which a scheme with momentum converges, by `Dopri8`:
+    """Solves the limit of a scheme with momentum for small steps by `Dopri8`,
 
         u_t = k v,   v_t = -Σ_i r_i(t) v + Σ_i g_i(t) A_i(u),
 
-    k the number of operators; the coefficients over a tiny step give r and g. On a constraint u
-    moves with the tangential part of k v.
+    for k operators. The kicks of a tiny step determine r and g. On a constraint u moves with
+    the tangential part of k v.
     """
 
     scheme: AbstractMomentum
@@ -216,22 +215,21 @@ class MomentumLimit(AbstractScheme):
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         raw = without_constraint(field.terms)
         constraint = operator_fields(field.terms)[0].constraint
-        number = len(raw.terms)
+        operators = len(raw.terms)
         tiny = 1e-7
 
         def rates(t, state, args):
             u, v = state
-            kicks = [self.scheme.kick(i, t, t + tiny) for i in range(number)]
-            drift = constraint(t).tangent(u, number * v)
+            kicks = [self.scheme.kick(i, t, t + tiny) for i in range(operators)]
+            drift = constraint(t).tangent(u, operators * v)
             pairs = zip(kicks, raw.terms, strict=True)
             force = sum(kick.strength / tiny * term.vf(t, u, args) for kick, term in pairs)
             friction = sum((1 - kick.damping) / tiny for kick in kicks)
             return drift, force - friction * v
 
-        term = diffrax.ODETerm(rates)
-        both: Any = (u, state)
-        inside = StepField(term, field.t0, field.t1)
-        y1, v1 = cast(tuple[Array, Array], inside.first_step(diffrax.Dopri8(), both).y1)
+        pair: Any = (u, state)
+        limit_field = StepField(diffrax.ODETerm(rates), field.t0, field.t1)
+        y1, v1 = cast(tuple[Array, Array], limit_field.first_step(diffrax.Dopri8(), pair).y1)
         return Step.between(u, y1, state=v1)
 
 
@@ -242,13 +240,12 @@ class Nesterov(AbstractMomentum):
 
         v ← P(β v + γ A_i(u + μ v)),   u ← u + v.
 
-    β, γ and μ are learned; a β or μ of 0 stays 0. Shorter steps use `β^h`,
-    `γ (1 - β^h)/(1 - β)` and `μ h`: with P = `Free` first order for
+    β, γ and μ are learned; a β or μ of 0 stays 0. Other steps have `β^h`,
+    `γ (1 - β^h)/(1 - β)` and `μ h`. With P = `Free` and k operators this has order one for
 
-        u_t = k v,   v_t = -k r v + γ r/(1 - β) Σ_i A_i(u),   r = -log β,
+        u_t = k v,   v_t = -k r v + γ r/(1 - β) Σ_i A_i(u),   r = -log β.
 
-    k the number of operators. Reference: YuriiFormer, arXiv 2601.23236, where P is a layer
-    norm.
+    Reference: YuriiFormer, arXiv 2601.23236, where P is a layer norm.
 
     **Arguments:**
 
@@ -267,7 +264,7 @@ class Nesterov(AbstractMomentum):
         h = t1 - t0
         middle = t0 + 0.5 * h
         momentum = self.momentum(middle, index)
-        # The derivative of the power has to stay finite at β = 0.
+        # Keeps the derivative of the power finite at β = 0.
         safe = jnp.where(momentum > 0, momentum, 1)
         damping = jnp.where(momentum > 0, safe**h, 0)
         strength = self.gain(middle, index) * (1 - damping) / (1 - momentum)
@@ -283,11 +280,15 @@ class PresymplecticEuler(AbstractMomentum):
 
         η(t) = c_log log(1 + t) + c_lin t,
 
-    c_log and c_lin learned. With P = `Free` first order for
-    `u_t = k v, v_t = -k η' v + Σ_i A_i(u)`, k the number of operators. Reference: SympFormer,
-    arXiv 2603.16535, whose kinetic energy also depends on the state; here it is `|v|²/2`.
+    where c_log and c_lin are learned. With P = `Free` and k operators this has order one for
+    `u_t = k v, v_t = -k η' v + Σ_i A_i(u)`. Reference: SympFormer, arXiv 2603.16535, whose
+    kinetic energy also depends on the state; here it is `|v|²/2`.
 
-    **Arguments:** c_log > 0, c_lin > 0 and P, as `Nesterov` takes them.
+    **Arguments:**
+
+    - `logarithmic`: c_log > 0, a number, `[operators]` or `[layers, operators]`.
+    - `linear`: c_lin > 0, likewise.
+    - `normalization`: P.
     """
 
     logarithmic: Positive = eqx.field(converter=Positive, default=3.0)
@@ -304,7 +305,7 @@ class PresymplecticEuler(AbstractMomentum):
 
 @checked
 class VelocityInputs(TextInputs):
-    """Texts whose tokens have a velocity at depth 0, from a second embedding, for schemes with
+    """Texts with a second embedding of tokens as their velocity at depth 0, for schemes with
     momentum. Reference: YuriiFormer, arXiv 2601.23236."""
 
     velocity: Float[Array, "vocabulary features"]
@@ -312,8 +313,8 @@ class VelocityInputs(TextInputs):
     def __check_init__(self):
         if self.velocity.shape != self.embedding.shape:
             raise InputError(
-                f"VelocityInputs: velocity has the shape {self.velocity.shape}; give the "
-                f"embedding's, {self.embedding.shape}."
+                f"VelocityInputs: velocity has shape {self.velocity.shape}; it must be the "
+                f"shape of the embedding, {self.embedding.shape}."
             )
 
     def embed(
@@ -332,44 +333,23 @@ class VelocityInputs(TextInputs):
         return with_fields(at_points, velocity=space.features.of_values(self.velocity))
 
 
-@checked
 def MomentumLanguageModel(
-    vocabulary: PositiveInt,
-    context: PositiveInt,
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    solver: diffrax.AbstractSolver = LieTrotter(),
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    learned_positions: bool = True,
-    tied: bool = True,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    std: NonNegativeFloat = 0.02,
+    *args: Any, std: float = 0.02, **options: Any
 ) -> Model[VelocityInputs, TokenLogits]:
-    """A `LanguageModel` whose velocity starts from a second token embedding; for a scheme with
-    momentum, such as `Nesterov()`."""
-    model = LanguageModel(
-        vocabulary,
-        context,
-        features,
-        control=control,
-        constraint=constraint,
-        solver=solver,
-        mesh=mesh,
-        key=key,
-        learned_positions=learned_positions,
-        tied=tied,
-        input_normalization=input_normalization,
-        output_normalization=output_normalization,
-        dropout=dropout,
-        std=std,
-    )
-    token_key, _, _ = jax.random.split(key, 3)
-    shape = vocabulary, features
+    """A `LanguageModel` whose velocity starts from a second token embedding, for schemes with
+    momentum such as `Nesterov()`.
+
+    **Arguments:** see `LanguageModel`.
+    """
+    model = LanguageModel(*args, std=std, **options)
+    token_key, _, _ = jax.random.split(options["key"], 3)
+    shape = model.inputs.embedding.shape
     velocity = std * jax.random.normal(jax.random.fold_in(token_key, 1), shape)
     tables = {field.name: getattr(model.inputs, field.name) for field in fields(model.inputs)}
     return model.with_inputs(VelocityInputs(**tables, velocity=velocity))
+
+
+# Configurations and `help` show the arguments of a `LanguageModel`.
+cast(Any, MomentumLanguageModel).__signature__ = inspect.signature(LanguageModel).replace(
+    return_annotation=Model[VelocityInputs, TokenLogits]
+)

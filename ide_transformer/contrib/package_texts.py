@@ -1,4 +1,4 @@
-"""A large text that every machine can make again: the sources and documentation of packages."""
+"""A large, reproducible text: the sources and documentation of Python packages."""
 
 import hashlib
 import zipfile
@@ -12,14 +12,15 @@ from ide_transformer.tasks import Dataset
 
 
 _ENDINGS = {".py", ".rst", ".md"}
-# Bytes of a file that is taken.
+# The fewest and the most bytes of a file.
 _SHORTEST = 1500
 _LONGEST = 200_000
 
 
 class PackageTexts(Dataset):
-    """Predict each next token of the files `.py`, `.rst` and `.md` of Python packages: ASCII,
-    of 1.5 to 200 kB, each once, in the order of their SHA-256; the end is held out.
+    """Predict each next token of the `.py`, `.rst` and `.md` files of Python packages. The text
+    has every ASCII file of 1.5 to 200 kB once, in the order of their SHA-256; its end is held
+    out.
 
     **Arguments:** see `Dataset`, and
 
@@ -33,9 +34,9 @@ class PackageTexts(Dataset):
 
 @checked
 def text_of_packages(packages: dict[str, str]) -> Path:
-    """The file in the cache with the text of packages; see `PackageTexts`."""
-    written = "\n".join(f"{name} {x}" for name, x in sorted(packages.items()))
-    key = hashlib.sha256(written.encode()).hexdigest()[:16]
+    """The path of the cached text of packages, see `PackageTexts`."""
+    listing = "\n".join(f"{name} {x}" for name, x in sorted(packages.items()))
+    key = hashlib.sha256(listing.encode()).hexdigest()[:16]
     path = cache_folder() / f"packages-{key}.txt"
     if path.exists():
         return path
@@ -43,8 +44,8 @@ def text_of_packages(packages: dict[str, str]) -> Path:
     for name, sha256 in packages.items():
         package, equal, version = name.partition("==")
         if not equal:
-            raise InputError(f"packages: {name}: give a version, as in sympy==1.14.0.")
-        wheel = fetch_wheel(package, version, sha256, instead="leave the package out")
+            raise InputError(f"packages: {name} must have a version, as in sympy==1.14.0.")
+        wheel = fetch_wheel(package, version, sha256, instead="remove the package")
         with zipfile.ZipFile(wheel) as archive:
             for file in archive.infolist():
                 ending = PurePosixPath(file.filename).suffix
@@ -53,7 +54,10 @@ def text_of_packages(packages: dict[str, str]) -> Path:
                     if text.isascii():
                         texts[hashlib.sha256(text).hexdigest()] = text
     if not texts:
-        raise InputError(f"packages: {', '.join(packages)} have no such texts; give others.")
+        raise InputError(
+            f"packages: {', '.join(packages)} have no ASCII texts of {_SHORTEST} to {_LONGEST} "
+            "bytes; use other packages."
+        )
     announce(f"writing the text of {len(packages)} packages", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:

@@ -1,4 +1,4 @@
-"""Its public names."""
+"""The public names of contrib."""
 
 from .audio import AudioInputs, TokenConvolution
 from .baselines import FNO, Resnet, Unet

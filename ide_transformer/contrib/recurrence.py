@@ -1,4 +1,4 @@
-"""A recurrence over tokens."""
+"""A gated recurrence over tokens."""
 
 from typing import ClassVar
 
@@ -32,9 +32,14 @@ class GatedRecurrence(AbstractOperator):
     a step of Euler's method along the tokens. Source: Cho et al., arXiv 1406.1078, with the
     reset after the product.
 
-    **Arguments:** see `FeatureIntegral`.
+    **Arguments:**
 
-    **Raises:** `InputError` if the domain is no line of equally spaced points or has weights.
+    - `features`: the features of the state.
+    - `normalization`: N.
+    - `std`: the standard deviation of the initial W and U.
+
+    **Raises:** `InputError` if the domain is not a line of equally spaced points, or has
+    weights.
     """
 
     weight: Float[Array, "features three_features"]
@@ -64,12 +69,13 @@ class GatedRecurrence(AbstractOperator):
         v = on_grid(self, self.normalization.project(u), domain)
 
         def step(s, read):
-            reset, keep, new = jnp.split(read, 3, axis=-1)
-            *of_gates, of_new = jnp.split(product(s, self.memory), 3, axis=-1)
-            r, z = (jax.nn.sigmoid(a + b) for a, b in zip((reset, keep), of_gates, strict=True))
-            s = s + (1 - z) * (jnp.tanh(new + r * of_new) - s)
+            read_r, read_z, read_c = jnp.split(read, 3, axis=-1)
+            memory_r, memory_z, memory_c = jnp.split(product(s, self.memory), 3, axis=-1)
+            r = jax.nn.sigmoid(read_r + memory_r)
+            z = jax.nn.sigmoid(read_z + memory_z)
+            s = s + (1 - z) * (jnp.tanh(read_c + r * memory_c) - s)
             return s, s
 
         read = jnp.moveaxis(affine(product(v, self.weight), None, self.bias), -2, 0)
-        _, found = lax.scan(step, jnp.zeros_like(v[..., 0, :]), read)
-        return jnp.moveaxis(found, 0, -2)
+        _, states = lax.scan(step, jnp.zeros_like(v[..., 0, :]), read)
+        return jnp.moveaxis(states, 0, -2)

@@ -1,4 +1,4 @@
-"""Measures how far the heads of attention look."""
+"""The distances at which the heads of attention look."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,12 +24,12 @@ from ide_transformer.models import Model
 
 
 class Distances(NamedTuple):
-    """The distances at which the heads of each layer look, means over samples and queries
+    """The distances at which the heads of each layer look: means over samples and queries
     without padding.
 
     - `mean`: `∫ γ_h(x, x') |x - x'| dx'`, in distances of the domain, `[intervals, heads]`.
     - `spectrum`: the share of the mass of γ_h in each band, `[intervals, heads, bands]`.
-    - `bands`: where bands begin: `0, h, 2h, 4h, …` for grids with steps of h.
+    - `bands`: the first distance of each band: `0, h, 2h, 4h, …` for grids with steps of h.
     """
 
     mean: Float[Array, "intervals heads"]
@@ -38,7 +38,7 @@ class Distances(NamedTuple):
 
 
 def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
-    """The distances at which heads look, at the states where layers begin.
+    """Measures the distances at which heads look, at the states where layers begin.
 
     **Raises:** `InputError` for a model without heads, tokens that are not on a grid, adaptive
     steps, and a scheme that carries something from interval to interval.
@@ -46,9 +46,7 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
     equation, _ = model.initial_value_problem(inputs)
     domain = equation.domain
     if not _attentions(equation.control(0.0)):
-        raise InputError(
-            "distances: no head of the model has a kernel; pass a model with Attention."
-        )
+        raise InputError("distances: the model has no attention; pass a model with Attention.")
     if domain.grid is None:
         raise InputError(
             "distances: the tokens are not on a grid; pass a model on TokenDomain.uniform, "
@@ -61,18 +59,18 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
     def measure(attentions, u, domain):
         grid = domain.without_prefix
         square = jnp.sum(differences(grid, grid) ** 2, axis=-1)
-        apart = jnp.sqrt(square).astype(u.dtype)
-        # Distances are rounded.
-        inside = jnp.searchsorted(jnp.asarray(bands), apart / step + 1e-4, side="right") - 1
-        inside = jax.nn.one_hot(inside, len(bands), dtype=u.dtype)
+        distance = jnp.sqrt(square).astype(u.dtype)
+        # The margin is for rounding.
+        band = jnp.searchsorted(jnp.asarray(bands), distance / step + 1e-4, side="right") - 1
+        is_in_band = jax.nn.one_hot(band, len(bands), dtype=u.dtype)
         gamma = jnp.concatenate([_kernel(x, u, domain) for x in attentions], axis=-2)
         if domain.weights is not None:
             gamma = jnp.where(domain.weights[..., None, None] > 0, gamma, 0)
         gamma = gamma[..., domain.prefix :, :, domain.prefix :]
         gamma = jnp.sum(gamma, axis=range(gamma.ndim - 3))
         mass = jnp.sum(gamma, axis=(0, 2))
-        mean = jnp.einsum("xhz,xz->h", gamma, apart) / mass
-        return mean, jnp.einsum("xhz,xzb->hb", gamma, inside) / mass[:, None]
+        mean = jnp.einsum("xhz,xz->h", gamma, distance) / mass
+        return mean, jnp.einsum("xhz,xzb->hb", gamma, is_in_band) / mass[:, None]
 
     @eqx.filter_jit
     def measure_layers(model, inputs):
@@ -91,19 +89,20 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
 
 
 def _attentions(block: Sequence[AbstractOperator]) -> list[Attention]:
-    """The attentions of a block, also inside others such as `Scaled`."""
+    """The attentions of a block, also those inside operators such as `Scaled`."""
     return [x.innermost for x in block if isinstance(x.innermost, Attention)]
 
 
 def _kernel(
     attention: Attention, u: State, domain: TokenDomain
 ) -> Float[Array, "*batch tokens heads others"]:
-    """γ_h(x, x') times the quadrature weight of x', which sums to 1."""
+    """γ_h(x, x') times the quadrature weight of x', with a sum of 1 over x'."""
 
-    def unit_values(own, domain):
+    def unit_values(keys_and_values, domain):
+        keys, _ = keys_and_values
         n = domain.num_tokens
         unit = jnp.eye(n, dtype=u.dtype)[:, None, :]
-        return (own[0], jnp.broadcast_to(unit, (*own[0].shape[:-1], n))), domain
+        return (keys, jnp.broadcast_to(unit, (*keys.shape[:-1], n))), domain
 
     means = with_fields(attention, output=lambda x: x).over(u, domain, unit_values)
     return means.reshape(*u.shape[:-1], attention.heads, domain.num_tokens)

@@ -16,8 +16,8 @@ from ide_transformer.tasks import (
 )
 
 
-# Words in which targets are counted at first.
-_TRIED = 1024
+# The number of words on which a new task is checked.
+_CHECKED = 1024
 
 
 class AbstractSequences(AbstractDrawn):
@@ -40,9 +40,9 @@ class PHop(AbstractSequences):
 
     `find(i) = max {j ≤ i : w_{j-1} = w_i}`, with the target `w_j` at `j = find(find(… i))`.
 
-    Each token is uniform among the tokens that differ from the one before; a hop between equal
-    neighbours would end where it began. Positions where all hops are defined have a target.
-    Depth of the order of `log hops` is sufficient.
+    Each token is uniform among those that differ from the token before, since a hop between
+    equal neighbours would stand still. Positions where all hops are defined have a target. A
+    depth of the order of `log hops` is sufficient.
 
     `inputs, targets: [samples, context]`, both in `0 … alphabet - 1`.
 
@@ -64,12 +64,12 @@ class PHop(AbstractSequences):
 
     def __post_init__(self):
         self.vocabulary = self.alphabet
-        words = self.draw(_TRIED, np.random.default_rng(0), held_out=True)
+        words = self.draw(_CHECKED, np.random.default_rng(0), held_out=True)
         targets = np.sum(words.targets != UNCOUNTED)
-        if targets < _TRIED:
+        if targets < _CHECKED:
             raise InputError(
-                f"hops={self.hops}: {_TRIED} words of model.context={self.context} tokens, "
-                f"{self.alphabet} different ones, have {targets} targets. Take fewer hops, a "
+                f"hops={self.hops}: {_CHECKED} words with model.context={self.context} and "
+                f"alphabet={self.alphabet} have {targets} targets only. Use fewer hops, a "
                 "longer context or a smaller alphabet."
             )
 
@@ -81,15 +81,15 @@ class PHop(AbstractSequences):
         rows = np.arange(number)
         # The last position after each token of the alphabet; -1 for none.
         after = np.full((number, self.alphabet), -1)
-        # Where one hop leads from each position.
-        one = np.empty(shape, int)
+        # The position to which a hop leads from each position.
+        hop = np.empty(shape, int)
         for i in range(self.context):
             if i:
                 after[rows, words[:, i - 1]] = i
-            one[:, i] = after[rows, words[:, i]]
-        found = one
+            hop[:, i] = after[rows, words[:, i]]
+        end = hop
         for _ in range(self.hops - 1):
-            further = np.take_along_axis(one, np.maximum(found, 0), axis=1)
-            found = np.where(found < 0, -1, further)
-        reached = np.take_along_axis(words, np.maximum(found, 0), axis=1)
-        return Batch(words, np.where(found < 0, UNCOUNTED, reached))
+            next_end = np.take_along_axis(hop, np.maximum(end, 0), axis=1)
+            end = np.where(end < 0, -1, next_end)
+        targets = np.take_along_axis(words, np.maximum(end, 0), axis=1)
+        return Batch(words, np.where(end < 0, UNCOUNTED, targets))

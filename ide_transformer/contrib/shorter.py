@@ -1,4 +1,4 @@
-"""Makes trained models shorter, compares the methods, and saves the results as checkpoints."""
+"""Methods that make trained models shorter: their comparison, and shorter checkpoints."""
 
 import functools as ft
 import json
@@ -14,7 +14,13 @@ import numpy as np
 from jaxtyping import Array
 
 from ide_transformer.arguments import PositiveInt, checked
-from ide_transformer.compare import Data, fingerprint, measure, standard_error
+from ide_transformer.compare import (
+    Data,
+    fingerprint,
+    measure,
+    standard_deviation,
+    standard_error,
+)
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.layers import drops, mergers, selections
 from ide_transformer.contrib.meshes import coarsenings, native_target
@@ -35,45 +41,45 @@ Rows = list[dict[str, Any]]
 
 
 class Shorter(NamedTuple):
-    """A shorter model. `steps`: the native layers of each step."""
+    """A shorter model, and the native layers of each step."""
 
     model: Model
     steps: str
 
 
-# From a trained model, a problem, numbers of layers (the largest first) and a seed to a model
-# with each number. It reads the calibration samples of the problem alone.
+# From a trained model, a problem, some sizes (numbers of layers, the largest first) and a seed
+# to a model of each size. A method reads only the calibration samples of the problem.
 Method = Callable[[Model, Problem, Sequence[int], int], Iterator[Shorter]]
 
 
-def keep_chosen(choose: Callable[[int, int, int], Sequence[int] | np.ndarray]) -> Method:
-    """Keeps layers that depend on nothing but how many there are, how many are kept, and the
-    seed; a control."""
+def keep_by_index(choose: Callable[[int, int, int], Sequence[int] | np.ndarray]) -> Method:
+    """Keeps the layers `choose(layers, size, seed)` of a model with `layers` layers; a control
+    that measures nothing."""
 
     def method(
-        model: Model, problem: Problem, numbers: Sequence[int], seed: int
+        model: Model, problem: Problem, sizes: Sequence[int], seed: int
     ) -> Iterator[Shorter]:
-        for number in numbers:
-            yield _keep(model, choose(model.layers, number, seed))
+        for size in sizes:
+            yield _keep(model, choose(model.layers, size, seed))
 
     return method
 
 
 def drop_least_turning(
-    model: Model, problem: Problem, numbers: Sequence[int], seed: int
+    model: Model, problem: Problem, sizes: Sequence[int], seed: int
 ) -> Iterator[Shorter]:
     """ShortGPT: drops the layers that turn the state least. Reference: Men et al., arXiv
     2403.03853."""
     order = np.argsort(-mean_turns(model, 1, problem.calibration), kind="stable")
-    for number in numbers:
-        yield _keep(model, np.sort(order[:number]))
+    for size in sizes:
+        yield _keep(model, np.sort(order[:size]))
 
 
-def drop_one_by_one(
-    model: Model, problem: Problem, numbers: Sequence[int], seed: int
+def drop_greedily(
+    model: Model, problem: Problem, sizes: Sequence[int], seed: int
 ) -> Iterator[Shorter]:
-    """SLEB: drops one layer at a time, each time the one without which the loss on the
-    calibration samples is least. Reference: Song et al., arXiv 2402.09025.
+    """SLEB: drops one layer at a time, always the layer whose removal leaves the least loss on
+    the calibration samples. Reference: Song et al., arXiv 2402.09025.
 
     **Raises:** `InputError` for a problem without calibration targets."""
     losses = problem.calibration_losses
@@ -85,36 +91,36 @@ def drop_one_by_one(
         return jnp.mean(losses(shorter(problem.calibration)))
 
     layers = list(range(model.layers))
-    while len(layers) > min(numbers):
-        tries = [[*layers[:i], *layers[i + 1 :]] for i in range(len(layers))]
-        scores = [float(loss(keep_layers(model, fewer))) for fewer in tries]
+    while len(layers) > min(sizes):
+        candidates = [[*layers[:i], *layers[i + 1 :]] for i in range(len(layers))]
+        scores = [float(loss(keep_layers(model, candidate))) for candidate in candidates]
         # A march that diverged comes last.
-        layers = tries[int(np.argmin(np.nan_to_num(scores, nan=np.inf)))]
-        if len(layers) in numbers:
+        layers = candidates[int(np.argmin(np.nan_to_num(scores, nan=np.inf)))]
+        if len(layers) in sizes:
             yield _keep(model, layers)
 
 
 def replace_least_turning(
-    model: Model, problem: Problem, numbers: Sequence[int], seed: int
+    model: Model, problem: Problem, sizes: Sequence[int], seed: int
 ) -> Iterator[Shorter]:
     """ReplaceMe, see `replace_layers`."""
-    for number in numbers:
-        gone = least_turned(model, model.layers - number, problem.calibration)
-        layers = [layer for layer in range(model.layers) if layer not in gone]
-        shorter = replace_layers(model, gone, problem.calibration)
+    for size in sizes:
+        replaced = least_turned(model, model.layers - size, problem.calibration)
+        layers = [layer for layer in range(model.layers) if layer not in replaced]
+        shorter = replace_layers(model, replaced, problem.calibration)
         yield Shorter(shorter, " ".join(map(str, layers)))
 
 
 def coarsen_to(
-    model: Model, problem: Problem, numbers: Sequence[int], seed: int, **options: Any
+    model: Model, problem: Problem, sizes: Sequence[int], seed: int, **options: Any
 ) -> Iterator[Shorter]:
-    """Leaves out, lengthens and merges steps; for the options see `coarsenings`."""
+    """Leaves out, lengthens and merges steps. For the options see `coarsenings`."""
     for mesh in coarsenings(model, problem.calibration, read=problem.read, **options):
-        if len(mesh.steps) in numbers:
+        if len(mesh.steps) in sizes:
             # An interval with operators of layers 2 and 3 is 2/3.
             steps = ("/".join(dict.fromkeys(interval)) for interval in mesh.steps)
             yield Shorter(mesh.model, " ".join(steps))
-        if len(mesh.steps) == min(numbers):
+        if len(mesh.steps) == min(sizes):
             return
 
 
@@ -125,19 +131,17 @@ def _keep(model: Model, layers: Sequence[int] | np.ndarray) -> Shorter:
 
 PUBLISHED: dict[str, Method] = {
     "block_influence": drop_least_turning,
-    "sleb": drop_one_by_one,
+    "sleb": drop_greedily,
     "replace_me": replace_least_turning,
 }
 METHODS: dict[str, Method] = {
-    "last": keep_chosen(lambda layers, number, seed: range(number)),
+    "last": keep_by_index(lambda layers, size, seed: range(size)),
     # With the first and the last layer. Reference: Sajjad et al., arXiv 2004.03844.
-    "even": keep_chosen(
-        lambda layers, number, seed: np.linspace(0, layers - 1, number).round()
-    ),
-    # Fewer are a subset of more.
-    "random": keep_chosen(
-        lambda layers, number, seed: np.sort(
-            np.random.default_rng(seed).permutation(layers)[:number]
+    "even": keep_by_index(lambda layers, size, seed: np.linspace(0, layers - 1, size).round()),
+    # A smaller size is a subset of a larger one.
+    "random": keep_by_index(
+        lambda layers, size, seed: np.sort(
+            np.random.default_rng(seed).permutation(layers)[:size]
         )
     ),
     **PUBLISHED,
@@ -161,21 +165,29 @@ def study_shortening(
 ) -> Report:
     """Measures methods that make the run or checkpoint in `path` shorter.
 
-    Each method chooses and fits on `calibration` samples, of which each draw has others, and is
-    measured on `held_out` samples, the same for all. It gets the largest number of layers that
-    costs at most 90, 75 and 50 % of the native field evaluations. Rows are written into the
-    JSON `file` as they come; a second call goes on where the first ended.
+    A method gets the largest size (number of layers) that costs at most 90, 75 and 50 % of the
+    native field evaluations. Rows are written into `file` as they are measured; a second call
+    resumes.
 
-    **Arguments:** `methods`, names of `METHODS`; `text`, see `make_problem`.
+    **Arguments:**
+
+    - `path`: the run or checkpoint.
+    - `file`: the JSON file of the rows.
+    - `methods`: names of `METHODS`.
+    - `draws`: the number of calibration draws.
+    - `calibration`: the samples of a draw, by which a method chooses and fits.
+    - `held_out`: the samples to measure on, equal for all draws.
+    - `trust`: see `load_model`.
+    - `text`: see `make_problem`.
 
     **Raises:** `InputError` for unknown methods, and for a file of another study.
     """
     _check_methods(methods)
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
-    numbers = budgets(model.layers)
-    if not numbers:
-        raise InputError(f"{path}: its model has one layer, so none can be left out.")
+    sizes = budgets(model.layers)
+    if not sizes:
+        raise InputError(f"{path}: its model has a single layer, so none can be left out.")
     say = Terminal().print
     problem = make_problem(loaded, calibration, held_out, text=text)
     about: dict[str, Any] = {"model": Path(path).name, "loss": problem.loss}
@@ -186,7 +198,7 @@ def study_shortening(
     stored = {(row["method"], row["draw"], row["layers"]) for row in rows}
     for draw in range(draws):
         missing = [
-            name for name in methods if any((name, draw, n) not in stored for n in numbers)
+            name for name in methods if any((name, draw, n) not in stored for n in sizes)
         ]
         if not missing:
             continue
@@ -199,12 +211,12 @@ def study_shortening(
         for name in missing:
             began = time.monotonic()
             try:
-                for shorter, steps in METHODS[name](model, problem, list(numbers), draw):
+                for shorter, steps in METHODS[name](model, problem, list(sizes), draw):
                     layers = shorter.layers
                     if (name, draw, layers) in stored:
                         continue
                     row = {"method": name, "draw": draw, "layers": layers}
-                    row |= {"budgets": numbers[layers], "steps": steps}
+                    row |= {"budgets": sizes[layers], "steps": steps}
                     rows.append(row | judge(shorter))
             except InputError as error:
                 say(f"{name}: {error}")
@@ -215,20 +227,20 @@ def study_shortening(
 
 
 def budgets(layers: int) -> dict[int, str]:
-    """For each number of layers to keep, the largest first, the shares of the native
-    evaluations that allow no more."""
+    """The largest size, a number of layers, for each of `SHARES`, with the shares that allow no
+    more than it. The largest size is first."""
     shares_of: dict[int, list[str]] = {}
     for share in SHARES:
-        number = math.floor(share * layers + 1e-9)
-        if 0 < number < layers:
-            shares_of.setdefault(number, []).append(f"{share:.0%}")
-    return {number: ", ".join(shares) for number, shares in shares_of.items()}
+        size = math.floor(share * layers + 1e-9)
+        if 0 < size < layers:
+            shares_of.setdefault(size, []).append(f"{share:.0%}")
+    return {size: ", ".join(shares) for size, shares in shares_of.items()}
 
 
 def summary(about: dict[str, Any], rows: Rows) -> Report:
-    """A row for each method and number of layers, means over draws: its loss, the change to the
-    native loss, and the difference to the best published method with as many layers. Both are
-    paired over the samples measured on; `spread` is the standard deviation over draws."""
+    """A row of means over draws for each method and number of layers: the loss, its change from
+    the native loss, and its difference to the best published method with as many layers. Both
+    are paired over held-out samples. `spread` is the standard deviation over draws."""
     native = np.array(rows[0]["losses"], float)
     groups: dict[tuple[int, str], Rows] = {}
     for row in rows[1:]:
@@ -239,13 +251,13 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
     }
     means = {key: np.mean(each, axis=0) for key, each in losses.items()}
     table: Rows = []
-    for layers, name in sorted(groups, key=lambda key: (-key[0], _mean(means[key]))):
+    for layers, name in sorted(groups, key=lambda key: (-key[0], _finite_mean(means[key]))):
         mean = means[layers, name]
-        of_draws = np.mean(losses[layers, name], axis=1)
+        draw_means = np.mean(losses[layers, name], axis=1)
         group = groups[layers, name]
         rivals = [means[key] for key in groups if key[0] == layers and key[1] in PUBLISHED]
-        best = min(rivals, key=_mean, default=None)
-        behind = None if best is None else mean - best
+        best = min(rivals, key=_finite_mean, default=None)
+        difference = None if best is None else mean - best
         table.append(
             {
                 "budgets": group[0]["budgets"],
@@ -255,9 +267,9 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
                 "loss": float(np.mean(mean)),
                 "change": float(np.mean(mean - native)),
                 "uncertainty": standard_error(mean - native),
-                "spread": float(np.std(of_draws, ddof=1)) if len(group) > 1 else None,
-                "difference": None if behind is None else float(np.mean(behind)),
-                "its_uncertainty": None if behind is None else standard_error(behind),
+                "spread": standard_deviation(draw_means),
+                "difference": None if difference is None else float(np.mean(difference)),
+                "its_uncertainty": None if difference is None else standard_error(difference),
                 "error": float(np.mean([row["error"] for row in group])),
             }
         )
@@ -270,10 +282,10 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
         f"shorter {about['model']}",
         f"Methods that make {about['model']} shorter, chosen and fitted on "
         f"{about['calibration']} samples and measured on {about['held_out']} others. The loss "
-        f"is {about['loss']}, natively {np.mean(native):.4f}; change is to that, and the next "
-        "difference to the best published method of the same cost. ± are standard errors over "
-        "samples, of means over draws. Only sleb reads targets of calibration samples. Cooled: "
-        "the outputs of both divided by a temperature each, fitted to calibration targets.",
+        f"is {about['loss']}. Natively it is {np.mean(native):.4f}, from which change is "
+        "counted. ± are standard errors over samples of means over draws. Only sleb reads "
+        "targets of calibration samples. Cooled: the outputs of the shorter and of the native "
+        "model are each divided by a temperature that is fitted to calibration targets.",
         table,
         {
             "field_evaluations": "evaluations",
@@ -288,25 +300,25 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
     )
 
 
-def _mean(losses: np.ndarray) -> float:
-    """The mean; infinity if the solve failed."""
+def _finite_mean(losses: np.ndarray) -> float:
+    """The mean, infinite if the solve failed."""
     return float(np.nan_to_num(np.mean(losses), nan=np.inf))
 
 
 def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
-    """From a shorter model to its figures on the samples measured on."""
+    """A function from a shorter model to its figures on held-out samples."""
     target = native_target(model, problem.held_out, problem.read)
     data = Data(
         problem.held_out,
         problem.losses,
         error=lambda u1, outputs: target.output_error(model, outputs),
     )
-    of_calibration = problem.calibration_losses
+    calibration_losses = problem.calibration_losses
 
     @eqx.filter_jit
     def score(outputs: Array, temperature: Array) -> Array:
-        assert of_calibration is not None
-        return jnp.mean(of_calibration(outputs / temperature))
+        assert calibration_losses is not None
+        return jnp.mean(calibration_losses(outputs / temperature))
 
     def judge(shorter: Model) -> dict[str, Any]:
         measured = measure(shorter, data)
@@ -316,10 +328,10 @@ def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
             "error": measured.error,
             "losses": _rounded(measured.losses),
         }
-        if problem.read is None or of_calibration is None:
+        if problem.read is None or calibration_losses is None:
             return row
-        calibration = compiled_outputs(shorter, problem.calibration)
-        scores = [float(score(calibration, jnp.asarray(t))) for t in TEMPERATURES]
+        outputs = compiled_outputs(shorter, problem.calibration)
+        scores = [float(score(outputs, jnp.asarray(t))) for t in TEMPERATURES]
         temperature = best_temperature(scores)
         cooled = problem.losses(shorter.outputs(measured.u1, problem.held_out) / temperature)
         return row | {"temperature": temperature, "cooled": _rounded(np.asarray(cooled))}
@@ -354,31 +366,33 @@ def save_shorter(
     text: str | None = None,
 ) -> str:
     """Saves the run or checkpoint in `path` with fewer layers, in the layout of the checkpoint,
-    or of GPT-2, Llama or ViT. Returns a line about it.
+    or of GPT-2, Llama or ViT. Returns a sentence on the result.
 
     **Arguments:**
 
+    - `path`: the run or checkpoint.
     - `folder`: a new folder, or a new file for glassllm.
-    - `layers`: how many layers are saved. Default: one less than the model has.
+    - `layers`: the number of layers to save. Default: one less than the model has.
     - `method`: a name of `METHODS`. "coarsened" leaves layers out, lengthens or merges them,
       and fits a step size for each feature, see `coarsen`.
-    - `calibration`: the samples to choose and fit by.
-    - `text`: for a language model, where they are from.
+    - `calibration`: the number of samples to choose and fit by.
+    - `trust`: see `load_model`.
+    - `text`: the text of these samples, for a language model.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} exists already; pass a new name.")
     _check_methods([method])
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
-    number = layers or model.layers - 1
-    if not 0 < number < model.layers:
-        raise InputError(f"{path} has {model.layers} layers; save fewer, not {number}.")
+    size = layers or model.layers - 1
+    if not 0 < size < model.layers:
+        raise InputError(f"{path} has {model.layers} layers; save fewer, not {size}.")
     problem = make_problem(loaded, calibration, held_out=1, text=text)
-    shorter, _ = next(METHODS[method](model, problem, [number], 0))
+    shorter, _ = next(METHODS[method](model, problem, [size], 0))
     error = native_target(model, problem.calibration, problem.read).error(shorter)
     _save(shorter, loaded, folder)
     return (
-        f"{folder}: {number} of {model.layers} layers, {method}, relative error {error:.3f} on "
+        f"{folder}: {size} of {model.layers} layers, {method}, relative error {error:.3f} on "
         f"{calibration} samples. Load it with ide_transformer.load_pretrained"
         f"({str(folder)!r}) or the original library."
     )

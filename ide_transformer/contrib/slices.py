@@ -1,4 +1,4 @@
-"""Attention among slices of the domain, whose cost is linear in the number of tokens."""
+"""Attention among slices of the domain, with a cost linear in the number of tokens."""
 
 import math
 
@@ -29,8 +29,8 @@ class SliceAttention(AbstractOperator):
         s'_k = Σ_l softmax_l(⟨W_Q s_k, W_K s_l⟩ / sqrt(d)) W_V' s_l,
         du/dt = W_O Σ_k a_k(x) s'_k + b_O,
 
-    N the input normalisation and d the features of a head. Integrals have the quadrature
-    weights of the domain, so that the operator is one operator on every mesh, and padding has
+    where N is the input normalisation, and d the features of a head. Integrals use the
+    quadrature weights of the domain, so the operator is the same on every mesh, and padding has
     no influence. Time and memory grow as `tokens · slices`. Reference: Wu et al., arXiv
     2402.02366; there all heads share W_a and have temperatures.
 
@@ -40,7 +40,7 @@ class SliceAttention(AbstractOperator):
     - `slices`: M.
     - `normalization`: N.
     - `std`, `output_std`: see `Attention`. W_a has standard deviation `3 / sqrt(features)`, so
-      that slices differ from the start.
+      slices differ initially.
     """
 
     assignment: Linear
@@ -64,9 +64,7 @@ class SliceAttention(AbstractOperator):
         output_std: NonNegativeFloat | None = None,
     ):
         if features % heads:
-            raise InputError(
-                f"SliceAttention: heads={heads} do not divide features={features}."
-            )
+            raise InputError(f"SliceAttention: heads={heads} must divide features={features}.")
         keys = jax.random.split(key, 6)
         width = features // heads
         inner_std = 1 / math.sqrt(width)
@@ -85,8 +83,8 @@ class SliceAttention(AbstractOperator):
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.value.weight.shape[0])
         v = self.normalization.project(u)
-        shares = jax.nn.softmax(self._in_heads(self.assignment(v)), axis=-1)
-        means = self._means(shares, self._in_heads(self.value(v)), domain)
+        shares = jax.nn.softmax(self._split_heads(self.assignment(v)), axis=-1)
+        means = self._slice_means(shares, self._split_heads(self.value(v)), domain)
         query = self.query(means)
         key = self.key(means)
         scores = jnp.einsum("...hkd,...hld->...hkl", query, key) / math.sqrt(key.shape[-1])
@@ -94,18 +92,18 @@ class SliceAttention(AbstractOperator):
         rate = jnp.einsum("...xhk,...hkd->...xhd", shares, mixed)
         return self.output(rate.reshape(u.shape))
 
-    def _in_heads(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def _split_heads(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
-    def _means(
+    def _slice_means(
         self,
         shares: Float[Array, "*batch tokens heads slices"],
         values: Float[Array, "*batch tokens heads head_features"],
         domain: TokenDomain,
     ) -> Float[Array, "*batch heads slices head_features"]:
-        """`∫ a_k V dx / ∫ a_k dx`; 0 for a slice without a part of the domain."""
+        """`∫ a_k V dx / ∫ a_k dx`; 0 for an empty slice."""
         weights = domain.shares[..., None, None].astype(shares.dtype)
         shares = shares * jnp.broadcast_to(weights, shares.shape)
-        parts = jnp.sum(shares, axis=-3)[..., None]
+        sizes = jnp.sum(shares, axis=-3)[..., None]
         sums = jnp.einsum("...xhk,...xhd->...hkd", shares, values)
-        return sums / jnp.where(parts == 0, 1, parts)
+        return sums / jnp.where(sizes == 0, 1, sizes)

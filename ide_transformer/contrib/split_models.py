@@ -1,5 +1,5 @@
-"""Models whose state is the function itself, so that operators keep their meaning, and networks
-of pdequinox as one of the operators."""
+"""Models whose state is the function itself, so that operators keep their meaning. Networks of
+pdequinox can be one of the operators."""
 
 import dataclasses
 from typing import Any, Literal
@@ -48,12 +48,12 @@ from ide_transformer.solvers import LieTrotter
 
 @checked
 class StateInputs(NetworkInputs):
-    """The state at depth 0 is the function itself, in standard deviations with `statistics`:
-    `u(x, 0) = a(x)`. There are no weights."""
+    """Takes the function itself as the state at depth 0, `u(x, 0) = a(x)`. With `statistics` it
+    is in standard deviations. There are no weights."""
 
     @property
     def features(self) -> int:
-        return self.given
+        return self.input_features
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         if isinstance(inputs, Timed):
@@ -81,30 +81,30 @@ def SplitModel(
 ) -> Model[FunctionInputs, FunctionValues]:
     """The flow of an equation over a time Δt, `u(·, t) ↦ u(·, t + Δt)`. The state is the
     function itself, without an embedding. So an operator with a known flow, such as
-    `ConstantCoefficients`, is solved exactly, and what operators conserve is conserved.
+    `ConstantCoefficients`, is solved exactly. The model conserves everything that its operators
+    conserve.
 
-    Depth is time: the equation is solved over `duration`, Δt of the data, in steps of the
-    control's layers. `Timed` inputs are solved over their own time.
+    Depth is time: the equation is solved over `duration`, the Δt of the data, with the layers
+    of the control as steps. `Timed` inputs are solved over their own time.
 
     **Arguments:** see `OperatorModel`, and
 
     - `features`: `channels`, or 1.
-    - `control`: intervals of length 1 become `duration / layers`; others stay.
-    - `statistics`: of the state, and so of the outputs too. The means are subtracted only
-      where u and `u - mean` solve one equation: without a constraint, and if each linear
-      operator maps constants to 0, as `ConstantCoefficients` does without damping.
-    - `output_statistics`: for configurations; the state is in one unit.
-    - `key`: for configurations; there is nothing to draw.
+    - `control`: intervals of length 1 become `duration / layers`; other lengths stay.
+    - `statistics`: of the state, and so of the outputs. Means are subtracted only if u and
+      `u - mean` solve the same equation: without a constraint, and if each linear operator maps
+      constants to 0, as `ConstantCoefficients` does without damping.
+    - `output_statistics`, `key`: ignored, for configurations.
 
-    **Raises:** `InputError` if the state has other features than the function has channels, or
-    if inputs have channels that are constant in time.
+    **Raises:** `InputError` if `features` or `output_channels` differ from `channels`, as with
+    inputs that are constant in time.
     """
-    several = channels or 1
-    if features != several or (output_channels or several) != several:
+    num_channels = channels or 1
+    if features != num_channels or (output_channels or num_channels) != num_channels:
         raise InputError(
             f"SplitModel: features={features}, channels={channels}, output_channels="
-            f"{output_channels}; the state is the function: write model.width={several}, and "
-            "give no parameters or constant functions."
+            f"{output_channels}; the state is the function, so set model.width={num_channels}, "
+            "and use data without parameters or constant functions."
         )
     if control.interval_length == 1:
         length = duration / control.layers
@@ -118,10 +118,10 @@ def SplitModel(
         grid=grid,
         statistics=statistics,
         duration=duration,
-        outputs=several,
+        outputs=num_channels,
     )
     read_out = NetworkValues(
-        channels=channels is not None, statistics=statistics, outputs=several
+        channels=channels is not None, statistics=statistics, outputs=num_channels
     )
     return Model(inputs, control, constraint, read_out, solver=solver, mesh=mesh)
 
@@ -129,11 +129,11 @@ def SplitModel(
 def _ignores_mean(
     control: AbstractControl, constraint: AbstractConstraint | AbstractControl
 ) -> bool:
-    """Whether constants may be added to a solution."""
-    sets = parts(constraint, AbstractConstraint)
+    """Whether a solution plus a constant is a solution."""
+    constraints = parts(constraint, AbstractConstraint)
     linear = parts(control, AbstractLinearOperator)
-    undamped = [isinstance(x, ConstantCoefficients) and not x.damped for x in linear]
-    return all(undamped) and all(isinstance(x, Free) for x in sets)
+    are_undamped = all(isinstance(x, ConstantCoefficients) and not x.damped for x in linear)
+    return are_undamped and all(isinstance(x, Free) for x in constraints)
 
 
 _NETWORKS: dict[str, Any] = {"fno": FNO, "resnet": Resnet, "unet": Unet}
@@ -145,15 +145,17 @@ class GridNetwork(AbstractOperator):
 
         u_t = s B(u).
 
-    It is the control for a `LocalFlux` beside the same linear part.
+    It is a baseline for `LocalFlux`.
 
     **Arguments:**
 
-    - `features`, `dimension`: of the state, and of the grid.
-    - `network`, `options`: the kind, and its options, see `FNO`, `Resnet` and `Unet`.
+    - `features`: the features of the state.
+    - `network`: the kind of B.
+    - `dimension`: the dimension of the grid.
     - `scale`: s. With 1/Δt, B is about the change over Δt.
+    - `options`: options of B, see `FNO`, `Resnet` and `Unet`.
 
-    **Raises:** `InputError` without pdequinox, and for points that B does not take.
+    **Raises:** `InputError` without pdequinox, and for grids that do not fit B.
     """
 
     rate: NetworkRate
@@ -169,7 +171,7 @@ class GridNetwork(AbstractOperator):
         scale: PositiveFloat = 1.0,
         options: dict[str, Any] | None = None,
     ):
-        # The points only bound the numbers of modes and of levels.
+        # The points only limit the numbers of modes and levels.
         points = (64,) * dimension
         model = _NETWORKS[network](
             points, key=key, channels=features, modes=0, **(options or {})

@@ -1,5 +1,5 @@
-"""A published way to keep a loop, one block at all depths, stable when it takes more steps than
-in training: noise at its start and in its steps.
+"""Noise at the start and in the steps of a loop (one block at all depths), so that it is stable
+for more steps than in training.
 
 solver: {kind: noisy_steps, options: {initial: 1.0, noise: 0.01}}
 """
@@ -31,18 +31,19 @@ class NoisySteps(AbstractScheme):
 
         u_0 = initial ξ_0,   u_{n+1} = Φ_h(u_n) + noise √h ξ_{n+1},   ξ ~ N(0, 1),
 
-    Φ_h a step of `solver`; on a constraint the state is then projected. The input enters by
-    `Injection` or `Relaxation` alone, so the loop learns to find its answer from anywhere. With
-    h = 1 these are the starts and the noise of equilibrium reasoners. Without a key, as in
-    evaluations, there is no noise, and all tokens start from the same ξ_0 `[features]`; in the
-    reference these are random too. At depth 0 a solution still has the embedded input.
+    where Φ_h is a step of `solver`. On a constraint the state is then projected. The input
+    enters only through `Injection` or `Relaxation`, so the loop learns to find its answer from
+    anywhere. At depth 0 a solution still has the embedded input.
 
-    Reference: Huang, Geng, Kolter, ICML 2026, arXiv 2605.21488, with 1 and 0.01.
+    With h = 1 this is the noise of equilibrium reasoners. Without a key, as in evaluations,
+    there is no noise, and all tokens start from the same ξ_0 `[features]`; in the reference
+    both stay random. Reference: Huang, Geng, Kolter, ICML 2026, arXiv 2605.21488, with
+    `initial=1` and `noise=0.01`.
 
     **Arguments:**
 
-    - `solver`: a scheme without memory.
-    - `initial`, `noise`: standard deviations. With `initial` 0 the solve starts from the input.
+    - `solver`: a scheme that does not use earlier steps.
+    - `initial`, `noise`: standard deviations. With `initial=0` the solve starts from the input.
     """
 
     solver: diffrax.AbstractSolver = LieTrotter()
@@ -66,21 +67,21 @@ class NoisySteps(AbstractScheme):
         memory = jax.tree.leaves(eqx.filter_eval_shape(field.start, self.solver, u))
         if memory and not isinstance(self.solver, diffrax.AbstractRungeKutta):
             name = type(self.solver).__name__
-            raise InputError(f"NoisySteps: {name} uses earlier steps; take lie_trotter.")
+            raise InputError(f"NoisySteps: {name} uses earlier steps; use lie_trotter.")
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         first, later = jax.random.split(jax.random.key(0) if self.key is None else self.key)
         before = u
         if self.initial:
             shape = u.shape[-1:] if self.key is None else u.shape
-            drawn = self.initial * jax.random.normal(first, shape, u.dtype)
-            u = jnp.where(field.t0 == 0, jnp.broadcast_to(drawn, u.shape), u)
-        # A first step, since noise was added to a stage that is reused.
+            start = self.initial * jax.random.normal(first, shape, u.dtype)
+            u = jnp.where(field.t0 == 0, jnp.broadcast_to(start, u.shape), u)
+        # A first step, since a reused stage would lack the noise.
         step = field.first_step(self.solver, u)
         y1 = step.y1
         if self.noise and self.key is not None:
-            # The depth tells the steps apart.
+            # The depth makes the keys of steps different.
             depth = lax.bitcast_convert_type(jnp.asarray(field.t0, "float32"), jnp.uint32)
-            drawn = jax.random.normal(jax.random.fold_in(later, depth), u.shape, u.dtype)
-            y1 += self.noise * jnp.sqrt(jnp.abs(field.h)).astype(u.dtype) * drawn
+            noise = jax.random.normal(jax.random.fold_in(later, depth), u.shape, u.dtype)
+            y1 += self.noise * jnp.sqrt(jnp.abs(field.h)).astype(u.dtype) * noise
         return Step.between(before, y1, error=step.error, result=step.result)

@@ -33,7 +33,10 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     fixed points. With a post-norm block and `SourcedAttention` it is the deep-equilibrium
     Transformer. Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
 
-    **Arguments:** the scheme; for `tolerance` see `ImplicitEuler`.
+    **Arguments:**
+
+    - `solver`: the scheme of Φ_h.
+    - `tolerance`: see `ImplicitEuler`.
     """
 
     solver: diffrax.AbstractSolver = LieTrotter()
@@ -43,7 +46,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     consistent: ClassVar[bool] = False
 
     def projected(self) -> "SteadyState":
-        """The scheme for the fixed point of the projected scheme."""
+        """Finds the fixed point of the projected scheme."""
         return self.with_projected_solver()
 
     def order(self, terms: Terms) -> None:
@@ -57,12 +60,12 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
         cost = None
         if fields := operator_fields(field.terms):
             block = eqx.filter_eval_shape(
-                lambda: [one.operator(field.t0, field.args) for one in fields]
+                lambda: [x.operator(field.t0, field.args) for x in fields]
             )
             cost = count_evaluations(self.solver, block, u.shape[-1])
-        # A step without a fixed cost counts as one evaluation.
-        made = state.plus(root.evaluations * (1.0 if cost is None else cost.first))
-        return Step.between(u, root.value, state=made, result=root.result)
+        # A step without a fixed cost counts as an evaluation.
+        new_state = state.plus(root.evaluations * (1.0 if cost is None else cost.first))
+        return Step.between(u, root.value, state=new_state, result=root.result)
 
 
 def _change(u: Array, inputs: tuple[diffrax.AbstractSolver, StepField]) -> Array:

@@ -1,4 +1,4 @@
-"""A V-cycle over tokens: one operator on a line of tokens and on coarser ones."""
+"""A V-cycle over tokens: an operator on a line of tokens and on coarser lines."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from ide_transformer.errors import InputError
 
 @checked
 class VCycle(AbstractOperator):
-    """A V-cycle of multigrid over a line of tokens. An operator G acts on the line, on every
+    """A multigrid V-cycle over a line of tokens. An operator G acts on the line, on every
     second token, on every fourth, …, and back:
 
         du/dt = V(u) - u.
@@ -40,14 +40,14 @@ class VCycle(AbstractOperator):
         V(u) = S(v) at tokens 0, 2, 4, …,  V(u) = v at the others   smooth
 
     and `V(u) = S(u)` for one token. Below n tokens there are `⌊log2 n⌋` coarse lines, of
-    `⌊n/2⌋`, `⌊n/4⌋`, …, 1 tokens. All lines are numbered 0, 1, 2, …, so G acts alike on lines
-    that are coarser than any in training.
+    `⌊n/2⌋`, `⌊n/4⌋`, …, 1 tokens. The tokens of every line are numbered 0, 1, 2, …, so G can
+    act on lines that are coarser than any in training.
 
-    If G sees a token and the one before it, the first smoothing joins the pairs (0, 1), (2, 3),
-    … and the last one the pairs (1, 2), (3, 4), …. A cycle then joins each token with all
-    earlier ones: a parallel prefix scan with a learned operator. V is causal if G is. A cycle
-    applies G `2 ⌊log2 n⌋ + 1` times in a row, to fewer than `4 n` tokens in all. Padding at the
-    end has no influence if it has none on G.
+    If G sees a token and the token before, the first smoothing joins the pairs (0, 1), (2, 3),
+    … and the last smoothing the pairs (1, 2), (3, 4), …. A cycle then joins each token with all
+    earlier tokens: a parallel prefix scan with a learned operator. V is causal if G is. A cycle
+    applies G `2 ⌊log2 n⌋ + 1` times in a row, to fewer than `4 n` tokens in total. Padding at
+    the end has no influence if it has none on G.
 
     Sources: Brandt, Math. Comp. 31 (1977), for multigrid with the whole state on coarse lines
     (FAS); here the smoothing is red-black. He and Xu, arXiv 1901.10415, for learned multigrid
@@ -57,9 +57,9 @@ class VCycle(AbstractOperator):
 
     - `operator`: G, which sees neighbours: attention in a window, a convolution, or
       `PairFeedForward`.
-    - `constraint`: P. With `Sphere` states have one size on all lines.
-    - `levels`: the number of lines, from the finest on, with weights of their own, which are
-      equal at first. Coarser lines have the weights of the last. Default: one G for all lines.
+    - `constraint`: P. With `Sphere` states have the same size on all lines.
+    - `levels`: the number of lines with separate weights, from the finest on; they start equal.
+      Coarser lines share the weights of the last. Default: one G for all lines.
 
     **Raises:** `InputError` if G is pointwise, or tokens are not at 0, 1, 2, … on a line.
     """
@@ -75,10 +75,10 @@ class VCycle(AbstractOperator):
     ):
         if operator.pointwise:
             raise InputError(
-                f"VCycle: {type(operator.innermost).__name__} sees one token only; give "
+                f"VCycle: {type(operator.innermost).__name__} sees one token only; use "
                 "attention, a convolution or PairFeedForward."
             )
-        # Copies, since a training step may not donate an array twice.
+        # Copies, since a training step cannot donate an array twice.
         self.operators = tuple(jax.tree.map(_copy, operator) for _ in range(levels))
         self.constraint = constraint
 
@@ -108,7 +108,7 @@ class VCycle(AbstractOperator):
 
 @checked
 class PairFeedForward(AbstractOperator):
-    """A feed-forward that sees a token and one before it,
+    """A feed-forward that sees a token and an earlier token,
 
         du/dt = W2 σ(W1 N(u)(x) + W0 N(u)(x - d) + b1) + b2,
 
@@ -116,9 +116,9 @@ class PairFeedForward(AbstractOperator):
 
     **Arguments:**
 
-    - `hidden`: width between the maps. Default: `2 features`.
+    - `hidden`: the width between the maps. Default: `2 features`.
     - `distance`: d, in tokens.
-    - the others: see `FeedForward`.
+    - other arguments: see `FeedForward`.
 
     **Raises:** `InputError` if tokens are not at 0, 1, 2, … on a line.
     """
@@ -159,12 +159,12 @@ class PairFeedForward(AbstractOperator):
         check_features(self, u, self.outer.weight.shape[1])
         _check_line(self, domain)
         v = self.normalization.project(u)
-        seen = v
+        real = v
         if domain.weights is not None:
-            there = jnp.broadcast_to(domain.weights[..., None] > 0, v.shape)
-            seen = jnp.where(there, v, 0)
-        none = jnp.zeros_like(seen[..., : self.distance, :])
-        earlier = jnp.concatenate([none, seen], axis=-2)[..., : u.shape[-2], :]
+            is_token = jnp.broadcast_to(domain.weights[..., None] > 0, v.shape)
+            real = jnp.where(is_token, v, 0)
+        before = jnp.zeros_like(real[..., : self.distance, :])
+        earlier = jnp.concatenate([before, real], axis=-2)[..., : u.shape[-2], :]
         return self.outer(self.activation(self.own(v) + self.earlier(earlier)))
 
 
@@ -173,11 +173,11 @@ def _copy(leaf: PyTree) -> PyTree:
 
 
 def _check_line(operator: AbstractOperator, domain: TokenDomain) -> None:
-    plain = domain.period is None and domain.end_weights is None
-    if not (domain.consecutive and plain):
+    is_line = domain.period is None and domain.end_weights is None
+    if not (domain.consecutive and is_line):
         raise InputError(
             f"{type(operator).__name__} needs tokens at 0, 1, 2, … on a line, without a class "
-            "token: TokenDomain.uniform."
+            "token; use TokenDomain.uniform."
         )
 
 
@@ -186,9 +186,10 @@ def _every_second(domain: TokenDomain) -> TokenDomain:
     weights = domain.weights
     if weights is not None:
         weights = weights[..., 1::2]
-        # A domain needs a weight above 0. If all are padding, no token sees them.
-        some = jnp.any(weights > 0, axis=-1, keepdims=True)
-        weights = jnp.where(some, weights, 1)
+        # A domain needs a positive weight. If all tokens are padding, real tokens do not see
+        # them.
+        has_tokens = jnp.any(weights > 0, axis=-1, keepdims=True)
+        weights = jnp.where(has_tokens, weights, 1)
     return dataclasses.replace(TokenDomain.uniform(domain.num_tokens // 2), weights=weights)
 
 
@@ -196,7 +197,7 @@ def _interleaved(
     first: Float[Array, "*batch first features"], second: Float[Array, "*batch second features"]
 ) -> State:
     """`first` at tokens 0, 2, 4, …, and `second` at 1, 3, 5, …."""
-    *batch, number, features = second.shape
-    pairs = jnp.stack([first[..., :number, :], second], axis=-2)
-    pairs = pairs.reshape(*batch, 2 * number, features)
-    return jnp.concatenate([pairs, first[..., number:, :]], axis=-2)
+    *batch, num_pairs, features = second.shape
+    pairs = jnp.stack([first[..., :num_pairs, :], second], axis=-2)
+    pairs = pairs.reshape(*batch, 2 * num_pairs, features)
+    return jnp.concatenate([pairs, first[..., num_pairs:, :]], axis=-2)

@@ -1,5 +1,5 @@
-"""Whisper (Radford et al., arXiv 2212.04356): pre-norm encoder of speech and decoder of text,
-joined by cross-attention; keys without a bias."""
+"""Whisper (Radford et al., arXiv 2212.04356): a pre-norm encoder of speech and decoder of text,
+joined by cross-attention. Keys have no bias."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -24,13 +24,13 @@ from ide_transformer.pretrained import (
 def build(options: Options, tensors: Set[str]) -> Model:
     options.allow("scale_embedding", False)
     options.allow("tie_word_embeddings", True)
-    # Some files give it twice; the library takes this one for the layers of the encoder.
+    # Some files also have this key; the library reads it as the layers of the encoder.
     options.allow("num_hidden_layers", options.size("encoder_layers"))
     width = options.size("d_model")
     normalization = make.layer_norm(width, 1e-5)
     speech = _half(options, "encoder")
     text = _half(options, "decoder")
-    heard = AudioInputs(
+    inputs = AudioInputs(
         TokenConvolution(options.size("num_mel_bins", 80), width, key=make.any_key()),
         TokenConvolution(width, width, stride=2, key=make.any_key()),
         jnp.zeros((options.size("max_source_positions", 1500), width)),
@@ -39,7 +39,7 @@ def build(options: Options, tensors: Set[str]) -> Model:
         speech, normalization, make.attention(speech, key_bias=False), make.feed_forward(speech)
     )
     read_out = States(parts.pop("output_normalization"))
-    encoder = Model(heard, **parts, read_out=read_out)
+    encoder = Model(inputs, **parts, read_out=read_out)
     decoder = make.language_model(
         text,
         normalization,
@@ -71,23 +71,23 @@ def table(model: Any) -> Iterator[Placement]:
     # PyTorch stores convolutions as `[out, in, width]`.
     yield from linear(encoder.inputs.first_convolution, "encoder.conv1", axes=(2, 1, 0))
     yield from linear(encoder.inputs.second_convolution, "encoder.conv2", axes=(2, 1, 0))
-    yield from _attention(attention, "encoder", "self_attn")
-    yield from _half_table(encoder.inputs, encoder.read_out, feed_forward, "encoder")
+    yield from _place_attention(attention, "encoder", "self_attn")
+    yield from _place_half(encoder.inputs, encoder.read_out, feed_forward, "encoder")
     attention, cross_attention, feed_forward = block(model.control)
     yield from weights_of(text, embedding="decoder.embed_tokens.weight")
-    yield from _attention(attention, "decoder", "self_attn")
-    yield from _attention(cross_attention, "decoder", "encoder_attn")
-    yield from _half_table(text, model.read_out, feed_forward, "decoder")
+    yield from _place_attention(attention, "decoder", "self_attn")
+    yield from _place_attention(cross_attention, "decoder", "encoder_attn")
+    yield from _place_half(text, model.read_out, feed_forward, "decoder")
 
 
-def _attention(attention: Any, half: str, name: str) -> Iterator[Placement]:
+def _place_attention(attention: Any, half: str, name: str) -> Iterator[Placement]:
     layer = f"{half}.layers.{{layer}}"
     names = dict(query="q_proj", key="k_proj", value="v_proj", output="out_proj")
     yield from weights_of(attention, f"{layer}.{name}", **names)
     yield from weights_of(attention, layer, normalization=f"{name}_layer_norm")
 
 
-def _half_table(
+def _place_half(
     inputs: Any, read_out: Any, feed_forward: Any, half: str
 ) -> Iterator[Placement]:
     names = dict(inner="fc1", outer="fc2", normalization="final_layer_norm")
@@ -98,10 +98,10 @@ def _half_table(
 
 def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
     encoder, decoder = layers
-    changed: dict[str, Any] = dict(encoder_layers=encoder, decoder_layers=decoder)
+    changes: dict[str, Any] = dict(encoder_layers=encoder, decoder_layers=decoder)
     if "num_hidden_layers" in options:
-        changed["num_hidden_layers"] = encoder
-    return changed
+        changes["num_hidden_layers"] = encoder
+    return changes
 
 
 FAMILIES = {
@@ -110,7 +110,7 @@ FAMILIES = {
         table,
         prefix="model.",
         copies={"proj_out.weight": "decoder.embed_tokens.weight"},
-        # Dropout and masks in training, classification of speech, timestamps, generation.
+        # For training, classification of speech, timestamps and generation.
         harmless="activation_dropout apply_spec_augment attention_dropout "
         "classifier_proj_size decoder_layerdrop dropout encoder_layerdrop forced_decoder_ids "
         "init_std mask_feature_length mask_feature_min_masks mask_feature_prob "

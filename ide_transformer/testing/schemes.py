@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import equation as eq
-from ..compare.convergence import limit, own_limit, refine
+from ..compare.convergence import limit, refine, scheme_limit
 from ..integration import Direct, Recursive, solve
 from ..solvers import inconsistent, prepared
 from .properties import AbstractProperties, Names, Options, in_dtype, slopes
@@ -113,7 +113,7 @@ class SchemeProperties(AbstractProperties):
         rounding, to 0.4)."""
         equation = self.equation(eq.PiecewiseConstant)
         order = self.solver.order(equation.terms)
-        inexact = inconsistent(self.solver) is not None and own_limit(self.solver) is None
+        inexact = inconsistent(self.solver) is not None and scheme_limit(self.solver) is None
         if order is None or inexact:
             return (), ()
         exact = limit(self.solver, equation, self.u0)

@@ -35,7 +35,7 @@ def test_layers_are_copies_with_the_step_of_the_coarse_ones():
 
 def test_what_cannot_grow_is_refused():
     model = language_model(3)
-    with pytest.raises(InputError, match="3 layers become a multiple of them, not 4"):
+    with pytest.raises(InputError, match="stacked: 4 layers must be a multiple of 3"):
         Stacked().grown(model, 4)
     continuous = language_model(2, control="chebyshev")
     with pytest.raises(InputError, match=r"training\.growth=refinement"):

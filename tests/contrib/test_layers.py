@@ -133,7 +133,7 @@ def test_a_layer_that_does_nothing_goes_first():
     assert largest(outputs(first.model), outputs(model)) < 1e-12
     coarse = coarsen(model, 3.5, CALIBRATION, fit=None)
     assert field_evaluations(coarse, HELD_OUT) == 3
-    with pytest.raises(ide.InputError, match=r"evaluations=0\.5.*makes 1 with LieTrotter"):
+    with pytest.raises(ide.InputError, match=r"evaluations=0\.5.*costs 1 with LieTrotter"):
         coarsen(model, 0.5, CALIBRATION)
 
 

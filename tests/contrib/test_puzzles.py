@@ -88,7 +88,7 @@ def test_walls_are_removed_with_their_probability_and_halls_are_rectangles():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"way": (4, 4)}, r"^way=\[4, 4\]: a way on side 9 .* from 3 to 31"),
+        ({"way": (4, 4)}, r"^way=\[4, 4\] .* from 3 to 31: .* side 9"),
         ({"held_out_way": (33, 40)}, r"^held_out_way=\[33, 40\]"),
         (
             {"removed": 0.99, "held_out_ends": "dead_ends"},
