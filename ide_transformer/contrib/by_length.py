@@ -26,7 +26,7 @@ class AbstractSequencesByLength(AbstractSequences):
     - `lengths`: the shortest and the longest instance in training.
     - `held_out_lengths`: the range for held-out samples; default: `lengths`.
     - `start`: whether each instance begins with a start token, without a target. A causal model
-      without positions needs it: equal first tokens would keep equal states.
+      without positions needs it, to tell equal leading tokens apart.
     """
 
     context: PositiveInt

@@ -52,13 +52,14 @@ class Contraction(AbstractCost):
         μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u.
 
     Nearby solutions separate at most at the rate μ, and approach each other for μ < 0. Lanczos'
-    method estimates μ from below, by products with J and Jᵀ. The gradient is that of the
-    eigenvalue: its direction is held constant.
+    method estimates μ from below, by products with J and Jᵀ. The eigenvector is held constant,
+    which gives the gradient of the eigenvalue.
 
     **Arguments:**
 
     - `level`: the rate, per layer, above which the cost counts.
-    - `products`: products with J and with Jᵀ, each about as much as a field evaluation.
+    - `products`: the number of products with J and with Jᵀ; each costs about a field
+      evaluation.
     """
 
     level: float = eqx.field(static=True, default=0.0)

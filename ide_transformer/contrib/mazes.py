@@ -45,12 +45,12 @@ class Maze(AbstractDrawn):
     free cells; walls have no target. If there are several shortest ways, all are marked, so the
     inputs determine the targets.
 
-    In a tree the way remains when dead ends are filled one after another, so information has to
-    travel far. Source: Schwarzschild et al., "Can you learn an algorithm?", 2021, arXiv
-    2106.04537. Networks that solve larger mazes can fail on mazes with other ends or with
-    loops: Knutson et al., 2024, arXiv 2410.03020.
+    In a tree, filling dead ends one after another leaves the way, so information has to travel
+    far. Source: Schwarzschild et al., "Can you learn an algorithm?", 2021, arXiv 2106.04537.
+    Networks that solve larger mazes can fail on mazes with other ends or with loops: Knutson et
+    al., 2024, arXiv 2410.03020.
 
-    The `tokens` of a mesh are the side of all samples, so a schedule of meshes trains on
+    The `tokens` of a mesh set the side of all samples, so a schedule of meshes trains on
     several sides.
 
     **Arguments:**
@@ -67,7 +67,7 @@ class Maze(AbstractDrawn):
     - `held_out_side`, `held_out_way`, …: the options of held-out samples; default: as in
       training.
 
-    **Raises:** `InputError` for a way that no maze, or hardly any, has.
+    **Raises:** `InputError` for a way that no maze has, or too few.
     """
 
     model = OperatorModel
@@ -147,7 +147,7 @@ class Maze(AbstractDrawn):
                 return free, int(pair[0]), int(pair[1])
         raise InputError(
             f"Maze: none of {_MAZES} {'held-out ' * held_out}mazes with side={side}, removed="
-            f"{removed} and halls={halls} has way={way} and ends={ends}; ask for less."
+            f"{removed} and halls={halls} has way={way} and ends={ends}; allow more of them."
         )
 
 
