@@ -17,7 +17,7 @@ from .operators.operator import AbstractWrappedOperator, Spectral, by_kind, chec
 from .operators.positions import differences
 from .operators.quadrature.integrate import integrate
 from .operators.quadrature.token_mean import RESIDUALS
-from .operators.wrapped import AbstractRandomOperator, drop, scaled
+from .operators.wrapped import drop, scaled
 from .public import *
 from .rules import PointRule
 from .spelling import listing, number_of_weights, spelled, spelled_options

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..arguments import NonNegativeFloat, PositiveInt, checked
-from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm
+from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm, Linear
 from ..errors import InputError
 from ..integration import Mesh
 from ..solvers import LieTrotter
@@ -25,7 +25,7 @@ from .text_inputs import TextInputs
 
 Build = TypeVar("Build", bound=Callable[..., Model])
 
-# The names that arguments of inputs and of read-outs have in a model.
+# Arguments of inputs and of read-outs, and their names in a model.
 _OF_INPUTS = {
     "masks": "class_token",
     "normalization": "input_normalization",
@@ -36,7 +36,7 @@ _OF_READ_OUTS = {
     "normalization": "output_normalization",
     "statistics": "output_statistics",
 }
-# A sentence for each argument of a model.
+# The description of each argument of a model.
 _ABOUT = {
     "vocabulary": "the number of tokens that the model knows.",
     "context": "the longest text, in tokens.",
@@ -61,7 +61,7 @@ _ABOUT = {
     "channels": "the number of values at each point; `None` for one value without an axis.",
     "output_channels": "the number of values at each point of the output; by default "
     "`channels`.",
-    "modes": "the number of waves along each axis that tell a token its point.",
+    "modes": "the number of waves along each axis that encode the point of a token.",
     "grid": "the points of plain arrays, one rule for all axes or one for each.",
     "wavelength": "the length of the longest wave; by default 1 on a circle, 2 on an interval.",
     "fields": "whether inputs must be a `Field`, because training used other points than "
@@ -93,31 +93,23 @@ def _equation(
     """The arguments that all models have."""
 
 
-def _third_key(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    """The keys of inputs and read-out. The inputs use the first two of three themselves."""
-    return key, jax.random.split(key, 3)[2]
-
-
-def _second_key(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    return key, jax.random.split(key)[1]
-
-
 def _builds(
     inputs: Callable[..., Any],
     read_out: Callable[..., Any],
     *,
-    keys: Callable[[PRNGKeyArray], Any] = _third_key,
+    keys: Callable[[PRNGKeyArray], Any] = lambda key: (key, jax.random.split(key, 3)[2]),
     names: Mapping[str, str] = {},
     **defaults: Any,
 ) -> Callable[[Build], Build]:
     """A decorator: the function builds a model of inputs and a read-out, and has the arguments
-    of both. Required ones are positional, `features` is the last of them.
+    of both. Required ones are positional; `features` is the last of them.
 
     **Arguments:**
 
-    - `inputs`, `read_out`: functions that build them. The model does not have the arguments
-      that a `partial` sets.
-    - `keys`: the keys of both, from the key of the model.
+    - `inputs`, `read_out`: functions that build them. Arguments that a `partial` sets are not
+      arguments of the model.
+    - `keys`: maps the key of the model to the keys of both. By default `inputs` splits the key
+      into three and uses two.
     - `names`: more names of arguments of the inputs, beside `_OF_INPUTS`.
     - `defaults`: other defaults.
     """
@@ -128,15 +120,17 @@ def _builds(
     parts = []
     for build, renamed in ((inputs, {**_OF_INPUTS, **names}), (read_out, _OF_READ_OUTS)):
         fixed = {"key", *getattr(build, "keywords", {})}
-        own = {x: y for x, y in inspect.signature(build).parameters.items() if x not in fixed}
-        parts.append((build, {x: renamed.get(x, x) for x in own}))
-        for x, parameter in own.items():
-            name = renamed.get(x, x)
+        part_names = {}
+        for part_name, parameter in inspect.signature(build).parameters.items():
+            if part_name in fixed:
+                continue
+            name = part_names[part_name] = renamed.get(part_name, part_name)
             default = defaults.get(name, parameter.default)
             kind = parameter.kind if default is empty else by_name
             parameters.setdefault(
                 name, parameter.replace(name=name, default=default, kind=kind)
             )
+        parts.append((build, part_names))
     ordered = sorted(
         parameters.values(), key=lambda x: (x.kind is by_name, x.name == "features")
     )
@@ -151,12 +145,14 @@ def _builds(
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             values = bound.arguments
-            built = [
-                build_part(key=key, **{x: values[name] for x, name in own.items()})
-                for key, (build_part, own) in zip(keys(values["key"]), parts, strict=True)
-            ]
+            model_inputs, model_read_out = (
+                build_part(key=key, **{x: values[name] for x, name in part_names.items()})
+                for key, (build_part, part_names) in zip(
+                    keys(values["key"]), parts, strict=True
+                )
+            )
             equation = {name: values[name] for name in of_equation}
-            return Model(inputs=built[0], read_out=built[1], **equation)
+            return Model(inputs=model_inputs, read_out=model_read_out, **equation)
 
         sentences = "\n".join(f"- `{x.name}`: {_ABOUT[x.name]}" for x in ordered)
         build.__doc__ = f"{inspect.getdoc(function)}\n\n**Arguments:**\n\n{sentences}"
@@ -175,8 +171,10 @@ def _class_head(
     normalization: AbstractConstraint = LayerNorm(),
     std: NonNegativeFloat = 0.02,
 ) -> AbstractClassifier:
-    head = PrefixHead if class_token else MeanHead
-    return head.build(classes, features, key=key, normalization=normalization, std=std)
+    linear = Linear(features, classes, std=std, key=key)
+    if class_token:
+        return PrefixHead((linear,), normalization)
+    return MeanHead(linear, normalization)
 
 
 def _states_or_classes(
@@ -217,7 +215,7 @@ def SequenceClassifier(*args: Any, **kwargs: Any) -> Model[TextInputs, AbstractC
         W mean_x N(u(x, T)) + b,    or    W N(u(0, T)) + b    with a class token at 0.
 
     `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to logits `[..., classes]`.
-    Without a class token texts have no mask.
+    Texts have a mask only with a class token.
     """
     ...
 
@@ -257,7 +255,7 @@ def ImageClassifier(
 @_builds(
     ft.partial(ImageInputs.build, learned_positions=False, statistics=None),
     _states_or_classes,
-    keys=_second_key,
+    keys=lambda key: (key, jax.random.split(key)[1]),
     stride=1,
     embedding_normalization=LayerNorm(),
 )
@@ -265,8 +263,8 @@ def ImageStage(*args: Any, **kwargs: Any) -> Model[AbstractImageInputs, Abstract
     """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
     the states of the previous stage, on a grid of tokens.
 
-    There are no position embeddings: windows see positions. `StagedModel` joins stages. Only
-    the last stage may have a class token. Without `classes` the outputs are the states.
+    It has no position embeddings, since windows see positions. `StagedModel` joins stages; only
+    the last may have a class token. Without `classes` the outputs are the states.
 
     Reference: Wu et al., arXiv 2103.15808.
     """
@@ -277,7 +275,7 @@ def ImageStage(*args: Any, **kwargs: Any) -> Model[AbstractImageInputs, Abstract
 def StagedModel(
     stages: tuple[Model[ImageInputs, AbstractReadOut], ...],
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
-    """Stages solved one after the other, each on its own grid, see `ImageStage` and
+    """Joins stages, solved one after the other, each on its own grid; see `ImageStage` and
     `StageInputs`. The last reads out. `model.equations` has an entry for each stage."""
     if not stages:
         raise InputError("StagedModel: stages=() is empty; pass at least one stage.")
@@ -287,7 +285,7 @@ def StagedModel(
     return model
 
 
-# Functions whose inputs have no `duration`.
+# For models without `duration`.
 _of_functions = ft.partial(
     _builds,
     ft.partial(FunctionInputs.build, duration=1.0),
@@ -306,7 +304,7 @@ def OperatorModel(*args: Any, **kwargs: Any) -> Model[FunctionInputs, FunctionVa
     ...
 
 
-@_of_functions(MeanHead.build)
+@_of_functions(ft.partial(_class_head, class_token=False))
 def FunctionClassifier(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanHead]:
     """A classifier of functions, such as series of measurements in time.
 

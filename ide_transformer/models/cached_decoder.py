@@ -1,3 +1,5 @@
+"""Reads texts token by token with a cache of keys and values."""
+
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from ..equation import Equation
 from ..errors import InputError
 from ..integration import TokenCache, TokenMarch, why_not_by_token
 from .model import Model, once_for_each
+from .parts import AbstractInputs
 from .read_outs import TokenLogits
 from .text_inputs import TextInputs
 
@@ -23,11 +26,11 @@ class CachedDecoder(eqx.Module):
         logits, cache = decoder.prefill(prompt)
         logits, cache = decoder.extend(token, position, cache)
 
-    The logits equal the model's for the whole text. They are NaN after a failed step and at
+    The logits equal the model's for the whole text. They are NaN after a failed step, and for
     positions outside the prompt or `tokens`. Use `jax.vmap` for one position per text.
 
     **Arguments:** `model`, solved by an explicit scheme with fixed steps, and `tokens`, the
-    largest length of a text, at most the context of the model.
+    longest text, at most the context of the model.
     """
 
     model: Model[TextInputs, TokenLogits]
@@ -36,8 +39,10 @@ class CachedDecoder(eqx.Module):
     def __init__(self, model: Model[TextInputs, TokenLogits], tokens: PositiveInt):
         context = model.inputs.context
         if tokens > context:
-            raise InputError(f"CachedDecoder({tokens=}): context of the model is {context}.")
-        if (reason := _why_no_cache_of(model)) is not None:
+            raise InputError(
+                f"CachedDecoder: {tokens=}, but the context of the model is {context}."
+            )
+        if (reason := _why_inputs_not_cached(model.inputs)) is not None:
             raise InputError(f"Token by token: {reason}")
         model = model.ordinary
         self.model = model = model.with_inputs(replace(model.inputs, context=tokens))
@@ -52,13 +57,13 @@ class CachedDecoder(eqx.Module):
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
         """The logits of the token after `last`, the last token of the prompt, and the cache.
         Padding may follow `last`. If `last` is an array, one program serves all lengths."""
-        number = prompt.shape[-1]
-        last = jnp.where(jnp.asarray(last) < 0, number + jnp.asarray(last), last)
-        read = jnp.clip(jnp.max(last) + 1, 0, number)
-        u1, cache = self.march.prefill(self.model.inputs.embed(prompt).u0, read)
-        place = jnp.broadcast_to(last, prompt.shape[:-1])[..., None]
-        u1 = jnp.take_along_axis(u1, jnp.clip(place, 0, number - 1)[..., None], axis=-2)
-        return self._logits(u1, (place >= 0) & (place < number)), cache
+        length = prompt.shape[-1]
+        last = jnp.where(jnp.asarray(last) < 0, length + jnp.asarray(last), last)
+        num_read = jnp.clip(jnp.max(last) + 1, 0, length)
+        u1, cache = self.march.prefill(self.model.inputs.embed(prompt).u0, num_read)
+        position = jnp.broadcast_to(last, prompt.shape[:-1])[..., None]
+        u1 = jnp.take_along_axis(u1, jnp.clip(position, 0, length - 1)[..., None], axis=-2)
+        return self._logits(u1, (position >= 0) & (position < length)), cache
 
     @checked
     def extend(
@@ -67,7 +72,7 @@ class CachedDecoder(eqx.Module):
         position: Integer[Array | np.ndarray, ""] | int,
         cache: TokenCache,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
-        """The logits after `position`, and the new cache, which must have all tokens before."""
+        """The logits after `position`, and the new cache. `cache` holds all earlier tokens."""
         u0 = self.model.inputs.embed(jnp.asarray(token)[..., None], start=position).u0
         u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
         return self._logits(u1, (position >= 0) & (position < self.march.num_tokens)), cache
@@ -81,14 +86,13 @@ class CachedDecoder(eqx.Module):
 @once_for_each
 def why_not_cached(model: Model) -> str | None:
     """Why `generate` solves again for each token; `None` if it uses a `CachedDecoder`."""
-    if (reason := _why_no_cache_of(model)) is not None:
+    if (reason := _why_inputs_not_cached(model.inputs)) is not None:
         return reason
     model = model.ordinary
     return why_not_by_token(model.equation, model.solver, model.mesh, _state(model), model.exit)
 
 
-def _why_no_cache_of(model: Model) -> str | None:
-    inputs = model.inputs
+def _why_inputs_not_cached(inputs: AbstractInputs) -> str | None:
     if type(inputs) is not TextInputs:
         return f"a cache needs TextInputs; these are {type(inputs).__name__}."
     if inputs.padding is not None:

@@ -24,7 +24,7 @@ from .parts import Text
 # The length of the test's text, and the number of changes.
 _TOKENS = 32
 _CHANGES = 8
-# Relative to the largest change. It is above zero for devices that add in varying order.
+# Relative to the largest change; not zero, since some devices add in varying order.
 _ROUNDING = 1e-5
 # The size of the change of weights that are zero.
 _NOISE = 0.02
@@ -35,9 +35,8 @@ _Model: TypeAlias = Model[Any, Any]
 
 def check_causal(where: str, model: Model) -> None:
     """Raises `InputError` if an output of a model depends on later tokens, or a `pointwise`
-    operator on other tokens. The test changes later tokens, marks some as padding, and also
-    changes all weights, since a zero could hide an effect. The error names the part whose flags
-    are suspect."""
+    operator on other tokens. The test changes later tokens and marks some as padding. It also
+    changes all weights, since a zero could hide an effect. The error names the suspect part."""
     if (fault := _find_fault(model)) is not None:
         raise InputError(f"{where}: {fault}")
 
@@ -52,39 +51,39 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
             "stops='token'."
         )
     # Fixed explicit steps, which do not depend on other tokens.
-    kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
-    solved = model.on(Mesh(steps=model.steps))
-    if parts(model.solver, kinds):
-        solved = solved.with_solver(diffrax.Euler())
-    tries = (moved(solved, 1), moved(solved, -1), solved)
+    implicit = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
+    explicit = model.on(Mesh(steps=model.steps))
+    if parts(model.solver, implicit):
+        explicit = explicit.with_solver(diffrax.Euler())
+    variants = (_perturb_weights(explicit, 1), _perturb_weights(explicit, -1), explicit)
     if isinstance(model.inputs, FunctionInputs):
         # Two functions that agree on the first half of the points.
-        number = model.inputs.domain.num_tokens
+        points = model.inputs.domain.num_tokens
         channels = () if model.inputs.channels is None else (model.inputs.channels,)
-        values = np.random.default_rng(0).normal(size=(2, number, *channels)).astype("float32")
-        stays = np.arange(number) < number // 2
+        values = np.random.default_rng(0).normal(size=(2, points, *channels)).astype("float32")
+        stays = np.arange(points) < points // 2
         values[1, stays] = values[0, stays]
-        before, after = (Field(x, TokenDomain.midpoint(number)) for x in values)
-        leaks = any(_differ(_outputs(x, before), _outputs(x, after), stays) for x in tries)
-        return _suspect(model) if leaks else None
+        before, after = (Field(x, TokenDomain.midpoint(points)) for x in values)
+        leaks = any(_differ(_outputs(x, before), _outputs(x, after), stays) for x in variants)
+        return _name_suspects(model) if leaks else None
     model.inputs.of_text(Text(np.zeros(1, int)))
-    finite = 0
+    num_finite = 0
     # Needed only inside a compiled function; elsewhere it would compile each operation alone.
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
-        for tried in tries:
-            differ = []
-            for text in _texts(tried):
-                before = _outputs(tried, text)
-                for other, stays in _later_changes(text, tried.inputs.vocabulary):
-                    differ.append(_differ(before, _outputs(tried, other), stays))
-                if any(differ):
-                    return _suspect(model)
-                if (fault := _pointwise_fault(tried, text)) is not None:
+        for variant in variants:
+            differences = []
+            for text in _texts(variant):
+                before = _outputs(variant, text)
+                for other, stays in _later_changes(text, variant.inputs.vocabulary):
+                    differences.append(_differ(before, _outputs(variant, other), stays))
+                if any(differences):
+                    return _name_suspects(model)
+                if (fault := _pointwise_fault(variant, text)) is not None:
                     return fault
-            finite += None not in differ
-            if finite == 2:
-                return None
+            num_finite += None not in differences
+            if num_finite == 2:
+                break
     return None
 
 
@@ -97,7 +96,7 @@ def _outputs(model: _Model, inputs: Any) -> PyTree[Array]:
 def _differ(
     before: PyTree[Array], after: PyTree[Array], stays: Bool[np.ndarray, " tokens"]
 ) -> bool | None:
-    """Whether two outputs differ at the tokens that stay; `None` if they are not finite."""
+    """Whether two outputs differ at the tokens that stay; `None` if `before` is not finite."""
     before = [np.asarray(x) for x in jax.tree.leaves(before)]
     after = [np.asarray(x) for x in jax.tree.leaves(after)]
     if not all(np.isfinite(x).all() for x in before):
@@ -107,44 +106,45 @@ def _differ(
     return any(not (x[stays] <= _ROUNDING * x.max()).all() for x in changes)
 
 
-def _suspect(model: _Model) -> str:
-    """The parts that may see later tokens by their flags, and what to write."""
-    block = enumerate(eqx.filter_eval_shape(model.control, 0.0))
+def _name_suspects(model: _Model) -> str:
+    """A message with the parts whose flags allow them to see later tokens."""
     suspects = [
         f"operator {i}, {type(x.innermost).__name__}"
-        for i, x in block
+        for i, x in enumerate(eqx.filter_eval_shape(model.control, 0.0))
         if not (x.pointwise or getattr(x.innermost, "causal", False))
     ]
     if not suspects:
         sets = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
-        others = (model.inputs, *sets, model.solver, model.read_out)
-        suspects = [type(x).__name__ for x in others]
+        suspects = [
+            type(x).__name__ for x in (model.inputs, *sets, model.solver, model.read_out)
+        ]
     return (
-        f"{' or '.join(suspects)}, sees later tokens. In a causal model each part reads only "
-        "the tokens up to its own; use causal=True in attention (data.options.causal=true for "
+        f"{' or '.join(suspects)}, sees later tokens. In a causal model a token sees only "
+        "itself and earlier ones; use causal=True in attention (data.options.causal=true for "
         "arrays) and TokenDomain.integral_up_to."
     )
 
 
-def moved(model: _Model, direction: int) -> _Model:
+def _perturb_weights(model: _Model, direction: int) -> _Model:
     """The model with all weights changed by more than their size, in NumPy."""
     random = np.random.default_rng(0)
 
-    def changed(w: Any) -> Any:
-        if not eqx.is_inexact_array(w):
-            return w
-        known = np.asarray(w) if is_known(w) else np.zeros(w.shape, w.dtype)
-        size = max(np.sqrt(np.mean(known.astype(np.float32) ** 2)), _NOISE)
-        signs = direction * (2 * random.integers(0, 2, w.shape, np.int8) - 1)
-        return jax.device_put((known + 1.5 * size * signs).astype(known.dtype))
+    def perturb(weight: Any) -> Any:
+        if not eqx.is_inexact_array(weight):
+            return weight
+        shape = weight.shape
+        values = np.asarray(weight) if is_known(weight) else np.zeros(shape, weight.dtype)
+        size = max(np.sqrt(np.mean(values.astype(np.float32) ** 2)), _NOISE)
+        signs = direction * (2 * random.integers(0, 2, shape, np.int8) - 1)
+        return jax.device_put((values + 1.5 * size * signs).astype(values.dtype))
 
-    return jax.tree.map(changed, model)
+    return jax.tree.map(perturb, model)
 
 
 def _texts(model: _Model) -> Iterator[Text]:
     """A text for the model, and one with a mask if the model accepts masks."""
 
-    def takes(text: Text) -> bool:
+    def accepts(text: Text) -> bool:
         try:
             _outputs(model, text)
         except Exception:
@@ -153,34 +153,34 @@ def _texts(model: _Model) -> Iterator[Text]:
 
     context = model.inputs.context
     # An operator may need the full number of tokens.
-    for number in (min(_TOKENS, context), context):
-        text = Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
-        if takes(text):
+    for length in (min(_TOKENS, context), context):
+        text = Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, length))
+        if accepts(text):
             break
     yield text
     padded = text._replace(mask=np.ones(len(text.tokens), bool))
-    if takes(padded):
+    if accepts(padded):
         yield padded
 
 
 def _later_changes(
     text: Text, vocabulary: int
 ) -> Iterator[tuple[Text, Bool[np.ndarray, " tokens"]]]:
-    """Texts with other tokens from one on, and the tokens before it; with a mask, every other
-    one becomes padding."""
-    number = len(text.tokens)
-    places = np.arange(number)
-    for first in np.unique(np.linspace(min(1, number), number - 1, _CHANGES).astype(int)):
-        stays = places < first
+    """Texts that change from some token on, and a mask of the tokens before. If the text has a
+    mask, every second changed token becomes padding."""
+    length = len(text.tokens)
+    positions = np.arange(length)
+    for first in np.unique(np.linspace(min(1, length), length - 1, _CHANGES).astype(int)):
+        stays = positions < first
         other = np.where(stays, text.tokens, (text.tokens + 1) % vocabulary)
-        mask = None if text.mask is None else stays | (places % 2 == 0)
+        mask = None if text.mask is None else stays | (positions % 2 == 0)
         yield Text(other, mask), stays
 
 
 @eqx.filter_jit
 def _pointwise_rates(model: _Model, text: Text) -> dict[int, list[Array]]:
-    """The rates of pointwise operators at depth 0: of the text, and after a change of the first
-    or of the last token."""
+    """The rates of pointwise operators at depth 0: for the text, and after a change of its
+    first or last token."""
     equation, u0 = model.initial_value_problem(model.inputs.of_text(text))
     # A normalisation would remove a change that all features share.
     change = jnp.linspace(-1, 2, u0.shape[-1], dtype=u0.dtype)
@@ -193,12 +193,12 @@ def _pointwise_rates(model: _Model, text: Text) -> dict[int, list[Array]]:
 
 
 def _pointwise_fault(model: _Model, text: Text) -> str | None:
-    """Which operator is declared pointwise and is not."""
-    places = np.arange(len(text.tokens))
+    """A message that names an operator whose `pointwise` is wrong."""
+    positions = np.arange(len(text.tokens))
     for i, (rate, *changed) in _pointwise_rates(model, text).items():
-        stays = (places != 0, places != places[-1])
+        stays = (positions != 0, positions != positions[-1])
         if any(_differ(rate, x, y) for x, y in zip(changed, stays, strict=True)):
             operator = eqx.filter_eval_shape(model.control, 0.0)[i]
-            name = f"operator {i}, {type(operator.innermost).__name__}"
-            return f"{name}, says that it is pointwise, and is not; drop `pointwise`."
+            name = type(operator.innermost).__name__
+            return f"operator {i}, {name}, has pointwise=True but sees other tokens; drop it."
     return None

@@ -20,11 +20,11 @@ class StageInputs(AbstractImageInputs):
 
         u_i' = Σ_j A_ij(u_i; θ_i(t)) on Ω_i,   u_i(0) = E_i(u_{i-1}(T_{i-1})).
 
-    The states are an image whose channels are the features. E_i maps it to a coarser grid with
-    more features (convolutional vision Transformer: Wu et al., arXiv 2103.15808).
+    The states are an image whose channels are the features. E_i embeds it on a coarser grid
+    with more features (convolutional vision Transformer: Wu et al., arXiv 2103.15808).
 
     **Arguments:** `before`, the model of the previous stage, with the read-out `States()`, and
-    `windows`, E_i, for images with its grid and features.
+    `windows`, E_i, for images with the grid and features of `before`.
     """
 
     before: Model[AbstractImageInputs, States]
@@ -36,11 +36,12 @@ class StageInputs(AbstractImageInputs):
 
     def __check_init__(self):
         before = self.before
-        built = self.windows.image_shape
-        given = (*before.inputs.grid, before.features)
-        if before.inputs.prefix_tokens or built != given:
-            what = f"StageInputs: built for {built}; give it image_shape={given}"
-            raise InputError(f"{what}, and only the last stage a class_token.")
+        image_shape = (*before.inputs.grid, before.features)
+        if before.inputs.prefix_tokens or self.windows.image_shape != image_shape:
+            raise InputError(
+                f"StageInputs: image_shape={self.windows.image_shape}; build the stage with "
+                f"image_shape={image_shape}, and only the last stage with a class_token."
+            )
 
     @property
     def features(self) -> int:
@@ -59,9 +60,9 @@ class StageInputs(AbstractImageInputs):
         return self.windows.grid_of((*before.inputs.grid_of(shape), before.features))
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        before_key, own_key = (None, None) if key is None else jax.random.split(key)
+        before_key, windows_key = (None, None) if key is None else jax.random.split(key)
         solution = self.before.solve(inputs, key=before_key)
         states = self.before.outputs(solution.u1)
         grid = self.before.inputs.grid_of(jnp.shape(inputs))
         image = states.reshape(*states.shape[:-2], *grid, states.shape[-1])
-        return self.windows.embed(image, key=own_key)._replace(before=(solution,))
+        return self.windows.embed(image, key=windows_key)._replace(before=(solution,))

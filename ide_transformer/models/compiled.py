@@ -24,7 +24,8 @@ class _Padding(NamedTuple):
 
 
 class Compiled:
-    """What `compiled` returns. `why_not_padded`: why each shape has its own program, if so."""
+    """A model to call from Python. `why_not_padded`: why each shape has its own program, or
+    `None` if texts are padded."""
 
     def __init__(self, model: Model, sizes: tuple[int, ...] | None):
         self.model = model
@@ -41,33 +42,33 @@ class Compiled:
     def __repr__(self) -> str:
         if self.why_not_padded is None:
             return f"Compiled(texts of {', '.join(map(str, self.sizes))} tokens)"
-        return f"Compiled(each shape by itself: {self.why_not_padded})"
+        return f"Compiled(one program for each shape: {self.why_not_padded})"
 
     def __call__(self, inputs: PyTree) -> PyTree[np.ndarray]:
         """The outputs of the model as NumPy arrays."""
         if isinstance(self._padding, str):
             return jax.tree.map(np.asarray, compiled_outputs(self.model, inputs))
-        known = self.model.inputs
-        text = checked_text(inputs, known.vocabulary, known.context, 2**31)
-        number = text.tokens.shape[-1]
-        size = next(x for x in self.sizes if x >= number)
-        padded = with_padding(text, size, self._padding.masks)
-        return _cut(compiled_outputs(self.model, padded), self._padding.axes, size - number)
+        of_model = self.model.inputs
+        text = checked_text(inputs, of_model.vocabulary, of_model.context, 2**31)
+        length = text.tokens.shape[-1]
+        size = next(x for x in self.sizes if x >= length)
+        outputs = compiled_outputs(self.model, _pad(text, size, self._padding.masks))
+        return _cut(outputs, self._padding.axes, size - length)
 
 
 @checked
 def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> Compiled:
-    """Compile a model for calls from Python. Texts are padded to one of a few lengths, so that
-    few programs serve all lengths, and the outputs are cut.
+    """Compile a model for calls from Python. Texts are padded to one of a few lengths and the
+    outputs are cut, so that few programs serve all lengths.
 
         logits = ide.compiled(model)
         logits(tokens)  # [..., tokens, vocabulary], as model(tokens)
 
-    The outputs equal the model's to rounding: a causal model does not see padding, which
-    a test shows; another model gets a mask, which gives padding the quadrature weight
-    zero. If inputs are not texts or the model takes no mask, `why_not_padded` has the reason
-    and each shape has its own program, as with `eqx.filter_jit`. So does each shape of batch
-    axes.
+    The outputs equal the model's to rounding. A causal model does not see padding, which
+    `compiled` tests; for another model a mask gives padding the quadrature weight zero. If
+    inputs are not texts or the model takes no mask, each shape has its own program, as with
+    `eqx.filter_jit`, and `why_not_padded` is the reason. Each shape of batch axes has its own
+    program, too.
 
     **Arguments:** `sizes`, lengths to pad to besides the context, by default 64, 128, 256, ….
 
@@ -78,7 +79,7 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
 
 @once_for_each
 def _find_padding(model: Model, size: int) -> "_Padding | str":
-    """How padding up to a length is hidden, or the reason why it cannot be."""
+    """How padding up to `size` is hidden, or the reason why it cannot be."""
     text = Text(np.zeros(max(1, size - 1), int))
     if not isinstance(model.inputs.of_text(text), Text):
         return f"{type(model.inputs).__name__} are more than texts."
@@ -95,36 +96,35 @@ def _find_padding(model: Model, size: int) -> "_Padding | str":
 
 def _token_axes(model: Model, text: Text, size: int, *, masks: bool) -> PyTree[int | None]:
     """The token axis of each output: its length changes with the text."""
-    shapes = (
-        eqx.filter_eval_shape(compiled_outputs, model, with_padding(text, number, masks))
-        for number in (text.tokens.shape[-1], size)
-    )
-    return jax.tree.map(_changing_axis, *shapes)
+    texts = (_pad(text, length, masks) for length in (text.tokens.shape[-1], size))
+    shapes = (eqx.filter_eval_shape(compiled_outputs, model, x) for x in texts)
+
+    def changing_axis(x: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -> int | None:
+        axes = (i for i in range(-len(x.shape), 0) if x.shape[i] != y.shape[i])
+        return next(axes, None)
+
+    return jax.tree.map(changing_axis, *shapes)
 
 
 @eqx.filter_jit
 def compiled_outputs(model: Model, inputs: PyTree) -> PyTree[Array]:
+    """`model(inputs)`, compiled once for each shape."""
     return model(inputs)
 
 
-def _changing_axis(x: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -> int | None:
-    changing = (i for i in range(-len(x.shape), 0) if x.shape[i] != y.shape[i])
-    return next(changing, None)
-
-
-def _cut(outputs: PyTree, axes: PyTree, number: int) -> PyTree[np.ndarray]:
-    """Outputs without the last `number` tokens. NumPy compiles nothing."""
+def _cut(outputs: PyTree, axes: PyTree, num_padding: int) -> PyTree[np.ndarray]:
+    """Outputs without padding. NumPy compiles nothing."""
 
     def cut(x: Any, axis: int | None) -> np.ndarray:
         x = np.asarray(x)
-        return x if axis is None else np.take(x, range(x.shape[axis] - number), axis)
+        return x if axis is None else np.take(x, range(x.shape[axis] - num_padding), axis)
 
     leaves, structure = jax.tree.flatten(outputs)
     return structure.unflatten(map(cut, leaves, structure.flatten_up_to(axes)))
 
 
-def with_padding(text: Text, size: int, masks: bool) -> Any:
-    """A text padded to `size` with its last token; `masks` marks the padding."""
+def _pad(text: Text, size: int, masks: bool) -> Any:
+    """A text padded to `size` with its last token; with `masks` a mask marks the padding."""
     room = [(0, 0)] * (np.ndim(text.tokens) - 1) + [(0, size - text.tokens.shape[-1])]
     tokens = np.pad(np.asarray(text.tokens, int), room, mode="edge")
     mask = text.mask
@@ -136,10 +136,3 @@ def with_padding(text: Text, size: int, masks: bool) -> Any:
     if segments is not None:
         segments = np.pad(np.asarray(segments), room, mode="edge")
     return tokens if mask is None and segments is None else Text(tokens, mask, segments)
-
-
-def size_of(tokens: int, first: int, factor: int) -> int:
-    """The smallest of `first`, `first * factor`, … that is at least `tokens`."""
-    while first < tokens:
-        first *= factor
-    return first

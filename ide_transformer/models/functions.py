@@ -39,15 +39,14 @@ from ..errors import InputError
 from .model import Model
 from .parts import AbstractInputs, Embedded, Timed
 from .read_outs import AbstractValues
-from .units import Statistics, check_statistics, standardized
+from .units import Statistics, check_statistics, standardize
 
 
 class Field(NamedTuple):
     """Values of functions at the points of a domain.
 
     - `values`: `[..., tokens]`, or `[..., tokens, channels]`.
-    - `domain`: the points and their quadrature weights, shared by all samples or of each
-      sample's own.
+    - `domain`: the points and their quadrature weights, for all samples or for each.
     """
 
     values: Float[Array | np.ndarray, "..."]
@@ -68,10 +67,10 @@ class Field(NamedTuple):
 
         **Arguments:**
 
-        - `points`: `[tokens]` or `[tokens, dimension]`; or `[samples, tokens, dimension]`,
-          points of each sample's own.
-        - `mask`: of points of each sample's own, `False` at padding, which has no influence.
-        - `periodic`: circle or torus.
+        - `points`: `[tokens]` or `[tokens, dimension]` for all samples, or
+          `[samples, tokens, dimension]`.
+        - `mask`: `False` at padding, which has no influence, if each sample has its own points.
+        - `periodic`: whether the points lie on a circle or torus.
         """
         points = np.asarray(points)
         dimension = 1 if points.ndim == 1 else points.shape[-1]
@@ -81,17 +80,17 @@ class Field(NamedTuple):
         if mask is not None:
             if values.shape[:2] != np.shape(mask):
                 raise InputError(
-                    f"Field.at: values {values.shape} for a mask {np.shape(mask)}; give a "
+                    f"Field.at: values {values.shape} for a mask {np.shape(mask)}; pass a "
                     "value for each point, padding included."
                 )
-            there = np.reshape(mask, (*np.shape(mask), *(1,) * (values.ndim - 2)))
-            values = np.where(there, values, 0)
+            real = np.reshape(mask, (*np.shape(mask), *(1,) * (values.ndim - 2)))
+            values = np.where(real, values, 0)
         return cls(values, domain)
 
 
 def fed_back(inputs: Any, outputs: Array | np.ndarray) -> Any:
-    """The inputs of the next step of a roll-out: `outputs` in place of the states that
-    `inputs` have as their first channels. Further channels are constant."""
+    """The inputs of the next step of a roll-out: `outputs` replace the states, which are the
+    first channels of `inputs`. Further channels are constant."""
     if isinstance(inputs, Timed):
         return inputs._replace(inputs=fed_back(inputs.inputs, outputs))
     if isinstance(inputs, Field):
@@ -113,22 +112,21 @@ class FunctionInputs(AbstractInputs):
     `statistics` a(x) is the input in standard deviations, `(input - mean) / std`.
 
     Inputs are values at the points of `grid`, `[..., tokens]` on a line, `[..., rows, columns]`
-    in the plane, and so on, followed by an axis of channels if `channels` is given; or a
+    in the plane, and so on, followed by an axis of channels if `channels` is set; or a
     `Field` with its own points, in any dimension. Outputs have the same shape.
 
-    The waves allow any points, at least `2 modes + 1` along an axis.
+    The points may be any, at least `2 modes + 1` along an axis.
 
-    A model of these inputs maps functions over a time Δt_0. `Timed` inputs ask for another time
-    Δt. The equation is then solved over Δt/Δt_0 times the depth: its rate is multiplied by that
-    factor.
+    The model maps functions over a time Δt_0. `Timed` inputs ask for another time Δt: then the
+    rate of the equation is multiplied by Δt/Δt_0.
 
     **Arguments:**
 
     - `points`: the number of points in training, or one number for each axis.
     - `embedding`: W and b.
     - `channels`: the number of values at each point; `None` for one value without an axis.
-    - `modes`: the number of waves; with 0 the model does not see positions, so that on a circle
-      it is translation-equivariant.
+    - `modes`: the number of waves; with 0 the model sees no positions, so on a circle it is
+      translation-equivariant.
     - `grid`: the points of plain arrays: "periodic", `j / tokens` on the circle, or "midpoint"
       or "gauss_legendre" on the interval, see `TokenDomain`; one rule for all axes, or one for
       each.
@@ -155,13 +153,13 @@ class FunctionInputs(AbstractInputs):
     fields: bool = eqx.field(static=True, default=False)
     statistics: Statistics | None = eqx.field(static=True, default=None)
     duration: PositiveFloat = eqx.field(static=True, default=1.0)
-    _own_domain: TokenDomain | None = None
+    _input_domain: TokenDomain | None = None
 
     def __check_init__(self):
         check_statistics(self, self.statistics, self.channels or 1)
         if not self.dimension or len(self._axes) != self.dimension:
             raise InputError(
-                f"FunctionInputs: grid={self.grid} for points={self.points}; give one rule for "
+                f"FunctionInputs: grid={self.grid} for points={self.points}; pass one rule for "
                 "all axes, or one for each."
             )
 
@@ -218,7 +216,7 @@ class FunctionInputs(AbstractInputs):
 
     @property
     def domain(self) -> TokenDomain:
-        return self._own_domain or self.points_of(self.points)
+        return self._input_domain or self.points_of(self.points)
 
     def with_domain_of(self, inputs: PyTree[ArrayLike] | None) -> "FunctionInputs":
         if inputs is None:
@@ -226,7 +224,7 @@ class FunctionInputs(AbstractInputs):
         if isinstance(inputs, Timed):
             return self.with_domain_of(inputs.inputs)
         if isinstance(inputs, Field):
-            return dataclasses.replace(self, _own_domain=inputs.domain)
+            return dataclasses.replace(self, _input_domain=inputs.domain)
         shape = jnp.shape(inputs) if self.channels is None else jnp.shape(inputs)[:-1]
         axes = shape[len(shape) - self.dimension :]
         points = axes if isinstance(self.points, tuple) else axes[0]
@@ -237,7 +235,7 @@ class FunctionInputs(AbstractInputs):
         shape = tokens if isinstance(tokens, tuple) else (tokens,)
         if len(shape) != self.dimension:
             raise InputError(
-                f"FunctionInputs: points={tokens} in dimension {self.dimension}; give a number "
+                f"FunctionInputs: points={tokens} in dimension {self.dimension}; pass a number "
                 "for each axis."
             )
         axes = zip(self._axes, shape, strict=True)
@@ -268,27 +266,27 @@ class FunctionInputs(AbstractInputs):
 
     def placed(self, inputs: PyTree[ArrayLike]) -> tuple[Float[Array, "..."], TokenDomain]:
         """The values a(x) and the waves at x, `[..., tokens, channels + 2 modes dimension]`,
-        and the domain of the points x."""
+        and the domain of the points."""
         if isinstance(inputs, Field):
             check_fields(inputs)
             domain = inputs.domain
-            a = self._checked(jnp.asarray(inputs.values), 1)
+            a = self._check_values(jnp.asarray(inputs.values), 1)
             samples = a.shape[:-2] if domain.of_samples else ()
             if (*samples, a.shape[-2], self.dimension) != domain.points.shape:
-                own = ", or [samples, tokens, dimension] of each sample's own"
                 raise InputError(
                     f"Field: {a.shape[-2]} values at points of shape {domain.points.shape}; "
-                    f"give points [{a.shape[-2]}, {self.dimension}]{own}."
+                    f"pass points [{a.shape[-2]}, {self.dimension}] for all samples, or "
+                    f"[samples, {a.shape[-2]}, {self.dimension}]."
                 )
             inside = jnp.broadcast_to(self._inside(domain)[..., None], a.shape)
             a = jnp.where(inside, a, jnp.nan)
         elif self.fields:
             raise InputError(
-                f"FunctionInputs: inputs of shape {np.shape(inputs)} without points; give "
+                f"FunctionInputs: inputs of shape {np.shape(inputs)} without points; pass "
                 "Field.at(values, points)."
             )
         else:
-            a = self._checked(jnp.asarray(inputs), self.dimension)
+            a = self._check_values(jnp.asarray(inputs), self.dimension)
             shape = a.shape[-1 - self.dimension : -1]
             domain = self.points_of(shape)
             a = a.reshape(*a.shape[: -1 - self.dimension], domain.num_tokens, a.shape[-1])
@@ -315,7 +313,7 @@ class FunctionInputs(AbstractInputs):
         if open_ends:
             raise InputError(
                 f"Field: its domain has ends along axis {open_ends[0]}, which is a circle for "
-                "the model; give Field.at(values, points, periodic=True), or a period=…."
+                "the model; pass Field.at(values, points, periodic=True), or a period=…."
             )
         inside = (within | np.broadcast_to(circles, within.shape)).all(axis=-1)
         if is_known(inside) and not inside.all():
@@ -326,15 +324,15 @@ class FunctionInputs(AbstractInputs):
             )
         return inside
 
-    def _checked(self, a: Array, axes: int) -> Float[Array, "..."]:
+    def _check_values(self, a: Array, axes: int) -> Float[Array, "..."]:
         """Values `[..., channels]` in the dtype of the state."""
         channels = self.channels
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
         if not fits or not jnp.issubdtype(a.dtype, jnp.floating):
             raise InputError(
-                f"FunctionInputs: inputs of shape {a.shape} and {a.dtype}, but the model takes "
-                f"real floating-point numbers with {axes} axes of points and "
-                f"channels={channels}, their axis last."
+                f"FunctionInputs: inputs of shape {a.shape} and {a.dtype}, expected real "
+                f"floating-point numbers with {axes} axes of points and {channels=}, their "
+                "axis last."
             )
         if channels is None:
             a = a[..., None]
@@ -342,17 +340,19 @@ class FunctionInputs(AbstractInputs):
         if fewest <= 2 * self.modes:
             raise InputError(
                 f"FunctionInputs: {fewest} points cannot resolve the {self.modes} waves of the "
-                f"coordinate; give at least {2 * self.modes + 1} points, or build the model "
+                f"coordinate; pass at least {2 * self.modes + 1} points, or build the model "
                 "with fewer modes (model.options.modes)."
             )
-        return standardized(a.astype(self.dtype), self.statistics)
+        return standardize(a.astype(self.dtype), self.statistics)
 
 
 @checked
 class FunctionValues(AbstractValues):
-    """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
-    `[..., tokens, channels]` with `channels`. `linear` holds W and b. With `statistics`, the
-    mean and the standard deviation of each channel, `mean + std (W N(u(x)) + b)`."""
+    """Values of functions at the points of the domain,
+
+        mean + std (W N(u(x)) + b):  `[..., tokens]`, or `[..., tokens, channels]`.
+
+    `linear` holds W and b; for `channels` and `statistics` see `AbstractValues`."""
 
     @classmethod
     @checked
@@ -378,11 +378,12 @@ class FunctionValues(AbstractValues):
         return cls(linear, normalization, channels is not None, statistics)
 
     def check(self, inputs: AbstractInputs) -> None:
-        given = isinstance(inputs, FunctionInputs)
-        if given and self.channels != (inputs.channels is not None):
+        if isinstance(inputs, FunctionInputs) and self.channels != (
+            inputs.channels is not None
+        ):
             raise InputError(
                 f"FunctionValues: channels={self.channels} for inputs with channels="
-                f"{inputs.channels}; give both an axis of channels, or neither."
+                f"{inputs.channels}; set an axis of channels for both, or for neither."
             )
 
     def pool(self, v: State, inputs: AbstractInputs) -> State:
@@ -393,8 +394,8 @@ class FunctionValues(AbstractValues):
             inputs = inputs.inputs
         if isinstance(inputs, Field):
             return outputs
-        axes = (*jnp.shape(inputs)[:-1], outputs.shape[-1])
-        return outputs.reshape(axes if self.channels else jnp.shape(inputs))
+        shape = jnp.shape(inputs)
+        return outputs.reshape((*shape[:-1], outputs.shape[-1]) if self.channels else shape)
 
 
 @checked
@@ -404,52 +405,51 @@ def outputs_at(
     points: Float[Array | np.ndarray, "*samples queries dimension"],
     values: Float[Array | np.ndarray, "..."] | None = None,
 ) -> PyTree[Array]:
-    """The outputs of a model at other points than its inputs have: `[..., queries]`, or
+    """The outputs of a model at other points than those of its inputs: `[..., queries]`, or
     `[..., queries, channels]`. For a linear integral equation this is the interpolation of
-    Nyström (1930): each new point is a token of weight zero. It has the rate of change of the
-    equation, which is an integral over the points of `field`, and no other token sees it.
+    Nyström (1930). Each new point is a token of weight zero: it integrates over the points of
+    `field`, and no other token sees it.
 
     **Arguments:**
 
     - `points`: `[queries, dimension]`; or `[samples, queries, dimension]` if each sample of
-      `field` has points of its own.
-    - `values`: the inputs there. Default: interpolated, linearly on a line or in Delaunay
-      simplices, see `interpolation`; the points have to be known then.
+      `field` has its own points.
+    - `values`: the inputs at `points`. Default: interpolated, linearly on a line or in Delaunay
+      simplices, see `interpolation`, which needs points that are not traced.
     """
     check_fields(field)
     domain = field.domain.with_queries(points)
-    number = field.domain.num_tokens
+    num_tokens = field.domain.num_tokens
     channels = model.inputs.channels is not None
-    axis = -2 if channels else -1
-    given = jnp.asarray(field.values)
+    field_values = jnp.asarray(field.values)
     if values is None:
-        functions = given if channels else given[..., None]
-        queries = TokenDomain(domain.points[..., number:, :], period=domain.period)
-        found = _interpolated(functions, field.domain, queries)
-        values = found if channels else found[..., 0]
-    whole = jnp.concatenate([given, jnp.asarray(values, given.dtype)], axis)
-    outputs = model(Field(whole, domain))
+        functions = field_values if channels else field_values[..., None]
+        queries = TokenDomain(domain.points[..., num_tokens:, :], period=domain.period)
+        interpolated = _interpolate(functions, field.domain, queries)
+        values = interpolated if channels else interpolated[..., 0]
+    all_values = [field_values, jnp.asarray(values, field_values.dtype)]
+    inputs = jnp.concatenate(all_values, -2 if channels else -1)
+    outputs = model(Field(inputs, domain))
     axis = -2 if model.read_out.channels else -1
-    return jax.lax.slice_in_dim(outputs, number, outputs.shape[axis], axis=axis)
+    return jax.lax.slice_in_dim(outputs, num_tokens, outputs.shape[axis], axis=axis)
 
 
-def _interpolated(
+def _interpolate(
     values: Float[Array, "..."], source: TokenDomain, target: TokenDomain
 ) -> Float[Array, "..."]:
     """Functions `[..., tokens, channels]` at the points of `target`."""
     if not (is_known(source.points) and is_known(target.points)):
         raise InputError(
-            "outputs_at: points that are traced cannot be interpolated; give the values there."
+            "outputs_at: cannot interpolate to points that are traced; pass values=…."
         )
     if not source.of_samples:
         return interpolation(source, target)(values)
     weights = source.weights
     real = np.ones(values.shape[:-1], bool) if weights is None else np.asarray(weights) > 0
-    found = []
+    results = []
     for sample in np.ndindex(*source.points.shape[:-2]):
-        own, there = (
-            TokenDomain(x, period=source.period)
-            for x in (source.points[sample][real[sample]], target.points[sample])
-        )
-        found.append(interpolation(own, there)(values[sample][real[sample]]))
-    return jnp.stack(found).reshape(*target.points.shape[:-1], values.shape[-1])
+        is_real = real[sample]
+        points = TokenDomain(source.points[sample][is_real], period=source.period)
+        queries = TokenDomain(target.points[sample], period=source.period)
+        results.append(interpolation(points, queries)(values[sample][is_real]))
+    return jnp.stack(results).reshape(*target.points.shape[:-1], values.shape[-1])

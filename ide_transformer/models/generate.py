@@ -21,13 +21,12 @@ from ..arguments import (
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
-from .compiled import size_of
 from .model import Model
 from .parts import Text
 from .text_inputs import as_text, checked_text
 
 
-# The token where none could be drawn.
+# Stands for a token that could not be drawn.
 NO_TOKEN = -1
 # The most tokens of one call, prompts included.
 _MOST_TOKENS = 2**24
@@ -35,7 +34,7 @@ _MOST_TOKENS = 2**24
 
 @runtime_checkable
 class Tokens(Protocol):
-    """Text to tokens and back, such as the tokenizers of `ide_transformer.tasks`."""
+    """A tokenizer, such as those of `ide_transformer.tasks`."""
 
     def encode(self, text: str) -> np.ndarray: ...
 
@@ -70,8 +69,9 @@ class Draw(NamedTuple):
             probabilities = jax.nn.softmax(descending, axis=-1)
             before = jnp.cumsum(probabilities, axis=-1) - probabilities
             top_p = jnp.asarray(self.top_p, before.dtype)
-            kept = jnp.where(before < top_p, descending, jnp.inf)
-            logits = jnp.where(logits < jnp.min(kept, -1, keepdims=True), -jnp.inf, logits)
+            nucleus = jnp.where(before < top_p, descending, jnp.inf)
+            smallest = jnp.min(nucleus, -1, keepdims=True)
+            logits = jnp.where(logits < smallest, -jnp.inf, logits)
         return jax.random.categorical(key, logits, axis=-1)
 
 
@@ -94,16 +94,16 @@ def generate(
         loaded = ide.load_model("runs/shakespeare")
         ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
 
-    One compiled program serves all prompts and lengths up to 256 tokens in all, another up to
-    1024, and so on. It uses a `CachedDecoder`; beyond the context, and if `why_not_cached` has
-    a reason, it solves the equation again for each token, with the same result.
+    One compiled program serves prompts and lengths up to 256 tokens in all, another up to
+    1024, and so on. It uses a `CachedDecoder`. Beyond the context, and if `why_not_cached` has
+    a reason, it solves the equation again for each token, with equal results.
 
     **Arguments:**
 
     - `prompt`: at least one token; a string, or a list of them; or a `Text` for prompts of
-      different lengths, its mask `False` at the padding behind each.
+      different lengths, its mask `False` at the padding after each.
     - `key`: draws the tokens; needed at a temperature above 0.
-    - `temperature`: divides the logits; 0 takes the most likely token.
+    - `temperature`: divides the logits; 0 chooses the most likely token.
     - `top_k`: draw only from the k most likely tokens.
     - `top_p`: draw only from the most likely tokens of this probability (arXiv 1904.09751).
     - `end`: the token that ends a text; it fills the rest. Strings end before it.
@@ -117,18 +117,18 @@ def generate(
     tokens in all, a model that sees later tokens, a failed solve, and infinite logits.
     """
     if key is None and temperature > 0:
-        raise InputError("generate: give key=jax.random.key(0), or temperature=0 to draw none.")
+        raise InputError(f"generate: {temperature=} needs key=jax.random.key(0); or pass 0.")
     if isinstance(prompt, str | list):
         if tokenizer is None:
-            raise InputError("generate: for a string give tokenizer=….")
+            raise InputError("generate: prompt is a string; pass tokenizer=….")
         texts = prompt if isinstance(prompt, list) else [prompt]
         for text in texts:
-            # A terminal hands over invalid bytes as surrogates.
+            # A terminal passes invalid bytes as surrogates.
             if any("\ud800" <= character <= "\udfff" for character in text):
-                raise InputError(f"generate: prompt={text!a} is not valid UTF-8; write it so.")
+                raise InputError(f"generate: prompt={text!a} must be valid UTF-8.")
         encoded = [tokenizer.encode(text) for text in texts]
         if not all(map(len, encoded)):
-            raise InputError("generate: a prompt is empty; give each at least one character.")
+            raise InputError("generate: a prompt is empty; pass at least one character.")
         lengths = np.array([len(x) for x in encoded], int)
         mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
         tokens = np.zeros(mask.shape, int)
@@ -136,17 +136,17 @@ def generate(
         prompts = cast(Any, tokens if len(texts) == 1 else Text(tokens, mask))
         options: dict[str, Any] = dict(temperature=temperature, top_k=top_k, top_p=top_p)
         options |= dict(key=key, end=end, given=given)
-        drawn = as_text(generate(model, prompts, length, **options))
-        written = []
-        for row, number in zip(np.asarray(drawn.tokens), lengths, strict=True):
-            behind = row[number : number + length]
+        generated = as_text(generate(model, prompts, length, **options))
+        strings = []
+        for row, start in zip(np.asarray(generated.tokens), lengths, strict=True):
+            new = row[start : start + length]
             if end is not None:
-                behind = behind[: len(behind) - np.cumsum(behind == end).astype(bool).sum()]
-            written.append(tokenizer.decode(np.append(row[:number], behind)))
-        return cast(Prompt, written if isinstance(prompt, list) else written[0])
+                new = new[: len(new) - np.cumsum(new == end).astype(bool).sum()]
+            strings.append(tokenizer.decode(np.append(row[:start], new)))
+        return cast(Prompt, strings if isinstance(prompt, list) else strings[0])
     check_causal("generate", model)
     if end is not None and end >= model.inputs.vocabulary:
-        raise InputError(f"generate: {end=}; the last token is {model.inputs.vocabulary - 1}.")
+        raise InputError(f"generate: {end=} must be below {model.inputs.vocabulary}.")
     text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
     # NumPy, since it compiles nothing.
     tokens = np.asarray(text.tokens, int)
@@ -155,33 +155,35 @@ def generate(
         mask = np.asarray(text.mask, bool)
         ends = mask.sum(axis=-1)
         if not mask[..., 0].all() or (mask[..., 1:] > mask[..., :-1]).any():
-            raise InputError("generate: a mask is False before a token; padding stands behind.")
-    number = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
-    if number > _MOST_TOKENS:
-        raise InputError(f"generate: {number:,} tokens in all; at most {_MOST_TOKENS:,}.")
+            raise InputError(
+                "generate: mask is False before a token; pad prompts at their end."
+            )
+    total = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
+    if total > _MOST_TOKENS:
+        raise InputError(f"generate: {total:,} tokens in all; at most {_MOST_TOKENS:,}.")
     draw = Draw(temperature, top_k, top_p)
-    tokens = _write(model, tokens, ends, length, draw, key, given, end)
+    tokens = _generate_tokens(model, tokens, ends, length, draw, key, given, end)
     missing = tokens == NO_TOKEN
     if missing.any():
-        place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
-        raise InputError(f"generate: position {place} could not be written: logits not finite.")
+        position = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
+        raise InputError(f"generate: position {position} has no token: logits are not finite.")
     if text.mask is None:
         return cast(Prompt, jax.device_put(tokens))
     mask = np.arange(tokens.shape[-1]) < (ends + length)[..., None]
     return cast(Prompt, jax.device_put(Text(np.where(mask, tokens, 0), mask)))
 
 
-def _write(
+def _generate_tokens(
     model: Model,
     prompt: Int[np.ndarray, "*batch prompt"],
     ends: Int[np.ndarray, "*#batch"],
     length: int,
     draw: Draw,
     key: PRNGKeyArray | None,
-    given: PyTree,
+    other_inputs: PyTree,
     end: int | None,
 ) -> Int[np.ndarray, "*batch total"]:
-    """`length` tokens after prompts of lengths `ends`, in buffers of a few sizes."""
+    """Prompts of lengths `ends`, followed by `length` tokens. Buffers have a few sizes."""
     if not length:
         return prompt
     longest = prompt.shape[-1]
@@ -191,16 +193,16 @@ def _write(
     # The last token can be drawn when the context is full.
     most = context + 1
     if total > most:
-        size = size_of(total, context, 4)
+        size = _buffer_size(total, context, 4)
     else:
         # Without a cache each token costs a solve for the whole size.
-        size = min(size_of(total, 256, 4) if cached else size_of(total, 16, 2), most)
+        size = min(_buffer_size(total, 256, 4) if cached else _buffer_size(total, 16, 2), most)
     room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - longest)]
     tokens = np.pad(prompt, room)
-    # Numbers as arrays, so that other numbers need no other program.
+    # Arrays, so that other numbers do not compile another program.
     top_p = None if draw.top_p is None else np.asarray(draw.top_p, float)
     temperature = draw.temperature and np.asarray(draw.temperature, float)
-    written = _written(
+    buffers = _fill_buffers(
         model,
         tokens,
         ends,
@@ -209,52 +211,62 @@ def _write(
         np.asarray(NO_TOKEN if end is None else end),
         draw._replace(temperature=temperature, top_p=top_p),
         key,
-        given,
+        other_inputs,
         end is not None,
         cached,
     )
-    return np.asarray(written)[..., :total]
+    return np.asarray(buffers)[..., :total]
+
+
+def _buffer_size(tokens: int, first: int, factor: int) -> int:
+    """The smallest of `first`, `first * factor`, … that is at least `tokens`."""
+    while first < tokens:
+        first *= factor
+    return first
 
 
 @eqx.filter_jit
-def _written(model, tokens, ends, longest, length, end, draw, key, given, stops, cached):
-    """Prompts and what follows them, see `_write`; `longest` is the longest prompt."""
+def _fill_buffers(
+    model, tokens, ends, longest, length, end, draw, key, other_inputs, stops, cached
+):
+    """Draw `length` tokens after each prompt; `longest` is the longest prompt."""
     key = jax.random.key(0) if key is None else key  # unused at temperature 0
     context = model.inputs.context
     *batch, size = tokens.shape
     window = min(context, size)
-    each = jnp.broadcast_to(ends, batch)
-    places = jnp.broadcast_to(jnp.arange(size), tokens.shape)
-    # A causal model does not see what stands behind a text, but it must be a token.
-    behind = end.astype(tokens.dtype) if stops else tokens[..., :1]
-    tokens = jnp.where(places < each[..., None], tokens, behind)
+    prompt_ends = jnp.broadcast_to(ends, batch)
+    positions = jnp.broadcast_to(jnp.arange(size), tokens.shape)
+    # A causal model does not see what follows a text, but it must be a token.
+    filler = end.astype(tokens.dtype) if stops else tokens[..., :1]
+    tokens = jnp.where(positions < prompt_ends[..., None], tokens, filler)
 
-    def put(tokens, ended, number, logits):
-        """The text with token `number` drawn, whether the text has ended, and the token."""
+    def draw_token(tokens, ended, index, logits):
+        """The buffer with new token `index`, whether the text has ended, and the token."""
         if logits.shape[-1] != model.inputs.vocabulary:
-            raise InputError("generate: give a model whose read-out is TokenLogits.")
-        drawn = draw(logits, jax.random.fold_in(key, longest + number))
+            raise InputError("generate: pass a model whose read-out is TokenLogits.")
+        drawn = draw(logits, jax.random.fold_in(key, longest + index))
         # A logit of -inf excludes a token; NaN and +inf are failures.
         usable = jnp.isfinite(jnp.max(logits, axis=-1))
         drawn = jnp.where(usable, drawn, NO_TOKEN).astype(tokens.dtype)
         if stops:
             drawn = jnp.where(ended, end.astype(tokens.dtype), drawn)
             ended = ended | (drawn == end)
-        here = places == (each + number)[..., None]
-        return jnp.where(here, drawn[..., None], tokens), ended, drawn
+        is_new = positions == (prompt_ends + index)[..., None]
+        return jnp.where(is_new, drawn[..., None], tokens), ended, drawn
 
-    def solve_again(number, state):
+    def solve_again(index, state):
         tokens, ended = state
-        position = each + number
+        position = prompt_ends + index
         start = jnp.clip(position - window, 0, size - window)[..., None]
-        seen = start + jnp.broadcast_to(jnp.arange(window), (*batch, window))
-        seen = jnp.take_along_axis(tokens, seen, axis=-1)
-        inputs = seen if given is None else model.inputs.of_text(Text(seen), given)
+        in_window = start + jnp.broadcast_to(jnp.arange(window), (*batch, window))
+        inputs = jnp.take_along_axis(tokens, in_window, axis=-1)
+        if other_inputs is not None:
+            inputs = model.inputs.of_text(Text(inputs), other_inputs)
         solution = model.solve(inputs)
         last = (position[..., None] - start - 1)[..., None]
         logits = model.outputs(jnp.take_along_axis(solution.u1, last, axis=-2))[..., 0, :]
         solved = jnp.broadcast_to(solution.succeeded, logits.shape[:-1])[..., None]
-        return put(tokens, ended, number, jnp.where(solved, logits, jnp.nan))[:2]
+        return draw_token(tokens, ended, index, jnp.where(solved, logits, jnp.nan))[:2]
 
     first = jnp.zeros((), int)
     state = tokens, jnp.zeros(batch, bool)
@@ -266,19 +278,19 @@ def _written(model, tokens, ends, longest, length, end, draw, key, given, stops,
             extend = jax.vmap(extend, in_axes=(0, 0, 1), out_axes=(0, 1))
         first = jnp.clip(context + 1 - longest, 0, length)
 
-        def read(state):
-            number, tokens, ended, drawn, cache = state
-            logits, cache = extend(drawn, ends + number - 1, cache)
-            return number + 1, *put(tokens, ended, number, logits), cache
+        def step(state):
+            index, tokens, ended, drawn, cache = state
+            logits, cache = extend(drawn, ends + index - 1, cache)
+            return index + 1, *draw_token(tokens, ended, index, logits), cache
 
-        def read_all(tokens, ended):
+        def decode(tokens, ended):
             logits, cache = decoder.prefill(tokens[..., :window], ends - 1)
-            begun = jnp.ones((), int), *put(tokens, ended, 0, logits), cache
-            return lax.while_loop(lambda x: (x[0] < first) & ~jnp.all(x[2]), read, begun)[1:3]
+            start = jnp.ones((), int), *draw_token(tokens, ended, 0, logits), cache
+            return lax.while_loop(lambda x: (x[0] < first) & ~jnp.all(x[2]), step, start)[1:3]
 
         if size <= context + 1:
-            return read_all(*state)[0]
-        state = lax.cond(first > 0, read_all, lambda *state: state, *state)
+            return decode(*state)[0]
+        state = lax.cond(first > 0, decode, lambda *state: state, *state)
     _, state = lax.while_loop(
         lambda x: (x[0] < length) & ~jnp.all(x[1][1]),
         lambda x: (x[0] + 1, solve_again(*x)),

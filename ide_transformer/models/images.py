@@ -18,11 +18,11 @@ from ..equation import AbstractConstraint, Free, Linear, TokenDomain, drop
 from ..errors import InputError
 from .parts import AbstractInputs, Embedded
 from .text_inputs import after_prefix
-from .units import Statistics, check_statistics, standardized
+from .units import Statistics, check_statistics, standardize
 
 
 class AbstractImageInputs(AbstractInputs):
-    """Images, `[..., rows, columns, channels]`, whose tokens form a grid after learned ones."""
+    """Images, `[..., rows, columns, channels]`, whose tokens are learned ones, then a grid."""
 
     # (rows, columns, channels) of a full-sized image.
     image_shape: eqx.AbstractVar[tuple[int, int, int]]
@@ -34,7 +34,7 @@ class AbstractImageInputs(AbstractInputs):
 
     @abc.abstractmethod
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """(rows, columns) of tokens of images of this shape."""
+        """(rows, columns) of tokens of images of a shape."""
 
 
 @checked
@@ -47,22 +47,22 @@ class ImageInputs(AbstractImageInputs):
     floating-point numbers `[..., rows, columns, channels]`, or `[..., rows, columns]` for one
     channel, and have rows / s by columns / s tokens.
 
-    For an image of another size positions are interpolated: it is the same rectangle.
+    An image of another size is the same rectangle: its positions are interpolated.
 
     **Arguments:**
 
     - `image_shape`: (rows, columns, channels) of a full-sized image.
-    - `embedding`: W and b, from the numbers of a window (row by row, channels last).
+    - `embedding`: W and b, from the pixels of a window (row by row, channels last).
     - `stride`, `window`: s and w, in pixels.
-    - `padding`: pixels beyond an edge that the first window sees; half of the overlap or more.
+    - `padding`: pixels beyond an edge in the first window; at least half of the overlap.
     - `prefix`: learned tokens before the windows, each `[features]`, such as the class token.
     - `positions`: P, `[prefix + windows, features]`, or `None`.
     - `embedding_normalization`, `normalization`: N and I.
-    - `area_weights`: whether windows of an image of another size weigh their area.
+    - `area_weights`: whether windows of an image of another size have their area as weight.
     - `fixed_size`: whether to refuse images of another size (checkpoints).
     - `dropout`: the dropout rate before I.
-    - `statistics`: the mean and the standard deviation of each channel, see `statistics`, for
-      images that are given in other units; the windows are then in standard deviations.
+    - `statistics`: the mean and the standard deviation of each channel, see `statistics`, which
+      standardize images; `None` for images that are already standardized.
     """
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
@@ -86,13 +86,19 @@ class ImageInputs(AbstractImageInputs):
         stride = self.stride
         if not 0 <= window - stride <= 2 * self.padding < window:
             least = max((window - stride + 1) // 2, 0)
-            write = f"a window of {stride} or more, padding from {least} to {(window - 1) // 2}"
-            raise InputError(f"ImageInputs: {window=}, padding={self.padding}; give {write}.")
-        wanted = window**2 * self.image_shape[2], self.prefix_tokens + math.prod(self.grid)
-        rows = wanted[1] if self.positions is None else self.positions.shape[0]
-        if (self.embedding.weight.shape[0], rows) != wanted:
-            what = f"embedding has {self.embedding.weight.shape[0]} rows and positions {rows}"
-            raise InputError(f"ImageInputs: {what}; give {wanted[0]} and {wanted[1]}.")
+            raise InputError(
+                f"ImageInputs: {window=}, padding={self.padding}; use a window of {stride} or "
+                f"more, padding from {least} to {(window - 1) // 2}."
+            )
+        pixels = window**2 * self.image_shape[2]
+        tokens = self.prefix_tokens + math.prod(self.grid)
+        embedding_rows = self.embedding.weight.shape[0]
+        position_rows = tokens if self.positions is None else self.positions.shape[0]
+        if (embedding_rows, position_rows) != (pixels, tokens):
+            raise InputError(
+                f"ImageInputs: embedding has {embedding_rows} rows and positions "
+                f"{position_rows}, expected {pixels} and {tokens}."
+            )
 
     @classmethod
     @checked
@@ -119,7 +125,7 @@ class ImageInputs(AbstractImageInputs):
         **Arguments:** see the class, and
 
         - `features`: the width of the state.
-        - `window`, `padding`: by default the stride, and half of the overlap, rounded up.
+        - `window`, `padding`: by default `stride`, and half of the overlap, rounded up.
         - `class_token`: whether to put a learned token before the windows.
         - `learned_positions`: whether to add P.
         - `std`: the standard deviation of W and P.
@@ -167,29 +173,33 @@ class ImageInputs(AbstractImageInputs):
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
         full = self.image_shape
         stride = self.stride
-        own = self._with_channels(shape)[-3:]
-        if len(own) != 3 or own[2] != full[2] or (self.fixed_size and own != full):
-            size = "; for another size take model.on(Mesh(tokens=(rows, columns)))"
-            wanted = f"[..., {full[0]}, {full[1]}, {full[2]}]{size * self.fixed_size}"
-            raise InputError(f"ImageInputs: images of shape {shape}; give {wanted}.")
-        rows, columns, _ = own
+        image = self._with_channels(shape)[-3:]
+        if len(image) != 3 or image[2] != full[2] or (self.fixed_size and image != full):
+            advice = "; for another size use model.on(Mesh(tokens=(rows, columns)))"
+            raise InputError(
+                f"ImageInputs: images of shape {shape}, expected [..., {full[0]}, {full[1]}, "
+                f"{full[2]}]{advice * self.fixed_size}."
+            )
+        rows, columns, _ = image
         if not (rows and columns) or rows % stride or columns % stride:
             raise InputError(f"ImageInputs: {stride=} does not divide {rows} by {columns}.")
         return rows // stride, columns // stride
 
     def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape with the axis of a single channel, which may be missing."""
-        left_out = shape[-1:] != (1,) or shape[-2:] == self.image_shape[:2]
-        return (*shape, 1) if self.image_shape[2] == 1 and left_out else shape
+        is_missing = shape[-1:] != (1,) or shape[-2:] == self.image_shape[:2]
+        return (*shape, 1) if self.image_shape[2] == 1 and is_missing else shape
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         images = jnp.asarray(inputs)
         grid = self.grid_of(images.shape)
         if not jnp.issubdtype(images.dtype, jnp.floating):
-            write = "give floating-point numbers, (images / 255 - mean) / std as in training"
-            raise InputError(f"ImageInputs: images of {images.dtype}; {write}.")
+            raise InputError(
+                f"ImageInputs: images of {images.dtype}; pass floating-point numbers, "
+                "(images / 255 - mean) / std as in training."
+            )
         images = images.reshape(self._with_channels(images.shape))
-        images = standardized(images.astype(self.embedding.weight.dtype), self.statistics)
+        images = standardize(images.astype(self.embedding.weight.dtype), self.statistics)
         u = self.embedding(windows(images, self.window, self.stride, self.padding))
         u = after_prefix(self.prefix, self.embedding_normalization.project(u))
         positions = self._positions_on(grid)
@@ -199,39 +209,39 @@ class ImageInputs(AbstractImageInputs):
         return Embedded(u, image_domain(grid, self.prefix_tokens, self.grid, self.area_weights))
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageInputs":
-        """The inputs for (rows, columns) windows, or a number of them, if the size is fixed."""
+        """The inputs for (rows, columns) or a number of windows, if the size is fixed."""
         if not self.fixed_size:
             return self
-        grid = grid_of_number(tokens, self.grid)
+        grid = grid_of_patches(tokens, self.grid)
         shape = (grid[0] * self.stride, grid[1] * self.stride, self.image_shape[2])
         return dataclasses.replace(self, image_shape=shape, positions=self._positions_on(grid))
 
     def _positions_on(self, grid: tuple[int, int]) -> Float[Array, "tokens features"] | None:
-        """The positions interpolated to another grid, after unchanged ones of the prefix."""
+        """The positions of the prefix, then the others interpolated to another grid."""
         if self.positions is None or grid == self.grid:
             return self.positions
-        prefix, own = jnp.split(self.positions, [self.prefix_tokens])
-        values = resample(own.reshape(*self.grid, -1), grid)
+        prefix, on_grid = jnp.split(self.positions, [self.prefix_tokens])
+        values = resample(on_grid.reshape(*self.grid, -1), grid)
         return jnp.concatenate([prefix, values.reshape(-1, self.features)])
 
 
-def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of patches, as given or for a number of them in an image of a shape."""
+def grid_of_patches(patches: int | tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of patches; a number of them becomes a grid in proportion to `shape`."""
     if isinstance(patches, tuple):
         return patches
     rows, columns = shape
     height = max(round(math.sqrt(patches * rows / columns)), 1)
     width = max(round(math.sqrt(patches * columns / rows)), 1)
     if height * width != patches or height * columns != width * rows:
-        raise InputError(f"{patches} patches: {height * width} make a grid like {shape}.")
+        raise InputError(f"{patches} patches: use {height * width} for a grid like {shape}.")
     return height, width
 
 
 def image_domain(
     grid: tuple[int, int], prefix: int, unit: tuple[int, int], area_weights: bool
 ) -> TokenDomain:
-    """The windows of a grid, after `prefix` learned tokens at their centre. The spacing is 1;
-    with `area_weights` they lie on the rectangle of the grid `unit` and weigh their area."""
+    """The windows of a grid, after `prefix` learned tokens at its centre. The spacing is 1.
+    With `area_weights` windows fill the rectangle of the grid `unit`; weights are areas."""
     weighted = area_weights and grid != unit
     windows = TokenDomain.uniform(grid)
     if weighted:
@@ -276,8 +286,8 @@ def resample(
 
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
-    """`[new, old]`: the weights of old points in new ones, constant beyond the ends. Reference:
-    Keys, IEEE Trans. ASSP 29 (1981) 1153."""
+    """`[new, old]`: interpolation weights, constant beyond the ends. Reference: Keys, IEEE
+    Trans. ASSP 29 (1981) 1153."""
     centres = ((np.arange(new) + 0.5) * old / new - 0.5)[:, None]
     points = np.floor(centres).astype(int) + np.arange(-1, 3)
     x = np.abs(centres - points)

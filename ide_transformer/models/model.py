@@ -20,7 +20,7 @@ from ..equation import (
     AbstractConstraint,
     AbstractControl,
     AbstractOperator,
-    AbstractRandomOperator,
+    Dropout,
     Equation,
     FeatureDomain,
     Functional,
@@ -56,8 +56,8 @@ Inputs = TypeVar("Inputs", bound=AbstractInputs, covariant=True)
 ReadOut = TypeVar("ReadOut", bound=AbstractReadOut, covariant=True)
 Result = TypeVar("Result")
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
-# Fields of a mesh that other parts of a model determine.
-_OF_PARTS = {"layers", "horizon", "tokens", "width"}
+# Fields of a mesh that belong to the parts of a model, not to its steps.
+_PART_FIELDS = {"layers", "horizon", "tokens", "width"}
 
 
 def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
@@ -109,15 +109,17 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
-        if others := self.mesh.given.keys() & _OF_PARTS:
-            raise InputError(f"Model: give {', '.join(sorted(others))} by Model(…).on(mesh).")
+        if part_fields := self.mesh.given.keys() & _PART_FIELDS:
+            raise InputError(
+                f"Model: mesh sets {', '.join(sorted(part_fields))}; use Model(…).on(mesh)."
+            )
         self.mesh = self.mesh.whole
 
     def __check_init__(self):
         self.read_out.check(self.inputs)
         features = self.inputs.features
         if self.space is not None and self.space.modes != features:
-            raise InputError(f"Model: space of {self.space.modes} modes, {features} features.")
+            raise InputError(f"Model: space has {self.space.modes} modes, expected {features}.")
         if self.exit is not None and self.mesh.stepsize_controller is not None:
             raise InputError("Model: an exit needs equal steps; drop the stepsize_controller.")
 
@@ -130,14 +132,14 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
                     f"{type(model.inputs).__name__}, {model.features} features",
                     contents(model.control, model.constraint)["control"],
                     ", ".join(type(x).__name__ for x in operators),
-                    _solved(model),
+                    _describe_scheme(model),
                     type(model.read_out).__name__,
                 )
                 entries[f"equation {i}"] = "; ".join(texts)
         else:
             entries["inputs"] = spelled(self.inputs)
             entries |= contents(self.control, self.constraint)
-            entries["scheme"] = _solved(self)
+            entries["scheme"] = _describe_scheme(self)
             entries["read-out"] = spelled(self.read_out)
         return listing(self, entries)
 
@@ -179,13 +181,12 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def random(self) -> bool:
         """Whether inputs, operators or schemes draw random numbers, such as dropout."""
-        operators = parts(self, AbstractRandomOperator)
-        drawn = any(scheme.random for scheme in schemes_of(self))
-        return bool(operators) or self.inputs.random or drawn
+        random_scheme = any(scheme.random for scheme in schemes_of(self))
+        return bool(parts(self, Dropout)) or self.inputs.random or random_scheme
 
     @property
     def equations(self) -> "tuple[Model, ...]":
-        """The models of all equations in the order of their solution, this one last."""
+        """The models of all equations in the order in which they are solved, this one last."""
         return (*(x for model in parts(self.inputs, Model) for x in model.equations), self)
 
     @property
@@ -210,14 +211,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The model with other inputs."""
         return dataclasses.replace(self, inputs=inputs)
 
-    def with_read_out(self, read_out: AbstractReadOut) -> "Model[Inputs, Any]":
-        """The model with another read-out, such as `States()`."""
-        return dataclasses.replace(self, read_out=read_out)
-
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
         """The model whose last equation stops tokens early, see `AbstractExit`; `None` for no
-        exit. `stats["field_evaluations"]` of a solution is then `[..., tokens]`."""
+        exit. With an exit `stats["field_evaluations"]` of a solution is `[..., tokens]`."""
         return dataclasses.replace(self, exit=exit)
 
     @checked
@@ -232,9 +229,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @checked
     def with_solver(self, solver: diffrax.AbstractSolver) -> "Model[Inputs, ReadOut]":
-        """The model with another scheme in all equations, and the same steps. Learned weights
-        of the present scheme are lost, unless the other one holds `model.solver`, such as
-        `AlgebraicallyReversible(model.solver)`."""
+        """The model with another scheme in all equations, on the same mesh. Learned weights of
+        its scheme are lost, unless `solver` wraps it: `AlgebraicallyReversible(model.solver)`.
+        """
         return self.each_equation(lambda model: dataclasses.replace(model, solver=solver))
 
     @checked
@@ -247,22 +244,24 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         model: Model = self
         horizon = mesh.horizon
         if horizon is not None:
-            model = model._in_depth(lambda part: part.extend(horizon))
+            model = model._change_controls(lambda control: control.extend(horizon))
         if mesh.width is not None:
             if self.space is None:
-                raise InputError(f"width={mesh.width}: write functional(model).on(mesh).")
+                raise InputError(
+                    f"width={mesh.width} needs a model with a space; use functional(model)."
+                )
             check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
             model = dataclasses.replace(model, space=space)
         layers = mesh.layers
         if layers is not None:
-            model = model._in_depth(lambda part: _resampled(part, layers))
+            model = model._change_controls(lambda control: _resample(control, layers))
         tokens = mesh.tokens
         if tokens is not None:
-            number = math.prod(tokens) if isinstance(tokens, tuple) else tokens
-            check_bytes(f"tokens={tokens}", 4 * number * model.features)
+            num_tokens = math.prod(tokens) if isinstance(tokens, tuple) else tokens
+            check_bytes(f"tokens={tokens}", 4 * num_tokens * model.features)
             model = model.with_inputs(model.inputs.with_tokens(tokens))
-        if not mesh.given.keys() - _OF_PARTS:
+        if not mesh.given.keys() - _PART_FIELDS:
             return model
 
         def with_steps(part: Model) -> Model:
@@ -272,7 +271,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
         return model.each_equation(with_steps)
 
-    def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
+    def _change_controls(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
         return self.each_equation(
             lambda model: dataclasses.replace(
                 model, control=change(model.control), constraint=change(model.constraint)
@@ -309,18 +308,21 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     ) -> Solution:
         """The solution from the embedded inputs. A failed solve does not raise; see its
         `result`. `key` draws the dropout; `None` for no dropout. For `saveat` see `solve`.
-        Samples with points of their own are solved one by one, also with adaptive steps."""
+        If each sample has its own points, each is solved by itself, with its own adaptive
+        steps."""
         if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
-            raise InputError(f"Model: inputs={inputs!r} are not arrays.")
+            raise InputError(f"Model: inputs={inputs!r} must be arrays.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
-        own_times = isinstance(inputs, Timed) and np.ndim(inputs.duration) > 0
-        own_points = any(domain.of_samples for domain in parts(inputs, TokenDomain))
-        if self.mesh.steps_for == "batch" and not (own_times or own_points):
+        times_differ = isinstance(inputs, Timed) and np.ndim(inputs.duration) > 0
+        points_differ = any(domain.of_samples for domain in parts(inputs, TokenDomain))
+        if self.mesh.steps_for == "batch" and not (times_differ or points_differ):
             return solve(inputs, key)
         if saveat.dense:
-            what = "solve: samples with steps, times or points of their own have no common"
-            raise InputError(f"{what} dense solution; ask for SaveAt(ts=…).")
+            raise InputError(
+                "solve: SaveAt(dense=True) needs samples that share steps, times and points; "
+                "pass SaveAt(ts=…)."
+            )
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
 
@@ -332,7 +334,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         embed_key = None
         if key is not None:
             embed_key, depth_key, _ = jax.random.split(key, 3)
-            if parts(control, AbstractRandomOperator):
+            if parts(control, Dropout):
                 control = Sampled(control, depth_key)
             solver = with_key(solver, depth_key)
         embedded = self.inputs.embed(inputs, key=embed_key)
@@ -351,11 +353,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             read_out=eqx.Partial(self.outputs, inputs=inputs),
         )
         for earlier in reversed(embedded.before):
-            solution = _after(earlier, solution)
+            solution = _add_statistics(earlier, solution)
         return solution
 
     def _equation(self, control: AbstractControl, embedded: Embedded) -> Equation:
-        """The equation, whose operators see the initial state and an encoder's states."""
+        """The equation, with the initial state and an encoder's states as sources."""
         if embedded.rate is not None:
             control = Rated(control, embedded.rate)
         control = with_source(control, embedded.u0)
@@ -384,80 +386,80 @@ def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
 
 
 def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
-    """A decorator: compute the function once for each first argument, as long as it lives."""
-    found: dict[Any, Result] = {}
+    """A decorator: caches results by arguments, as long as the first argument lives."""
+    results: dict[Any, Result] = {}
 
     @ft.wraps(function)
-    def remembered(owner: Any, *arguments: Any) -> Result:
-        given = id(owner), *arguments
-        if given not in found:
-            found[given] = function(owner, *arguments)
-            weakref.finalize(owner, found.pop, given, None).atexit = False
-        return found[given]
+    def cached(owner: Any, *arguments: Any) -> Result:
+        key = id(owner), *arguments
+        if key not in results:
+            results[key] = function(owner, *arguments)
+            weakref.finalize(owner, results.pop, key, None).atexit = False
+        return results[key]
 
-    return remembered
+    return cached
 
 
 def is_built_as(model: Model, build: Callable[..., Model]) -> bool:
-    """Whether a model has the kinds of inputs and read-out that `build` returns."""
+    """Whether a model has the classes of inputs and read-out of the models of `build`."""
     inputs, read_out = kinds_of(build)
     return isinstance(model.inputs, inputs) and isinstance(model.read_out, read_out)
 
 
 def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
-    """The kinds of inputs and read-out of the models that `build` returns."""
+    """The classes of inputs and read-out that the annotation of `build` names."""
     returned = inspect.signature(build, eval_str=True).return_annotation
     return get_args(returned) or (AbstractInputs, AbstractReadOut)
 
 
-def _solved(model: Model) -> str:
-    """The scheme and the steps of a model in words."""
-    steps = spelled_options(model.mesh)
-    return f"{spelled(model.solver)}, {steps}"
+def _describe_scheme(model: Model) -> str:
+    return f"{spelled(model.solver)}, {spelled_options(model.mesh)}"
 
 
-def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
+def _resample(control: AbstractControl, layers: int) -> AbstractControl:
     check_steps({"layers": layers})
     data = jax.tree.leaves(eqx.filter_eval_shape(lambda x: x.intervals(), control))
-    held = sum(x.size * x.dtype.itemsize for x in data if hasattr(x, "dtype"))
-    check_bytes(f"layers={layers}", layers * held / control.layers)
-    found = control.resample(layers)
-    if found.layers != layers:
+    size = sum(x.size * x.dtype.itemsize for x in data if hasattr(x, "dtype"))
+    check_bytes(f"layers={layers}", layers * size / control.layers)
+    resampled = control.resample(layers)
+    if resampled.layers != layers:
         name = type(control).__name__
-        raise InputError(f"{name}.resample({layers}) gives {found.layers} intervals.")
-    return found
+        raise InputError(f"{name}.resample({layers}) returned {resampled.layers} layers.")
+    return resampled
 
 
 def _solve_samples(
     solve: Callable, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, axes: int
 ) -> Solution:
+    """Solve each sample by itself; the states have `axes` batch axes."""
     if not axes:
         return solve(inputs, key)
     inputs = jax.tree.map(jnp.asarray, inputs, is_leaf=lambda x: isinstance(x, list))
     # A number, such as one duration, belongs to all samples.
-    own = jax.tree.map(lambda x, own: own and x.ndim > 0, inputs, by_samples(inputs, axes))
-    number = jax.tree.leaves(eqx.filter(inputs, own))[0].shape[0]
-    keys = None if key is None else jax.random.split(key, number)
-    along = jax.tree.map(lambda x: 0 if x else None, own), None if key is None else 0
-    solution = jax.vmap(lambda x, k: _solve_samples(solve, x, k, axes - 1), along)(inputs, keys)
+    batched = jax.tree.map(lambda x, y: y and x.ndim > 0, inputs, by_samples(inputs, axes))
+    num_samples = jax.tree.leaves(eqx.filter(inputs, batched))[0].shape[0]
+    keys = None if key is None else jax.random.split(key, num_samples)
+    in_axes = jax.tree.map(lambda x: 0 if x else None, batched), None if key is None else 0
+    solve_sample = jax.vmap(lambda x, k: _solve_samples(solve, x, k, axes - 1), in_axes)
+    solution = solve_sample(inputs, keys)
     us = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), solution.us)
     return eqx.tree_at(lambda s: (s.ts, s.us), solution, (solution.ts[0], us))
 
 
-def _after(earlier: Solution, solution: Solution) -> Solution:
-    """A solution with the statistics and failures of an earlier one added."""
+def _add_statistics(earlier: Solution, solution: Solution) -> Solution:
+    """`solution` with the statistics and failures of an earlier solution added."""
     result, failed_at = jax.tree.map(
-        lambda before, own: jnp.where(earlier.succeeded, own, before),
+        lambda before, after: jnp.where(earlier.succeeded, after, before),
         (earlier.result, earlier.failed_at),
         (solution.result, solution.failed_at),
     )
     stats = {}
-    for name, own in solution.stats.items():
+    for name, after in solution.stats.items():
         before = earlier.stats[name]
         # The mean over axes that the solution does not have.
-        if jnp.shape(before) not in ((), jnp.shape(own)):
+        if jnp.shape(before) not in ((), jnp.shape(after)):
             before = jnp.mean(jnp.asarray(before))
-        stats[name] = jnp.asarray(own) + before
+        stats[name] = jnp.asarray(after) + before
     residual = "constraint_residual"
     stats[residual] = jnp.maximum(jnp.max(earlier.stats[residual]), solution.stats[residual])
     return eqx.tree_at(

@@ -1,4 +1,4 @@
-"""Interfaces of inputs and read-outs, and the records that they exchange."""
+"""Base classes of inputs and read-outs, and the records that they exchange."""
 
 import abc
 from typing import NamedTuple, TypeAlias
@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..integration import Solution
 
 
-# Inputs as a user gives them.
+# Inputs as a user passes them.
 InputArrays: TypeAlias = PyTree[Real[ArrayLike, "..."] | Bool[ArrayLike, "..."]]
 
 
@@ -21,7 +21,7 @@ class Text(NamedTuple):
 
     - `tokens`: `[..., tokens]`, integers.
     - `mask`: `[..., tokens]`, `False` or 0 at padding; `None` without padding.
-    - `segments`: `[..., tokens]`, the index of the sentence of each token (BERT); `None` for 0.
+    - `segments`: `[..., tokens]`, the index of each token's sentence (BERT); `None` for 0.
     """
 
     tokens: Integer[Array | np.ndarray, "*batch tokens"]
@@ -36,8 +36,8 @@ class Text(NamedTuple):
 class Timed(NamedTuple):
     """Inputs of a map over any time Δt.
 
-    - `inputs`: as the model takes them without a time.
-    - `duration`: Δt, a number, or `[samples]` for a time of each sample.
+    - `inputs`: the inputs of the model without a time.
+    - `duration`: Δt, a number, or `[samples]` for one time per sample.
     """
 
     inputs: PyTree[ArrayLike]
@@ -67,7 +67,7 @@ class Embedded(NamedTuple):
     - `domain`: Ω_x.
     - `encoded`: the states that cross-attention sees at every depth, if any.
     - `start`: what the scheme needs besides u0, such as an initial velocity.
-    - `before`: the solutions of earlier equations that u0 comes from, in order.
+    - `before`: the solutions of earlier equations behind u0, in order.
     - `rate`: λ in `u_t = λ Σ_i A_i(u; θ(t))`, a number or `[samples]`; `None` for 1.
     """
 
@@ -98,7 +98,7 @@ class AbstractInputs(eqx.Module):
 
     @property
     def random(self) -> bool:
-        """Whether `embed` draws a dropout when it has a key."""
+        """Whether `embed` with a key draws random numbers."""
         inner = parts(vars(self), AbstractInputs)
         return bool(getattr(self, "dropout", 0)) or any(part.random for part in inner)
 
@@ -108,22 +108,23 @@ class AbstractInputs(eqx.Module):
         return 0
 
     def with_domain_of(self, inputs: PyTree[ArrayLike] | None) -> "AbstractInputs":
-        """The inputs with the points of these, for read-outs that integrate over them."""
+        """This object on the domain of `inputs`, for read-outs that integrate over it."""
         return self
 
     def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:
-        """Inputs of the model that contain `text`, to write texts and to test causality; the
-        rest comes from `given`, other inputs of the model. Such a class also has the attributes
-        `vocabulary` and `context`."""
-        needed = "of_text(text, given), vocabulary and context"
-        raise InputError(f"{type(self).__name__}: a causal model needs {needed}; define them.")
+        """Inputs of the model with this text, for generation and the test of causality; `given`
+        are other inputs, which provide the rest. Define also `vocabulary` and `context`."""
+        raise InputError(
+            f"{type(self).__name__} cannot be the inputs of a causal model; define "
+            "of_text(text, given), vocabulary and context."
+        )
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":
-        """The inputs for another number of tokens; by default any number fits."""
+        """This object for another number of tokens; by default any number fits."""
         return self
 
     def at_points(self, space: FunctionSpace) -> "AbstractInputs":
-        """The inputs at the points of Ω_y, for `Model.space`; weights are coefficients."""
+        """This object at the points of Ω_y, for `Model.space`; its weights are coefficients."""
         raise InputError(f"{type(self).__name__} cannot be functions of the features.")
 
 
@@ -135,7 +136,7 @@ class AbstractReadOut(eqx.Module):
         """The outputs for a state at depth T. `inputs` are the model's, for shared weights."""
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-        """The outputs in the shape that fits the model's `inputs`; by default unchanged."""
+        """The outputs, reshaped to fit the model's `inputs`; by default unchanged."""
         return outputs
 
     def check(self, inputs: AbstractInputs) -> None:

@@ -1,4 +1,4 @@
-"""Read-outs: maps from the state at depth T to the outputs. N is their normalisation."""
+"""Read-outs: maps from the state at depth T to the outputs. N is their `normalization`."""
 
 import abc
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from ..equation import (
 from ..errors import InputError
 from .parts import AbstractInputs, AbstractReadOut, Text
 from .text_inputs import TextInputs, as_text
-from .units import Statistics, check_statistics, restored
+from .units import Statistics, check_statistics, unstandardize
 
 
 class MaskedTokenHead(eqx.Module):
@@ -48,7 +48,7 @@ class MaskedTokenHead(eqx.Module):
 
 @checked
 class States(AbstractReadOut):
-    """The states `N(u)`, `[..., tokens, features]`. Encoders may have a `pooler` and `head`."""
+    """The states `N(u)`, `[..., tokens, features]`, of encoders with a `pooler` or `head`."""
 
     normalization: AbstractConstraint = Free()
     pooler: Linear | None = None
@@ -60,15 +60,15 @@ class States(AbstractReadOut):
     def pooled(self, states: State) -> Float[Array, "*batch pooled"]:
         """`tanh(W u_0 + b)` for the first token."""
         if self.pooler is None:
-            raise InputError("States.pooled: there is no pooler; take states[..., 0, :].")
+            raise InputError("States.pooled: the model has no pooler; use states[..., 0, :].")
         return jnp.tanh(self.pooler(states[..., 0, :]))
 
     def logits(
         self, states: State, inputs: TextInputs
     ) -> Float[Array, "*batch tokens vocabulary"]:
-        """The logits of the token at each position; `inputs` are the model's."""
+        """The logits of the token at each position; `inputs` is `model.inputs`."""
         if self.head is None:
-            raise InputError("States.logits: the checkpoint has no masked-token head.")
+            raise InputError("States.logits: the model has no masked-token head.")
         return self.head(states, inputs.embedding)
 
 
@@ -79,7 +79,7 @@ class TokenLogits(AbstractReadOut):
     **Arguments:**
 
     - `weight`: E, `[vocabulary, features]`; `None` for the token embeddings of the inputs.
-    - `bias`, `normalization`: c, or `None` for zero; N.
+    - `bias`, `normalization`: c and N; `None` for c = 0.
     """
 
     weight: Float[Array, "vocabulary features"] | None = None
@@ -115,11 +115,13 @@ class TokenLogits(AbstractReadOut):
     def check(self, inputs: AbstractInputs) -> None:
         table = getattr(inputs, "embedding", None)
         if self.weight is None and getattr(table, "shape", ())[1:] != (inputs.features,):
-            what = f"{type(inputs).__name__} has no embeddings of {inputs.features} features"
-            raise InputError(f"TokenLogits: {what}; give a weight.")
+            raise InputError(
+                f"TokenLogits: {type(inputs).__name__} has no embeddings of {inputs.features} "
+                "features; pass weight=…."
+            )
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
-        # Logits are integrals over y, so that E is not the embedding even if it is tied.
+        # Logits are integrals over y, so E differs from the embedding even if it is tied.
         return with_fields(
             self,
             weight=space.features.of_duals(self._weight_for(inputs)),
@@ -135,14 +137,10 @@ class AbstractLinearReadOut(AbstractReadOut):
 
     @abc.abstractmethod
     def pool(self, v: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        """The vectors that `linear` maps, from the normalised state."""
-
-    def values(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        """`W pool(N(u)) + b`."""
-        return self.linear(self.pool(self.normalization.project(u), inputs))
+        """The vectors that `linear` maps; v is the normalised state."""
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        return self.values(u, inputs)
+        return self.linear(self.pool(self.normalization.project(u), inputs))
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> AbstractReadOut:
         return with_fields(
@@ -157,7 +155,7 @@ class AbstractValues(AbstractLinearReadOut):
 
     **Arguments:**
 
-    - `channels`: whether the outputs have an axis of numbers; without it there is one number.
+    - `channels`: whether the outputs have an axis of numbers; if not, there is one number.
     - `statistics`: mean and std of each number, see `statistics`; `None` for 0 and 1.
     """
 
@@ -169,16 +167,16 @@ class AbstractValues(AbstractLinearReadOut):
         if not self.channels and self.number != 1:
             raise InputError(
                 f"{type(self).__name__}: {self.number} numbers need an axis; set "
-                "channels=True, and for FunctionValues inputs with that axis."
+                "channels=True, and channels of the inputs for FunctionValues."
             )
 
     @property
     def number(self) -> int:
-        """The number of outputs, at each point if there are points."""
+        """The number of outputs, or of outputs at each point."""
         return self.linear.weight.shape[1]
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        outputs = restored(self.values(u, inputs), self.statistics)
+        outputs = unstandardize(super().__call__(u, inputs), self.statistics)
         return outputs if self.channels else outputs[..., 0]
 
 
@@ -196,20 +194,6 @@ class PrefixHead(AbstractClassifier):
 
     classifiers: tuple[Linear, ...]
     normalization: AbstractConstraint = LayerNorm()
-
-    @classmethod
-    @checked
-    def build(
-        cls,
-        classes: PositiveInt,
-        features: PositiveInt,
-        *,
-        key: PRNGKeyArray,
-        normalization: AbstractConstraint = LayerNorm(),
-        std: NonNegativeFloat = 0.02,
-    ) -> "PrefixHead":
-        """Draw the classifier of one learned token, W with standard deviation `std`."""
-        return cls((Linear(features, classes, std=std, key=key),), normalization)
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
@@ -229,7 +213,7 @@ class AbstractMeanReadOut(AbstractLinearReadOut):
     """Reads from the mean over Ω_x, with the quadrature weights of the input's tokens."""
 
     def pool(self, v: State, inputs: AbstractInputs) -> Float[Array, "*batch features"]:
-        """`∫ v dx / |Ω_x|` over the tokens of the inputs, without learned ones."""
+        """`∫ v dx / |Ω_x|` over the tokens of the inputs, without learned tokens."""
         domain = inputs.domain
         if domain.weights is None:
             return jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2)
@@ -238,8 +222,8 @@ class AbstractMeanReadOut(AbstractLinearReadOut):
     def check(self, inputs: AbstractInputs) -> None:
         if getattr(inputs, "masks", False):
             raise InputError(
-                f"{type(self).__name__}: the mean over all tokens would count padding; set "
-                "TextInputs(masks=False), or use PrefixHead."
+                f"{type(self).__name__}: the mean over all tokens would count padding; use "
+                "TextInputs(masks=False), or PrefixHead."
             )
 
 
@@ -250,20 +234,6 @@ class MeanHead(AbstractMeanReadOut, AbstractClassifier):
         W ∫ N(u(x)) dx / |Ω_x| + b:  `[..., classes]`.
 
     `linear` holds W and b."""
-
-    @classmethod
-    @checked
-    def build(
-        cls,
-        classes: PositiveInt,
-        features: PositiveInt,
-        *,
-        key: PRNGKeyArray,
-        normalization: AbstractConstraint = LayerNorm(),
-        std: NonNegativeFloat = 0.02,
-    ) -> "MeanHead":
-        """Draw W with standard deviation `std`."""
-        return cls(Linear(features, classes, std=std, key=key), normalization)
 
 
 @checked
@@ -308,7 +278,7 @@ class PrefixAndMeanHead(AbstractMeanReadOut, AbstractClassifier):
 def mean_vectors(
     states: State, text: Text | Integer[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:
-    """The mean of states over tokens without padding, of length one (arXiv 1908.10084)."""
+    """The mean of states without padding, scaled to length one (arXiv 1908.10084)."""
     mask = as_text(text).mask
     weights = jnp.ones(states.shape[:-1]) if mask is None else jnp.asarray(mask)
     weights = weights[..., None].astype(states.dtype)
@@ -317,7 +287,9 @@ def mean_vectors(
     return mean / jnp.maximum(length, 1e-12)
 
 
-def _check_prefix(read_out: AbstractReadOut, wanted: int, inputs: AbstractInputs) -> None:
-    if wanted > inputs.prefix_tokens:
-        what = f"{type(read_out).__name__} reads {wanted} learned tokens, and there are"
-        raise InputError(f"{what} {inputs.prefix_tokens}; give class_token=True, or MeanHead.")
+def _check_prefix(read_out: AbstractReadOut, tokens: int, inputs: AbstractInputs) -> None:
+    if tokens > inputs.prefix_tokens:
+        raise InputError(
+            f"{type(read_out).__name__} reads {tokens} learned tokens, but the inputs have "
+            f"{inputs.prefix_tokens}; set class_token=True, or use MeanHead."
+        )

@@ -1,3 +1,5 @@
+"""Inputs that are texts."""
+
 from dataclasses import KW_ONLY
 
 import equinox as eqx
@@ -47,8 +49,8 @@ class TextInputs(AbstractInputs):
     - `prefix`: learned tokens before the text, each `[embedded]`.
     - `lift`: A, from embedded to features (ALBERT); `None` for the identity.
     - `normalization`, `dropout`: N, and the dropout rate before it.
-    - `padding`: a token that positions skip (RoBERTa): it has row `padding` of `positions`, the
-      others count from row `padding + 1`. `None` if rows are positions.
+    - `padding`: a token that positions skip (RoBERTa). It uses row `padding` of `positions`;
+      other tokens are counted from row `padding + 1`. `None` if rows are positions.
     - `masks`: whether texts may have padding.
     """
 
@@ -68,8 +70,8 @@ class TextInputs(AbstractInputs):
     def __check_init__(self):
         places = self.context if self.padding is None else self.padding + 1 + self.context
         if self.positions is not None and self.positions.shape[0] < places:
-            what = f"{self.positions.shape[0]} positions for a context of {self.context}"
-            raise InputError(f"TextInputs: {what}; give {places}.")
+            rows = self.positions.shape[0]
+            raise InputError(f"TextInputs: {rows} positions, expected at least {places}.")
 
     @classmethod
     @checked
@@ -92,7 +94,7 @@ class TextInputs(AbstractInputs):
 
         **Arguments:** see the class, and
 
-        - `learned_positions`: whether to add P; otherwise take positions such as `Rotary`.
+        - `learned_positions`: whether to add P; otherwise use positions such as `Rotary`.
         - `class_token`: whether to put a learned token before the text.
         - `std`: the standard deviation of E and P.
         """
@@ -115,7 +117,7 @@ class TextInputs(AbstractInputs):
 
     @property
     def vocabulary(self) -> int:
-        """The number of known tokens."""
+        """The number of different tokens."""
         return self.embedding.shape[0]
 
     @property
@@ -144,8 +146,10 @@ class TextInputs(AbstractInputs):
         kinds = 1 if self.segments is None else self.segments.shape[0]
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
-            raise InputError("Text: a mask; build the model with class_token=True.")
-        u = rows(self.embedding, text.tokens) * self.scale
+            raise InputError(
+                "Text: this model accepts no mask; build it with class_token=True."
+            )
+        u = take_rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:
             if self.padding is None:
                 places = lax.dynamic_slice_in_dim(self.positions, start, u.shape[-2])
@@ -155,15 +159,15 @@ class TextInputs(AbstractInputs):
             u = u + jnp.broadcast_to(places, u.shape)
         if self.segments is not None:
             segments = jnp.zeros(u.shape[-2], int) if text.segments is None else text.segments
-            u = u + jnp.broadcast_to(rows(self.segments, segments), u.shape)
+            u = u + jnp.broadcast_to(take_rows(self.segments, segments), u.shape)
         u = drop(after_prefix(self.prefix, u), self.dropout, key)
         u = self.normalization.project(u)
         u = u if self.lift is None else self.lift(u)
         domain = TokenDomain.uniform(u.shape[-2])
         if text.mask is not None:
-            seen = jnp.ones((*text.mask.shape[:-1], len(self.prefix)), bool)
-            mask = jnp.concatenate([seen, jnp.asarray(text.mask, bool)], axis=-1)
-            domain = domain.padded(mask)
+            prefix_mask = jnp.ones((*text.mask.shape[:-1], len(self.prefix)), bool)
+            text_mask = jnp.asarray(text.mask, bool)
+            domain = domain.padded(jnp.concatenate([prefix_mask, text_mask], axis=-1))
         return Embedded(u, domain)
 
     def at_points(self, space: FunctionSpace) -> AbstractInputs:
@@ -182,7 +186,7 @@ class TextInputs(AbstractInputs):
 def after_prefix(
     prefix: tuple[Float[Array, " features"], ...], u: State
 ) -> Float[Array, "*batch all features"]:
-    """A state with learned tokens put before it."""
+    """A state after learned tokens."""
     first = [jnp.broadcast_to(token, (*u.shape[:-2], 1, len(token))) for token in prefix]
     return jnp.concatenate([*first, u], axis=-2) if prefix else u
 
@@ -202,29 +206,29 @@ def checked_text(
     """The inputs of a model as a `Text`, checked unless they are traced."""
     text = as_text(inputs)
     check_fields(text)
-    number = text.tokens.shape[-1]
+    length = text.tokens.shape[-1]
     if not text.tokens.size:
-        raise InputError("Text: it is empty; give at least one token.")
-    if number > context:
-        raise InputError(f"A text of {number} tokens is longer than the context of {context}.")
+        raise InputError("Text: it is empty; pass at least one token.")
+    if length > context:
+        raise InputError(f"A text of {length} tokens is longer than the context of {context}.")
     if is_known(text.mask) and not np.asarray(text.mask, bool).any(axis=-1).all():
         raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
-    for name, numbers, known in (
+    for name, array, rows in (
         ("token", text.tokens, vocabulary),
         ("segment", text.segments, segments),
     ):
         # NumPy, since JAX would trace these operations inside a compiled function.
-        numbers = np.asarray(numbers) if is_known(numbers) else np.zeros(0)
-        wrong = numbers[(numbers < 0) | (numbers >= known)]
-        if wrong.size:
-            what = f"Text: a {name} {wrong[0]}"
-            raise InputError(f"{what}, but the model knows 0 to {known - 1}.")
+        indices = np.asarray(array) if is_known(array) else np.zeros(0)
+        outside = indices[(indices < 0) | (indices >= rows)]
+        if outside.size:
+            raise InputError(f"Text: a {name} {outside[0]}, expected 0 to {rows - 1}.")
     return text
 
 
-def rows(
-    table: Float[Array, "known features"], numbers: Integer[ArrayLike, "*batch"]
+def take_rows(
+    table: Float[Array, "rows features"], indices: Integer[ArrayLike, "*batch"]
 ) -> Float[Array, "*batch features"]:
-    """The rows of a table with these numbers; NaN for numbers that it does not have."""
-    chosen = table.at[jnp.asarray(numbers)]
-    return chosen.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    """The rows of a table at `indices`; NaN outside of the table."""
+    return table.at[jnp.asarray(indices)].get(
+        mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+    )

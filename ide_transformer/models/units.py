@@ -1,4 +1,4 @@
-"""Units of channels: a model takes and gives its user's, and computes in deviations."""
+"""Converts channels between the units of the data and standard deviations."""
 
 import warnings
 from typing import TypeAlias
@@ -14,8 +14,8 @@ from ..errors import InputError
 
 # The mean and the standard deviation of each channel in training.
 Statistics: TypeAlias = tuple[tuple[float, PositiveFloat], ...]
-# The arguments of models, and so the `sizes` of tasks, that the data of training decide, also
-# for a model that is evaluated on other data.
+# Arguments of models (`sizes` of tasks) that come from the training data, also if a model is
+# evaluated on other data.
 STATISTICS = frozenset({"statistics", "output_statistics", "duration"})
 
 
@@ -24,17 +24,17 @@ def statistics(
     values: Float[np.ndarray, "samples ..."], *, channels: bool, name: str = "values"
 ) -> Statistics:
     """The mean and the standard deviation of each channel over samples and points, such as
-    `((101325.0, 850.0), (0.2, 1.1))`. Give the training samples alone.
+    `((101325.0, 850.0), (0.2, 1.1))`. Pass only training samples.
 
-    A task puts them into its `sizes`, as `statistics` of the inputs and `output_statistics` of
-    the targets. Then models take and give the units of the data, and a run keeps them.
+    A task has them in its `sizes`, as `statistics` of the inputs and `output_statistics` of
+    the targets. Then inputs and outputs of the model are in the units of the data.
 
     A channel that is constant up to rounding gets the standard deviation 1, with a warning.
 
     **Arguments:**
 
     - `values`: `[samples, *points]`, or `[samples, *points, channels]` with `channels`.
-    - `name`: what the values are called in a warning.
+    - `name`: the name of the values in the warning.
     """
     by_channel = values.reshape(-1, values.shape[-1] if channels else 1)
     means = by_channel.mean(0, dtype=float)
@@ -44,34 +44,37 @@ def statistics(
     rounding = 4 * np.finfo(values.dtype).eps * np.abs(by_channel).max(0)
     constant = deviations <= rounding
     for channel in np.flatnonzero(constant):
-        where = f"channel {channel} of {name}" if channels else name
-        said = f"{where}: all are {means[channel]:g} in training; they are not scaled"
-        warnings.warn(said, stacklevel=2)
+        label = f"channel {channel} of {name}" if channels else name
+        warnings.warn(
+            f"{label}: always {means[channel]:g} in training, not scaled", stacklevel=2
+        )
     return tuple(zip(means.tolist(), np.where(constant, 1.0, deviations).tolist(), strict=True))
 
 
-def standardized(
-    values: Float[Array, "*batch channels"], given: Statistics | None
+def standardize(
+    values: Float[Array, "*batch channels"], by_channel: Statistics | None
 ) -> Float[Array, "*batch channels"]:
     """`(x - mean) / std` for each channel."""
-    if given is None:
+    if by_channel is None:
         return values
-    means, scales = np.asarray(given).T
+    means, scales = np.asarray(by_channel).T
     return inverse_affine(values, jnp.asarray(scales), jnp.asarray(means))
 
 
-def restored(
-    values: Float[Array, "*batch channels"], given: Statistics | None
+def unstandardize(
+    values: Float[Array, "*batch channels"], by_channel: Statistics | None
 ) -> Float[Array, "*batch channels"]:
     """`mean + std x` for each channel."""
-    if given is None:
+    if by_channel is None:
         return values
-    means, scales = np.asarray(given).T
+    means, scales = np.asarray(by_channel).T
     return affine(values, jnp.asarray(scales), jnp.asarray(means))
 
 
-def check_statistics(owner: object, given: Statistics | None, channels: int) -> None:
+def check_statistics(owner: object, by_channel: Statistics | None, channels: int) -> None:
     """Raises `InputError` if there is not one pair for each channel."""
-    if given is not None and len(given) != channels:
-        what = f"{type(owner).__name__}: statistics of {len(given)} channels for {channels}"
-        raise InputError(f"{what}; give (mean, standard deviation) for each.")
+    if by_channel is not None and len(by_channel) != channels:
+        raise InputError(
+            f"{type(owner).__name__}: statistics has {len(by_channel)} pairs, expected "
+            f"{channels}; pass (mean, standard deviation) for each channel."
+        )

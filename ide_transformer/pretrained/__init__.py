@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries: loads them as models, and writes models back."""
+"""Loads checkpoints of other libraries as models, and writes models as checkpoints."""
 
 from . import make as make
 from .checkpoint import (

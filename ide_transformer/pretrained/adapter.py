@@ -1,4 +1,4 @@
-"""Adapters of PEFT: changes of low rank of a checkpoint, for reading and writing."""
+"""Reads and writes adapters of PEFT: changes of low rank of a checkpoint."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ from .options import Options
 OPTIONS = "adapter_config.json"
 _TENSORS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# Options that change outputs, and their values here.
-_OFF: dict[str, tuple[Any, ...]] = {
+# Options that change outputs, and their supported values.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "alora_invocation_tokens": (None,),
     "bias": ("none",),
-    # Others change the matrices of the checkpoint too.
+    # Other values change the matrices of the checkpoint too.
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
     "kasa_config": (None,),
     "layer_replication": (None,),
@@ -55,7 +55,7 @@ class Change(NamedTuple):
         return self.alpha / self.rank
 
     def plus(self, other: "Change") -> "Change":
-        """The sum, of a rank that is the sum of both."""
+        """The sum; its rank is the sum of both ranks."""
         down = np.concatenate([self.down, other.down])
         up = np.concatenate([self.up, other.up * (other.factor / self.factor)], axis=1)
         return Change(down, up, self.factor * len(down))
@@ -66,11 +66,11 @@ def is_adapter(path: Path) -> bool:
 
 
 def base_name(folder: Path) -> str:
-    """The checkpoint that an adapter changes, as it is written there."""
+    """The checkpoint that an adapter changes, as its options name it."""
     options = Options(read_json(folder / OPTIONS), folder / OPTIONS)
     name = options.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise options.refused("base_model_name_or_path", name, "no name of a checkpoint")
+        raise options.refused("base_model_name_or_path", name, "not the name of a checkpoint")
     revision = options.get("revision", None)
     return f"{name}@{revision}" if revision and not Path(name).exists() else name
 
@@ -79,26 +79,26 @@ def with_adapter(model: Model, family: Family, folder: Path) -> Model:
     """The model of a checkpoint with the changes of an adapter. Raises `InputError` for
     adapters other than LoRA, and for tensors that belong to no linear map of the model."""
     changes = _read(family, folder)
-    read = set()
-    found: dict[int, LowRank] = {}
+    applied = set()
+    changed_maps: dict[int, LowRank] = {}
     maps = {id(part.weight): part for part in parts(model, Linear)}
     for place in family.table(model):
-        own = [changes.get(name) for name in place.names()]
+        by_layer = [changes.get(name) for name in place.names()]
         linear = maps.get(id(place.weight))
-        if linear is None or not any(own) or not _is_matrix(place):
+        if linear is None or not any(by_layer) or not _is_matrix(place):
             continue
-        read.update(place.names())
-        found[id(place.weight)] = _low_rank(linear, place, own, folder)
-    if unread := sorted(changes.keys() - read):
-        raise InputError(f"{folder}: {', '.join(unread[:8])}: no linear map of this model.")
-    return map_parts(model, Linear, lambda x, _: found.get(id(x.weight), x))
+        applied.update(place.names())
+        changed_maps[id(place.weight)] = _low_rank(linear, place, by_layer, folder)
+    if unknown := sorted(changes.keys() - applied):
+        raise InputError(f"{folder}: {', '.join(unknown[:8])}: not a linear map of this model.")
+    return map_parts(model, Linear, lambda x, _: changed_maps.get(id(x.weight), x))
 
 
 def _read(family: Family, folder: Path) -> dict[str, Change]:
     """The changes by the names of the tensors that they change."""
     options = Options(read_json(folder / OPTIONS), folder / OPTIONS)
-    for name, off in _OFF.items():
-        options.allow(name, *off)
+    for name, values in _SUPPORTED.items():
+        options.allow(name, *values)
     alpha = options.number("lora_alpha", 8)
     patterns = options.get("alpha_pattern", None) or {}
     if not isinstance(patterns, dict) or any(
@@ -115,15 +115,16 @@ def _read(family: Family, folder: Path) -> dict[str, Change]:
             raise InputError(f"{folder}: the tensor {name} is not known.")
         module = matched[1]
         pair = [f"{_PREFIX}{module}.lora_{x}.weight" for x in "AB"]
-        if lacking := [x for x in pair if x not in stored]:
-            raise InputError(f"{folder}: {lacking[0]}: missing.")
+        if missing := [x for x in pair if x not in stored]:
+            raise InputError(f"{folder}: {missing[0]}: missing.")
         down, up = (stored[x].read() for x in pair)
         if down.ndim != 2 or up.ndim != 2 or not 0 < len(down) == up.shape[1]:
-            shapes = f"{down.shape} and {up.shape}"
-            raise InputError(f"{folder}: {module}: {shapes} are no factors of a matrix.")
-        own = next((float(x) for key, x in patterns.items() if _fits(key, module)), alpha)
-        own *= len(down) ** 0.5 if by_root else 1
-        changes[family.canonical(f"{module}.weight")] = Change(down, up, own)
+            raise InputError(
+                f"{folder}: {module}: {down.shape} and {up.shape} are not factors of a matrix."
+            )
+        scale = next((float(x) for key, x in patterns.items() if _fits(key, module)), alpha)
+        scale *= len(down) ** 0.5 if by_root else 1
+        changes[family.canonical(f"{module}.weight")] = Change(down, up, scale)
     return changes
 
 
@@ -138,7 +139,7 @@ def _is_matrix(place: Placement) -> bool:
 def _low_rank(
     linear: Linear, place: Placement, changes: list[Change | None], folder: Path
 ) -> LowRank:
-    """The changes of all layers of a map. A layer without one has A = 0 and B = 0."""
+    """A map with the changes of all layers. A layer without one has A = 0 and B = 0."""
     strongest = max((x for x in changes if x is not None), key=lambda x: x.factor)
     rank = max(x.rank for x in changes if x is not None)
     *depth, width, out = linear.weight.shape
@@ -177,26 +178,26 @@ def write_adapter(
       `family` has for the matrices.
     - `options`: more options of the adapter.
     """
-    own = {id(part.linear.weight): part for part in parts(model, LowRank)}
-    if not own:
+    maps = {id(part.linear.weight): part for part in parts(model, LowRank)}
+    if not maps:
         raise InputError("The model has no changes of low rank; train it with model.lora.")
     table = family.table(without_low_rank(model))
-    placed = [(place, own[id(place.weight)]) for place in table if id(place.weight) in own]
+    placed = [(place, maps[id(place.weight)]) for place in table if id(place.weight) in maps]
     changes = {modules[name]: change for name, change in _changes(placed).items()}
     names = {module: _suffix(module, changes, modules.values()) for module in changes}
     first = next(iter(changes.values()))
-    others = {
+    exceptions = {
         module: x
         for module, x in changes.items()
         if (x.rank, x.alpha) != (first.rank, first.alpha)
     }
-    own_options = {
+    adapter_options = {
         "peft_type": "LORA",
         "r": first.rank,
-        "lora_alpha": _whole(first.alpha),
+        "lora_alpha": _as_integer(first.alpha),
         "lora_dropout": 0.0,
-        "rank_pattern": {module: x.rank for module, x in others.items()},
-        "alpha_pattern": {module: _whole(x.alpha) for module, x in others.items()},
+        "rank_pattern": {module: x.rank for module, x in exceptions.items()},
+        "alpha_pattern": {module: _as_integer(x.alpha) for module, x in exceptions.items()},
         "target_modules": sorted(set(names.values())),
         # Whether matrices are stored as `[in, out]`.
         "fan_in_fan_out": any(place.axes is None for place, _ in placed),
@@ -208,7 +209,7 @@ def write_adapter(
     pairs += [(module, "B", x.up) for module, x in changes.items()]
     tensors = {f"{_PREFIX}{module}.lora_{side}.weight": x for module, side, x in pairs}
     write_tensors(path, tensors, _TENSORS)
-    write_options(path / OPTIONS, {**options, **own_options})
+    write_options(path / OPTIONS, {**options, **adapter_options})
 
 
 def _changes(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
@@ -216,16 +217,16 @@ def _changes(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
     changes: dict[str, Change] = {}
     for place, part in placed:
         if not _is_matrix(place) or place.repeated:
-            raise InputError(f"{place.name}: an adapter has no such matrix.")
+            raise InputError(f"{place.name} is not a matrix that an adapter can change.")
         down, up = (np.asarray(x) for x in (part.down, part.up))
         if not place.layered:
             down = down[None]
             up = up[None]
         rows = slice(None) if place.rows is None else place.rows
-        for name, own_down, own_up in zip(place.names(), down, up, strict=True):
-            whole = np.zeros((place.sharing * up.shape[-1], up.shape[-2]), up.dtype)
-            whole[rows] = own_up.T / place.scale
-            change = Change(own_down.T, whole, part.alpha)
+        for name, layer_down, layer_up in zip(place.names(), down, up, strict=True):
+            stored_up = np.zeros((place.sharing * up.shape[-1], up.shape[-2]), up.dtype)
+            stored_up[rows] = layer_up.T / place.scale
+            change = Change(layer_down.T, stored_up, part.alpha)
             changes[name] = changes[name].plus(change) if name in changes else change
     return changes
 
@@ -239,5 +240,5 @@ def _suffix(module: str, changed: Iterable[str], modules: Iterable[str]) -> str:
     return next(unique, module)
 
 
-def _whole(x: float) -> int | float:
+def _as_integer(x: float) -> int | float:
     return int(x) if x == int(x) else x

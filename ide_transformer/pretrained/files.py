@@ -61,14 +61,14 @@ def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of `model.safetensors`, or of the shards in its index."""
-    # The order of transformers, if there are both.
+    # transformers also prefers the single file.
     if (folder / _SINGLE).is_file():
         return tensors_in(folder, _SINGLE)
     index = folder / _INDEX
     if not index.is_file():
         pickles = ", ".join(sorted(p.name for p in folder.glob("*.bin")))
         if not pickles:
-            raise InputError(f"{folder} is no checkpoint: it has no {_SINGLE}.")
+            raise InputError(f"{folder} is not a checkpoint: it has no {_SINGLE}.")
         raise InputError(
             f"{folder} has its weights in {pickles}, a pickle, which can run code. Convert it "
             'once, if you trust it: python -c "from transformers import AutoModel; '
@@ -92,13 +92,13 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def own_file(folder: Path, name: str) -> Path:
-    """A file of a checkpoint. Raises for a link out of its folder."""
+def check_inside(folder: Path, name: str) -> Path:
+    """The file `name` in a folder. Raises for a link that leads out of the folder."""
     file = folder / name
-    own = folder.resolve()
+    root = folder.resolve()
     # Hugging Face's cache links to `blobs`.
-    allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
-    if not any(file.resolve().is_relative_to(root) for root in allowed):
+    roots = [root] + [root.parent.parent / "blobs"] * (root.parent.name == "snapshots")
+    if not any(file.resolve().is_relative_to(x) for x in roots):
         raise InputError(f"{folder}: {name} is {file.resolve()}, outside; copy it here.")
     return file
 
@@ -108,7 +108,7 @@ def tensors_in(folder: Path, name: str) -> dict[str, StoredTensor]:
     require("safetensors", "hf", "checkpoints are read by")
     from safetensors import SafetensorError, safe_open
 
-    file = own_file(folder, name)
+    file = check_inside(folder, name)
     try:
         with safe_open(file, "np") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -119,7 +119,7 @@ def tensors_in(folder: Path, name: str) -> dict[str, StoredTensor]:
         ) from None
     if unknown := {dtype for dtype, _ in headers.values()} - _DTYPES.keys():
         raise InputError(
-            f"{file} has {', '.join(sorted(unknown))}; known are {', '.join(_DTYPES)}."
+            f"{file} has tensors of {', '.join(sorted(unknown))}; use {', '.join(_DTYPES)}."
         )
     return {
         name: StoredTensor(np.dtype(_DTYPES[dtype]), shape, ft.partial(_read, file, name))

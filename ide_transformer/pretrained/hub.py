@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub, by huggingface_hub and in its cache."""
+"""Fetches models of the Hugging Face hub, by huggingface_hub and into its cache."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _UNREAD = ["*/*.safetensors"]
 
 def hub_folder(name: str, revision: str | None = None) -> Path:
     """The folder of the model `owner/name` in the cache of huggingface_hub, fetched the first
-    time. A revision that is there is not asked for again. Only safetensors are taken.
+    time. A revision in the cache is not looked up again. Only safetensors are fetched.
 
     **Raises:** `InputError` without huggingface_hub, and if the model is neither in the cache
     nor can be fetched.
@@ -22,7 +22,7 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    def found(local: bool) -> Path:
+    def find_folder(local: bool) -> Path:
         folder = snapshot_download(
             name,
             revision=revision,
@@ -34,7 +34,7 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
 
     cache = Path(constants.HF_HUB_CACHE)
     try:
-        folder = found(local=True)
+        folder = find_folder(local=True)
     except (HFValidationError, LocalEntryNotFoundError):
         folder = cache / name
     if any(folder.glob("*.safetensors")):
@@ -42,8 +42,8 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
     if not constants.is_offline_mode():
         announce(f"fetching {name} from the Hugging Face hub", cache)
     try:
-        folder = found(local=False)
-    # Of httpx as well, which has errors of its own.
+        folder = find_folder(local=False)
+    # httpx has its own errors.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(
@@ -51,6 +51,5 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
             f"that can, run hf download {name}, and copy its cache to {cache}."
         ) from None
     if not any(folder.glob("*.safetensors")):
-        what = f"{name}: {folder} has no safetensors, and other weights are not read"
-        raise InputError(f"{what}; take another revision.")
+        raise InputError(f"{name}: {folder} has no safetensors; use a revision that has them.")
     return folder

@@ -1,5 +1,5 @@
-"""Builds parts of models for families, from options, and options from models. A checkpoint
-replaces the weights. Importing this file computes nothing."""
+"""Builds parts of models from options, and options from models, for all families. Weights are
+replaced by a checkpoint's."""
 
 import contextlib
 import functools as ft
@@ -40,7 +40,7 @@ from .options import Options
 
 # Called with `key=…`.
 MakeOperator = Callable[..., AbstractOperator]
-# The last name of a function is written.
+# The last name of a function is the one written.
 ACTIVATIONS = {
     "gelu": gelu,
     "gelu_fast": gelu_tanh,
@@ -71,7 +71,7 @@ def dense(features_in: int, features_out: int) -> Linear:
 
 
 def block(*operators: MakeOperator) -> Callable[[PRNGKeyArray], PyTree]:
-    """A function that makes a block of operators from a key."""
+    """A function that builds a block of operators from a key."""
     return lambda key: tuple(make(key=key) for make in operators)
 
 
@@ -81,8 +81,8 @@ def pre_norm(
     *operators: MakeOperator,
     parallel: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of a pre-norm model of these operators, with Lie–Trotter, or with unsplit Euler
-    for parallel blocks."""
+    """Arguments of a pre-norm model of these operators. The solver is Lie–Trotter, or unsplit
+    Euler for parallel blocks."""
     layers = block(*(ft.partial(make, normalization=normalization) for make in operators))
     return dict(
         control=PiecewiseConstant.build(
@@ -145,8 +145,8 @@ def language_model(
 
 
 def has(names: Set[str], name: str) -> bool:
-    """Whether a checkpoint has tensors below a name."""
-    return any(known == name or known.startswith(f"{name}.") for known in names)
+    """Whether a checkpoint has the tensor `name` or tensors below it."""
+    return any(tensor == name or tensor.startswith(f"{name}.") for tensor in names)
 
 
 def rotary(options: Options, head_features: int, *, fraction: float | None = None) -> Rotary:
@@ -154,12 +154,12 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
     name = "rope_parameters"
     values = {}
     for generation in ("rope_parameters", "rope_scaling"):
-        found = options.get(generation, None) or {}
-        if not isinstance(found, dict):
-            raise options.refused(generation, found, "not an object of options")
-        if found:
+        entries = options.get(generation, None) or {}
+        if not isinstance(entries, dict):
+            raise options.refused(generation, entries, "not an object of options")
+        if entries:
             name = generation
-            values = found
+            values = entries
     scaling = Options(values, options.file, f"{name}.")
     # Options outside the object are defaults.
     base = scaling.number("rope_theta", options.number("rope_theta", 10000.0))
@@ -184,24 +184,24 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
             low = scaling.number("low_freq_factor")
             high = scaling.number("high_freq_factor")
             if low >= high:
-                why = f"not below high_freq_factor = {high}"
-                raise scaling.refused("low_freq_factor", low, why)
+                reason = f"not below high_freq_factor = {high}"
+                raise scaling.refused("low_freq_factor", low, reason)
             half = features // 2
             wavelengths = 2 * math.pi * base ** (np.arange(half) / half)
             waves = scaling.size("original_max_position_embeddings") / wavelengths
             smooth = np.clip((waves - low) / (high - low), 0, 1)
             stretch = tuple((1 / ((1 - smooth) / factor + smooth)).tolist())
-    scaling.check_all_asked("type")
+    scaling.check_all_read("type")
     return Rotary(base, None if features == head_features else features, stretch)
 
 
 def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
-    """Raises if the number of features with rotary positions is odd or above a head's."""
+    """Raises if `features`, which have rotary positions, are odd or more than a head's."""
     if features % 2 or not 0 < features <= head_features:
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
             f"{options.file}: {features} of the {head_features} features of a head have rotary "
-            f"positions; set an even number of them by {', '.join((*names, *sizes))}."
+            f"positions; set an even number by {', '.join((*names, *sizes))}."
         )
 
 

@@ -33,9 +33,9 @@ class Options:
     """Options of a checkpoint, each read by name.
 
     - `values`: the options in `file`.
-    - `within`: the option whose object `values` are, followed by a dot.
-    - `spellings`: the file's name of an option, see `renamed`.
-    - `asked`: the file's names of the options read so far.
+    - `within`: the name of the option that contains `values`, followed by a dot.
+    - `spellings`: maps names to names in the file, see `renamed`.
+    - `names_read`: the names in the file of the options read so far.
 
     Methods that read **raise** `InputError` for an unsuitable value, and for a missing one
     without a default.
@@ -45,7 +45,7 @@ class Options:
     file: Path
     within: str = ""
     spellings: Mapping[str, str] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
+    names_read: set[str] = field(default_factory=set)
 
     def renamed(self, **spellings: str) -> "Options":
         """The options by other names: after `renamed(hidden_size="dim")` the option
@@ -54,7 +54,7 @@ class Options:
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
         name = self.spellings.get(name, name)
-        self.asked.add(name)
+        self.names_read.add(name)
         if name in self.values:
             return self.values[name]
         if default is _REQUIRED:
@@ -73,12 +73,13 @@ class Options:
         raise self.refused(name, value, f"not a whole number of at least {least}")
 
     def divided(self, name: str, by: str) -> int:
-        number = self.size(name)
+        """The quotient of two sizes."""
+        size = self.size(name)
         divisor = self.size(by)
-        if number % divisor:
-            why = f"not a multiple of {self.spelled(by)} = {divisor}"
-            raise self.refused(name, number, why)
-        return number // divisor
+        if size % divisor:
+            reason = f"not a multiple of {self.spelled(by)} = {divisor}"
+            raise self.refused(name, size, reason)
+        return size // divisor
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         """An option that is a finite number above 0."""
@@ -92,8 +93,8 @@ class Options:
         product = self.size(name) * self.number(ratio, default)
         if product >= 1:
             return int(product)
-        why = f"too small: {self.spelled(name)} times it must be at least 1"
-        raise self.refused(ratio, self.get(ratio, default), why)
+        reason = f"too small: {self.spelled(name)} times it must be at least 1"
+        raise self.refused(ratio, self.get(ratio, default), reason)
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name, default)
@@ -104,22 +105,23 @@ class Options:
     def allow(self, name: str, *values: Any) -> Any:
         """An option that must be one of `values`; the first is its default."""
         value = self.get(name, values[0])
-        if not any(value == one and type(value) is type(one) for one in values):
-            known = dict.fromkeys(repr(one) for one in values if one is not _REQUIRED)
-            raise self.refused(name, value, f"not supported. Supported: {', '.join(known)}")
+        if not any(value == x and type(value) is type(x) for x in values):
+            supported = dict.fromkeys(repr(x) for x in values if x is not _REQUIRED)
+            raise self.refused(name, value, f"not supported; use {', '.join(supported)}")
         return value
 
     def choose(self, name: str, choices: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
+        """The choice that an option names."""
         return choices[self.allow(name, default, *choices)]
 
-    def check_all_asked(self, harmless: str) -> None:
+    def check_all_read(self, harmless: str) -> None:
         """Raises for options that were not read, since outputs could be wrong. `harmless`: more
         names to skip, separated by spaces."""
-        known = self.asked.union(_HARMLESS.split(), harmless.split())
-        if unknown := sorted(self.values.keys() - known):
-            written = (f"{self.within}{name} = {self.values[name]!r}" for name in unknown)
+        skipped = self.names_read.union(_HARMLESS.split(), harmless.split())
+        if unknown := sorted(self.values.keys() - skipped):
+            entries = (f"{self.within}{name} = {self.values[name]!r}" for name in unknown)
             raise InputError(
-                f"{self.file}: {', '.join(written)}: not known. Remove options that do not "
+                f"{self.file}: {', '.join(entries)}: not known. Remove options that do not "
                 "change what the model computes."
             )
 
@@ -127,5 +129,6 @@ class Options:
         """The file's name of an option."""
         return self.within + self.spellings.get(name, name)
 
-    def refused(self, name: str, value: Any, why: str) -> InputError:
-        return InputError(f"{self.file}: {self.spelled(name)} = {value!r} is {why}.")
+    def refused(self, name: str, value: Any, reason: str) -> InputError:
+        """An error to raise: the value "is {reason}"."""
+        return InputError(f"{self.file}: {self.spelled(name)} = {value!r} is {reason}.")

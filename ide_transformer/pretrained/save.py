@@ -19,7 +19,7 @@ from ..equation import (
     AbstractControl,
     AbstractFeedForward,
     AbstractOperator,
-    AbstractRandomOperator,
+    Dropout,
     Linear,
     PiecewiseConstant,
     Scaled,
@@ -36,14 +36,14 @@ from .adapter import base_name, is_adapter, write_adapter
 from .checkpoint import Checkpoint, base_of, find_pretrained, tokenizer_file
 from .families import families
 from .family import Family, Placement
-from .files import own_file, read_json, write_archive, write_options, write_tensors
+from .files import check_inside, read_json, write_archive, write_options, write_tensors
 from .options import Options
 
 
-# Fields that do not change outputs, for full-sized images and to rounding.
-_FREE = frozenset({"area_weights", "compute_dtype", "dropout", "fixed_size", "gradient"})
-_FREE |= {"max_steps", "steps_for"}
-# Weights that a model may lack, and their value in a checkpoint.
+# Fields that do not change outputs for full-sized inputs, up to rounding.
+_HARMLESS = frozenset({"area_weights", "compute_dtype", "dropout", "fixed_size", "gradient"})
+_HARMLESS |= {"max_steps", "steps_for"}
+# Weights that a model may lack, and their values in a checkpoint.
 _NEUTRAL = {"bias": 0, "gain": 1}
 
 
@@ -51,8 +51,8 @@ _NEUTRAL = {"bias": 0, "gain": 1}
 def save_pretrained(
     model: Model, path: str | Path, *, like: str | Path | None = None, adapter: bool = False
 ) -> None:
-    """Write a model in a Hugging Face layout, for other libraries: the layout of the checkpoint
-    `like`, or else GPT-2, Llama or ViT, whichever fits the model.
+    """Write a model in a layout of Hugging Face, for other libraries: the layout of the
+    checkpoint `like`, or by default GPT-2, Llama or ViT, whichever fits.
 
     **Arguments:**
 
@@ -61,18 +61,17 @@ def save_pretrained(
       and tensors that the model does not have, such as other heads. The model may have fewer
       layers.
     - `adapter`: write only the changes of low rank (`LowRank`), as an adapter of PEFT to the
-      checkpoint `like`. Otherwise each is added to its matrix.
+      checkpoint `like`. By default each is added to its matrix.
 
-    Step sizes of layers (`Scaled`) become factors of the weights that write the rates, the
-    output map of attention and the outer map of a feed-forward: `u + λ A(u)` with `W λ` and
-    `b λ` for W and b.
+    Step sizes λ of layers (`Scaled`) are multiplied into the last linear map of an operator,
+    the output map of attention or the outer map of a feed-forward: W λ and b λ replace W and b.
 
     **Raises:** `InputError`, which names all differences, if the layout cannot express the
-    model: its scheme, steps, constraint or operators; for an adapter also if other weights
-    than its own differ from the checkpoint.
+    scheme, steps, constraint or operators of the model. For an adapter, also if weights
+    differ from the checkpoint's otherwise than by low rank.
     """
     path = Path(path)
-    model = _without_draws(model)
+    model = _drop_dropout(model)
     if adapter:
         _save_adapter(model, path, like)
         return
@@ -81,42 +80,42 @@ def save_pretrained(
         _save_like(base_of(find_pretrained(like)), model, path)
         return
     _check_new(path)
-    model, family, options = _in_a_layout(model, path)
+    model, family, options = _fit_layout(model, path)
     path.mkdir(parents=True, exist_ok=True)
-    named = {
+    tensors = {
         name if name.startswith(f"{family.head}.") else family.prefix + name: tensor
         for name, tensor in tensors_of(family.table(model)).items()
     }
-    write_tensors(path, named)
+    write_tensors(path, tensors)
     write_options(path / "config.json", {**options, "dtype": _dtype_of(model)})
 
 
 def _save_like(source: Path, model: Model, path: Path) -> None:
-    checkpoint = _without_layers(Checkpoint.open(source), model)
-    model = _folded(model, checkpoint.skeleton)
-    _check_new(path, source.is_file() and path.exists())
+    checkpoint = _drop_layers(Checkpoint.open(source), model)
+    model = _fold_step_sizes(model, checkpoint.skeleton)
+    _check_new(path, exists=source.is_file() and path.exists())
     _check_layout(model, checkpoint, source)
-    tensors = tensors_of(checkpoint.family.table(_filled(model, checkpoint.skeleton)))
+    tensors = tensors_of(checkpoint.family.table(_fill_weights(model, checkpoint.skeleton)))
     tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
-    named = {
+    by_original_name = {
         original: tensors[name] if name in tensors else checkpoint.tensors[name].read()
         for name, original in checkpoint.original.items()
     }
     if source.is_file():
-        write_archive(path, checkpoint.options.values, named)
+        write_archive(path, checkpoint.options.values, by_original_name)
         if tokenizer_file(source).is_file():
             shutil.copy(tokenizer_file(source), tokenizer_file(path))
         return
     # 1_Pooling belongs to sentence-transformers.
-    kept = [
-        own_file(source, str(file.relative_to(source)))
+    files = [
+        check_inside(source, str(file.relative_to(source)))
         for file in (*source.iterdir(), *source.glob("1_Pooling/config.json"))
         if file.suffix in (".json", ".txt", ".model", ".jinja") and file.is_file()
         if "safetensors" not in file.name
     ]
     path.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, named)
-    for file in kept:
+    write_tensors(path, by_original_name)
+    for file in files:
         copy = path / file.relative_to(source)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copy)
@@ -128,14 +127,14 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         write_options(path / "config.json", options)
 
 
-def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
-    """The checkpoint without its last layers, with as many as the model has; unchanged if it
-    has no more layers than the model."""
+def _drop_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
+    """The first layers of a checkpoint, as many as the model has; the checkpoint itself if it
+    has no more than the model."""
     layers = [x.layers for x in model.equations]
     stored = [_layers(x.control) or 0 for x in checkpoint.skeleton.equations]
     if layers == stored or len(layers) != len(stored):
         return checkpoint
-    if any(own > there for own, there in zip(layers, stored, strict=True)):
+    if any(x > y for x, y in zip(layers, stored, strict=True)):
         return checkpoint
     options = checkpoint.options
     family = checkpoint.family
@@ -143,23 +142,23 @@ def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
         return checkpoint
     options = Options({**options.values, **changed}, options.file)
     shorter = eqx.filter_eval_shape(family.build, options, frozenset(checkpoint.tensors))
-    kept = {
+    num_layers = {
         place.name.partition("{layer}")[0]: len(place.names())
         for place in family.table(shorter)
         if "{layer}" in place.name
     }
 
-    def is_kept(name: str) -> bool:
-        for prefix, number in kept.items():
+    def is_dropped(name: str) -> bool:
+        for prefix, layers in num_layers.items():
             layer = name.removeprefix(prefix).partition(".")[0]
-            if name.startswith(prefix) and layer.isdecimal() and int(layer) >= number:
-                return False
-        return True
+            if name.startswith(prefix) and layer.isdecimal() and int(layer) >= layers:
+                return True
+        return False
 
     tensors = {
         original: checkpoint.tensors[name]
         for name, original in checkpoint.original.items()
-        if is_kept(name)
+        if not is_dropped(name)
     }
     return Checkpoint.check(options, tensors, options.file)
 
@@ -167,25 +166,25 @@ def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
 def _save_adapter(model: Model, path: Path, like: str | Path | None) -> None:
     if like is None:
         raise InputError(
-            "An adapter changes a checkpoint: give like=…, from which the model began. A run "
-            "without model.pretrained has none; write it whole."
+            "adapter=True: pass like=…, the checkpoint from which training began. For a run "
+            "without model.pretrained drop adapter=True."
         )
-    found = find_pretrained(like)
-    source = base_of(found)
+    location = find_pretrained(like)
+    source = base_of(location)
     if source.is_file():
-        raise InputError(f"{source}: PEFT has no adapters to it; drop adapter=True.")
+        raise InputError(f"{source}: PEFT has no adapters of archives; drop adapter=True.")
     checkpoint = Checkpoint.open(source)
     _check_new(path)
-    own = _folded(without_low_rank(model), checkpoint.skeleton)
-    _check_layout(own, checkpoint, source)
-    tables = (checkpoint.family.table(x) for x in (own, checkpoint.model(None)))
-    for here, there in zip(*tables, strict=True):
-        if not np.array_equal(here.weight, there.weight):
+    unadapted = _fold_step_sizes(without_low_rank(model), checkpoint.skeleton)
+    _check_layout(unadapted, checkpoint, source)
+    tables = (checkpoint.family.table(x) for x in (unadapted, checkpoint.model(None)))
+    for place, stored_place in zip(*tables, strict=True):
+        if not np.array_equal(place.weight, stored_place.weight):
             raise InputError(
-                f"{here.name} differs from {source}, and an adapter changes low ranks only; "
-                "drop adapter=True."
+                f"{place.name} differs from {source} otherwise than by low rank; drop "
+                "adapter=True."
             )
-    base = base_name(found) if is_adapter(found) else str(like)
+    base = base_name(location) if is_adapter(location) else str(like)
     kind = checkpoint.architecture
     task = "CAUSAL_LM" if kind.endswith(("ForCausalLM", "LMHeadModel")) else None
     name, _, revision = (base, "", "") if Path(base).exists() else base.partition("@")
@@ -198,39 +197,39 @@ def _check_layout(model: Model, checkpoint: Checkpoint, source: Path) -> None:
         raise InputError(
             f"The layout of {source} cannot express this model:\n  "
             + "\n  ".join(wrong)
-            + "\nUndo them (scheme and steps by model.on(Mesh(…))), or drop like=…: GPT-2, "
-            "Llama and ViT may have other sizes."
+            + "\nUndo them (steps by model.on(Mesh(…))), or drop like=…: GPT-2, Llama and ViT "
+            "may have other sizes."
         )
 
 
-def _check_new(path: Path, taken: bool = False) -> None:
-    if taken or path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise InputError(f"{path} is there already; give a new name.")
+def _check_new(path: Path, exists: bool = False) -> None:
+    if exists or path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise InputError(f"{path} exists already; pass a new path.")
 
 
 def _dtype_of(model: Model) -> str:
     return jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))).name
 
 
-def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any]]:
+def _fit_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any]]:
     """The model in the first layout that can express it, the family, and the options."""
     faults: dict[str, list[str]] = {}
     for kind, family in families().items():
         options = family.options_of and family.options_of(model)
         if not options:
             continue
-        # Without these, a library takes its own checkpoint's tokens.
+        # By default a library uses the tokens of its own checkpoint.
         options = {"model_type": kind, **options, "bos_token_id": None, "eos_token_id": None}
         try:
-            asked = Options(options, path / "config.json"), frozenset({family.head})
-            skeleton = eqx.filter_eval_shape(family.build, *asked)
+            arguments = Options(options, path / "config.json"), frozenset({family.head})
+            skeleton = eqx.filter_eval_shape(family.build, *arguments)
         except InputError as error:
             faults[kind] = [str(error)]
             continue
-        folded = _folded(model, skeleton)
+        folded = _fold_step_sizes(model, skeleton)
         faults[kind] = list(_differences(folded, skeleton, "model"))
         if not faults[kind]:
-            return _filled(folded, skeleton), family, options
+            return _fill_weights(folded, skeleton), family, options
     kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
     if not faults:
         raise InputError(f"No layout can express a model of {kinds}.")
@@ -241,63 +240,63 @@ def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any
     )
 
 
-def _without_draws(tree: PyTree) -> PyTree:
-    return map_parts(tree, AbstractRandomOperator, lambda x, _: _without_draws(x.operator))
+def _drop_dropout(tree: PyTree) -> PyTree:
+    return map_parts(tree, Dropout, lambda x, _: _drop_dropout(x.operator))
 
 
-def _folded(model: Model, native: Model) -> Model:
-    """A model with the step sizes of layers in its weights, and with one block instead of
-    equal ones if the layout has one."""
+def _fold_step_sizes(model: Model, native: Model) -> Model:
+    """A model with the step sizes of layers in its weights. Equal blocks become one block if
+    the layout has one."""
     natives = iter(native.equations)
-    return model.each_equation(lambda own: _equation_folded(own, next(natives, own)))
+    return model.each_equation(lambda x: _fold_equation(x, next(natives, x)))
 
 
-def _equation_folded(model: Model, native: Model) -> Model:
+def _fold_equation(model: Model, native: Model) -> Model:
     control = model.control
     if not isinstance(control, PiecewiseConstant | Tied):
         return model
-    # The step sizes of DINOv2.
-    stored = bool(parts(native.control, Scaled))
+    # DINOv2 has step sizes.
+    native_scales = bool(parts(native.control, Scaled))
 
-    def folded(scaled: Scaled, _: int) -> AbstractOperator:
-        inner = scaled.operator
-        if stored and not isinstance(inner, Scaled):
+    def fold(scaled: Scaled, _: int) -> AbstractOperator:
+        if native_scales and not isinstance(scaled.operator, Scaled):
             return scaled
-        whole = _in_weights(scaled, control.depth_axes)
-        if whole is scaled or not isinstance(whole, Scaled):
-            return whole
-        return folded(whole, 0)
+        folded = _multiply_weights(scaled, control.depth_axes)
+        if folded is scaled or not isinstance(folded, Scaled):
+            return folded
+        return fold(folded, 0)
 
-    control = map_parts(control, Scaled, folded)
+    control = map_parts(control, Scaled, fold)
     if isinstance(native.control, Tied) and isinstance(control, PiecewiseConstant):
-        control = _one_block(control)
+        control = _tie_equal_layers(control)
     return eqx.tree_at(lambda m: m.control, model, control)
 
 
-def _in_weights(scaled: Scaled, depth_axes: int) -> AbstractOperator:
-    """A with λ in the weights that write its rate; λ A itself if there are none."""
+def _multiply_weights(scaled: Scaled, depth_axes: int) -> AbstractOperator:
+    """A with λ multiplied into its last linear map; λ A itself if A has none."""
     rate = np.asarray(scaled.rate)
     if (rate == 1).all():
         return scaled.operator
-    if _written_by(scaled) is None:
+    if _last_linear_map(scaled) is None:
         return scaled
-    # `[layers, 1 or features]`; of a tied block without layers.
+    # `[layers, 1 or features]`; without layers in a tied block.
     rate = rate if rate.ndim > depth_axes else rate[..., None]
 
-    def times(x: Any) -> Any:
+    def multiply(x: Any) -> Any:
         factor = rate if x.ndim == rate.ndim else rate[..., None, :]
         return jax.device_put((np.asarray(x) * factor).astype(x.dtype))
 
     return eqx.tree_at(
-        _written_by, scaled.operator, replace_fn=lambda linear: jax.tree.map(times, linear)
+        _last_linear_map,
+        scaled.operator,
+        replace_fn=lambda linear: jax.tree.map(multiply, linear),
     )
 
 
-def _written_by(operator: AbstractOperator) -> Linear | None:
-    """The linear map whose output is the rate of an operator."""
+def _last_linear_map(operator: AbstractOperator) -> Linear | None:
     match operator:
         case Scaled():
-            return _written_by(operator.operator)
+            return _last_linear_map(operator.operator)
         case AbstractAttention():
             return operator.output
         case AbstractFeedForward():
@@ -305,8 +304,8 @@ def _written_by(operator: AbstractOperator) -> Linear | None:
     return None
 
 
-def _one_block(control: PiecewiseConstant) -> PiecewiseConstant | Tied:
-    """Equal layers as one block; other ones unchanged."""
+def _tie_equal_layers(control: PiecewiseConstant) -> PiecewiseConstant | Tied:
+    """One block if all layers are equal; otherwise the control itself."""
     stacks = jax.tree.leaves(eqx.filter(control.blocks, eqx.is_array))
     if any((np.asarray(x) != np.asarray(x[:1])).any() for x in stacks):
         return control
@@ -314,7 +313,7 @@ def _one_block(control: PiecewiseConstant) -> PiecewiseConstant | Tied:
     return Tied(block, control.layers, control.interval_length)
 
 
-def _filled(model: Model, native: PyTree) -> Model:
+def _fill_weights(model: Model, native: PyTree) -> Model:
     """A model with neutral weights where it has none and the layout has some."""
 
     def at(path: tuple[Any, ...], tree: Any) -> Any:
@@ -323,16 +322,16 @@ def _filled(model: Model, native: PyTree) -> Model:
         )
 
     shapes = jax.tree.leaves_with_path(eqx.filter(native, lambda x: hasattr(x, "shape")))
-    lacking = [(path, x.shape) for path, x in shapes if at(path, model) is None]
-    if not lacking:
+    missing = [(path, x.shape) for path, x in shapes if at(path, model) is None]
+    if not missing:
         return model
     dtype = _dtype_of(model)
     return eqx.tree_at(
-        lambda model: [at(path, model) for path, _ in lacking],
+        lambda model: [at(path, model) for path, _ in missing],
         model,
         [
             jax.device_put(np.full(shape, _NEUTRAL[path[-1].name], dtype))
-            for path, shape in lacking
+            for path, shape in missing
         ],
         is_leaf=lambda x: x is None,
     )
@@ -346,50 +345,50 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
         weight = weight.astype(placement.weight.dtype)
         parts = weight if placement.layered else weight[None]
         for name, part in zip(placement.names(), parts, strict=True):
-            written = name in tensors
+            is_repeated = name in tensors
             tensor = tensors.setdefault(name, np.empty(placement.tensor_shape, part.dtype))
             view = placement.permuted(tensor)
             if placement.rows is not None:
                 view[..., placement.rows] = part
                 continue
-            part = part.reshape(view.shape)
-            if written and not np.array_equal(view, part):
+            reshaped = part.reshape(view.shape)
+            if is_repeated and not np.array_equal(view, reshaped):
                 raise InputError(
-                    f"{name} is one tensor here, but several different weights; make them "
-                    "equal, as they are in layers that are left out or merged whole."
+                    f"{name} is one tensor of the layout, but weights of the model that use it "
+                    "differ; make them equal."
                 )
-            view[...] = part
+            view[...] = reshaped
     return tensors
 
 
-def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
-    """Differences between two models except the values of weights."""
-    if isinstance(native, jax.ShapeDtypeStruct) and hasattr(own, "shape"):
-        if own.shape != native.shape:
-            yield f"{path}: {own.shape} here, {native.shape} there"
-    elif isinstance(native, AbstractControl) and _layers(own) not in (None, _layers(native)):
-        yield f"{path}.layers: {_layers(own)} here, {_layers(native)} there"
-    elif isinstance(native, Tied) and isinstance(own, PiecewiseConstant):
+def _differences(part: Any, layout: Any, path: str) -> Iterator[str]:
+    """Differences between parts of a model and of a layout, except the values of weights."""
+    if isinstance(layout, jax.ShapeDtypeStruct) and hasattr(part, "shape"):
+        if part.shape != layout.shape:
+            yield f"{path}: {part.shape}, but the layout has {layout.shape}"
+    elif isinstance(layout, AbstractControl) and _layers(part) not in (None, _layers(layout)):
+        yield f"{path}.layers: {_layers(part)}, but the layout has {_layers(layout)}"
+    elif isinstance(layout, Tied) and isinstance(part, PiecewiseConstant):
         yield (
-            f"{path}: layers that differ here, one block for all there; leave out whole layers "
-            "(keep_layers), without merging them or fitting their step sizes"
+            f"{path}: layers differ, but the layout has one block for all; leave out whole "
+            "layers (keep_layers), without merging them or fitting their step sizes"
         )
-    elif isinstance(own, Scaled) and not isinstance(native, Scaled):
-        rates = np.asarray(own.rate).ravel() if eqx.is_array(own.rate) else ()
+    elif isinstance(part, Scaled) and not isinstance(layout, Scaled):
+        rates = np.asarray(part.rate).ravel() if eqx.is_array(part.rate) else ()
         steps = ", ".join(f"{x:g}" for x in rates)
-        yield f"{path}: its layers have step sizes here ({steps}), and none there"
-    elif dataclasses.is_dataclass(native) and type(own) is type(native):
-        yield from _of_fields(own, native, path)
-    elif isinstance(native, tuple) and isinstance(own, tuple) and len(own) == len(native):
-        for number, pair in enumerate(zip(own, native, strict=True)):
-            yield from _differences(*pair, f"{path}[{number}]")
-    elif type(own) is not type(native) or own != native:
-        yield f"{path}: {_short(own)} here, {_short(native)} there"
-        if isinstance(native, AbstractControl) and isinstance(own, AbstractControl):
-            blocks = [eqx.filter_eval_shape(x, 0.0) for x in (own, native)]
+        yield f"{path}: layers have step sizes ({steps}), but the layout has none"
+    elif dataclasses.is_dataclass(layout) and type(part) is type(layout):
+        yield from _field_differences(part, layout, path)
+    elif isinstance(layout, tuple) and isinstance(part, tuple) and len(part) == len(layout):
+        for i, pair in enumerate(zip(part, layout, strict=True)):
+            yield from _differences(*pair, f"{path}[{i}]")
+    elif type(part) is not type(layout) or part != layout:
+        yield f"{path}: {_short(part)}, but the layout has {_short(layout)}"
+        if isinstance(layout, AbstractControl) and isinstance(part, AbstractControl):
+            blocks = [eqx.filter_eval_shape(x, 0.0) for x in (part, layout)]
             yield from _differences(blocks[0], blocks[1], f"{path}(0)")
-        if isinstance(native, AbstractOperator) and isinstance(own, AbstractOperator):
-            yield from _of_fields(own, native, path)
+        if isinstance(layout, AbstractOperator) and isinstance(part, AbstractOperator):
+            yield from _field_differences(part, layout, path)
 
 
 def _layers(control: Any) -> int | None:
@@ -399,12 +398,12 @@ def _layers(control: Any) -> int | None:
     return eqx.filter_eval_shape(lambda control: control.layers, control)
 
 
-def _of_fields(own: Any, native: Any, path: str) -> Iterator[str]:
-    for name in (field.name for field in dataclasses.fields(native)):
-        pair = getattr(own, name, None), getattr(native, name)
-        lacking = pair[0] is None and (name in _NEUTRAL or not hasattr(own, name))
-        if name not in _FREE and not lacking:
-            yield from _differences(*pair, f"{path}.{name}")
+def _field_differences(part: Any, layout: Any, path: str) -> Iterator[str]:
+    for name in (field.name for field in dataclasses.fields(layout)):
+        value = getattr(part, name, None)
+        is_missing = value is None and (name in _NEUTRAL or not hasattr(part, name))
+        if name not in _HARMLESS and not is_missing:
+            yield from _differences(value, getattr(layout, name), f"{path}.{name}")
 
 
 def _short(x: Any) -> str:
@@ -412,5 +411,5 @@ def _short(x: Any) -> str:
     if len(text) < 60:
         return text
     if isinstance(x, tuple):
-        return ", ".join(type(one).__name__ for one in x)
+        return ", ".join(type(y).__name__ for y in x)
     return type(x).__name__

@@ -16,7 +16,7 @@ import numpy as np
 from ..arguments import FractionOrAll, NonNegativeInt, PositiveInt
 from ..errors import InputError
 from ..models import ImageClassifier
-from ..models.images import grid_of_number
+from ..models.images import grid_of_patches
 from ..packages import require
 from .losses import Batch
 from .task import AbstractDataSet, in_passes
@@ -103,7 +103,7 @@ class ClassificationTask(AbstractDataSet):
         """The images resampled to another number of patches, with the patch and the proportions
         of the images unchanged."""
         other = copy.copy(self)
-        grid = grid_of_number(tokens, self.data["test"].images.shape[1:3])
+        grid = grid_of_patches(tokens, self.data["test"].images.shape[1:3])
         other.size = grid[0] * self.patch, grid[1] * self.patch
         return other
 

@@ -254,7 +254,10 @@ class _Case:
 
     def changes(self) -> Iterator[_Change]:
         """All changes of the options of the file and the family, a few of others."""
-        asked, harmless = self.checkpoint.options.asked, self.checkpoint.family.harmless.split()
+        asked, harmless = (
+            self.checkpoint.options.names_read,
+            self.checkpoint.family.harmless.split(),
+        )
         yield _Change((_TOMORROW,), 1)
         absent = sorted({*asked, *harmless} - self.options.keys())
         for name, value in {**self.options, **dict.fromkeys(absent)}.items():
@@ -265,7 +268,7 @@ class _Case:
     def nonsense(self) -> Iterator[_Change]:
         """Values that no option has, for those that the family asks for."""
         yield _Change((_TOMORROW,), 1)
-        for name in sorted(self.checkpoint.options.asked - {"model_type"}):
+        for name in sorted(self.checkpoint.options.names_read - {"model_type"}):
             match value := self.options.get(name):
                 case bool():
                     others = [int(value)]

@@ -76,7 +76,7 @@ def test_a_stage_of_cvt_keeps_the_layers_that_the_library_needs(tmp_path):
     native = load_pretrained(GOLDEN / "cvt")
     save_pretrained(native.each_equation(rescaled), tmp_path / "new", like=GOLDEN / "cvt")
     assert [x.layers for x in load_pretrained(tmp_path / "new").equations] == [1, 2]
-    with pytest.raises(ide.InputError, match="stage 1 has 1 layers, and transformers reads no"):
+    with pytest.raises(ide.InputError, match="stage 1 has 1 layers, but transformers"):
         save_pretrained(keep_layers(native, [1]), tmp_path / "other", like=GOLDEN / "cvt")
 
 

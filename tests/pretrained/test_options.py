@@ -77,7 +77,7 @@ def test_options_that_are_left_out_are_those_of_the_library(family):
         ),
         # An option is named as the file calls it.
         ("distilbert", dict(dim=None), r"config\.json has no dim,"),
-        ("vit", dict(image_size=10), r"not a multiple of patch_size = 4.*write .*\[8, 8\]"),
+        ("vit", dict(image_size=10), r"not a multiple of patch_size = 4.*set .*\[8, 8\]"),
         ("dinov2", dict(image_size=[4, 16]), "positions of DINOv2 lie on a square"),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, capsy
     end = training.load_run(run)[0]
     run_here(capsys, "convert", run, "for_others")
     files = contents(Path("for_others"))
-    assert "is there already" in run_here(capsys, "convert", run, "for_others", expected=2)
+    assert "exists already" in run_here(capsys, "convert", run, "for_others", expected=2)
     assert files == contents(Path("for_others"))
     loaded = ide.load_model("for_others")
     tokens = np.asarray(loaded.tokenizer.encode("the s"), int)

@@ -18,7 +18,7 @@ from ..operators.operator import (
     AbstractSourcedOperator,
     AbstractWrappedOperator,
 )
-from ..operators.wrapped import AbstractRandomOperator, scaled
+from ..operators.wrapped import Dropout, scaled
 from ..tree import map_parts, parts
 from .control import AbstractControl, locate, take
 
@@ -95,11 +95,11 @@ class Functional(AbstractMappedControl):
 
 @checked
 class Sampled(AbstractMappedControl):
-    """A control that draws its random operators once in each interval, for example `Dropout`.
+    """A control that draws its `Dropout` masks once in each interval.
 
     Every stage of a step sees the same field, so schemes keep their order.
 
-    **Arguments:** `control`, whose blocks hold random operators, and the `key` of the draws.
+    **Arguments:** `control`, whose blocks hold `Dropout`, and the `key` of the draws.
     """
 
     key: PRNGKeyArray
@@ -114,13 +114,13 @@ class Sampled(AbstractMappedControl):
 
 
 def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
-    """Gives random operators keys of their own."""
+    """The block with a key for each `Dropout`."""
 
-    def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
+    def draw(operator: Dropout, place: int) -> Dropout:
         own = jax.random.fold_in(key, place)
         return replace(operator, operator=_with_key(operator.operator, own), key=own)
 
-    return map_parts(block, AbstractRandomOperator, draw)
+    return map_parts(block, Dropout, draw)
 
 
 @checked

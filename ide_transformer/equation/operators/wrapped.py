@@ -1,6 +1,5 @@
 """Operators that change the rate of another operator."""
 
-import abc
 from dataclasses import replace
 from typing import ClassVar
 
@@ -77,29 +76,8 @@ def scaled(operator: AbstractOperator, rate: Float[Array, "*features"]) -> Scale
     return by_kind(operator, Scaled, ScaledExact, ScaledLinear)(operator, rate)
 
 
-class AbstractRandomOperator(AbstractWrappedOperator):
-    """An operator that changes the rate of another operator at random, given a key. Without a
-    key it is the other operator."""
-
-    rate: Fraction = eqx.field(static=True)
-    key: PRNGKeyArray | None = None
-
-    configurable: ClassVar[bool] = False
-
-    @abc.abstractmethod
-    def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
-        """The operator with the draw of this key."""
-
-    def at(self, t: Depth, args: PyTree) -> AbstractOperator:
-        operator = self.operator.at(t, args)
-        return operator if self.key is None else self.drawn(operator, self.key)
-
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        return self.at(0.0, None)(u, domain)
-
-
 @checked
-class Dropout(AbstractRandomOperator):
+class Dropout(AbstractWrappedOperator):
     """Zeroes the rate of an operator at random places, and scales up the others:
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
@@ -110,9 +88,20 @@ class Dropout(AbstractRandomOperator):
     **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
 
-    def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
+    rate: Fraction = eqx.field(static=True)
+    key: PRNGKeyArray | None = None
+
+    configurable: ClassVar[bool] = False
+
+    def at(self, t: Depth, args: PyTree) -> AbstractOperator:
+        operator = self.operator.at(t, args)
+        if self.key is None:
+            return operator
         kind = by_kind(operator, _Dropped, _DroppedExact, _DroppedLinear)
-        return kind(operator, self.rate, key)
+        return kind(operator, self.rate, self.key)
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return self.at(0.0, None)(u, domain)
 
 
 class _Dropped(AbstractWrappedOperator):

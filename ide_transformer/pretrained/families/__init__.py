@@ -1,4 +1,4 @@
-"""Families of checkpoints, a file for each lineage, with a table `FAMILIES`."""
+"""Families of checkpoints, one file for each lineage, with a table `FAMILIES`."""
 
 import functools as ft
 import importlib
@@ -10,7 +10,7 @@ from ..family import Family
 
 @ft.cache
 def families() -> dict[str, Family]:
-    """All families by `model_type`: the tables of this folder and of entry points of the group
+    """All families by `model_type`: the tables of this folder and of the entry points
     `ide_transformer.families`."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     tables = [importlib.import_module(f"{__name__}.{name}").FAMILIES for name in names]

@@ -1,6 +1,6 @@
 """Post-norm encoders: BERT (Devlin et al., arXiv 1810.04805), RoBERTa (Liu et al., arXiv
 1907.11692), DistilBERT (Sanh et al., arXiv 1910.01108), ALBERT (Lan et al., arXiv 1909.11942).
-They are Lie–Trotter with projected Euler sub-steps. ALBERT has one block at every depth."""
+They are Lie–Trotter with projected Euler sub-steps. ALBERT has one block for all depths."""
 
 import functools as ft
 from collections.abc import Callable, Iterator, Set
@@ -15,7 +15,7 @@ from ..family import Family, Placement, block, layers_by, linear, weights_of
 from ..options import Options
 
 
-# Names of BERT's head and of its relatives, and the names in the table.
+# Names of BERT's head and of relatives of BERT, and names in the table.
 _RENAMED = {
     "cls.predictions": "predictions",
     "cls.predictions.transform": "predictions",
@@ -61,27 +61,27 @@ def _build(
     head_activation: Callable | None = None,
     control: type[PiecewiseConstant] | type[Tied] = PiecewiseConstant,
 ) -> Model:
-    """A post-norm encoder. `embedded`: the width of the embedding, if it is another one."""
+    """A post-norm encoder. `embedded`: the width of the embedding; `None` for `hidden_size`."""
     options.allow("position_embedding_type", "absolute", None)
     width = options.size("hidden_size")
-    number = options.size("num_hidden_layers")
+    num_layers = options.size("num_hidden_layers")
     places = options.size("max_position_embeddings")
     # Rows up to the padding token's are not positions.
     context = places if padding is None else places - padding - 1
     if context < 1:
-        why = f"not above {places - context}"
-        raise options.refused("max_position_embeddings", places, why)
+        reason = f"not above {places - context}"
+        raise options.refused("max_position_embeddings", places, reason)
     tied = options.flag("tie_word_embeddings", True)
     function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     eps = options.number("layer_norm_eps", 1e-12) if eps is None else eps
-    entered = width if embedded is None else embedded
+    embedding_width = width if embedded is None else embedded
     vocabulary = options.size("vocab_size")
     head = None
     if make.has(tensors, "predictions.dense"):
         head = MaskedTokenHead(
-            dense=make.dense(width, entered),
-            normalization=make.layer_norm(entered, eps),
-            readout=None if tied else jnp.zeros((vocabulary, entered)),
+            dense=make.dense(width, embedding_width),
+            normalization=make.layer_norm(embedding_width, eps),
+            readout=None if tied else jnp.zeros((vocabulary, embedding_width)),
             bias=jnp.zeros(vocabulary),
             activation=head_activation or function,
         )
@@ -90,26 +90,26 @@ def _build(
     norms = (make.layer_norm(width, eps),) * 2
     segments = options.size("type_vocab_size", 2) if segmented else None
     inputs = TextInputs(
-        jnp.zeros((vocabulary, entered)),
+        jnp.zeros((vocabulary, embedding_width)),
         context,
-        positions=jnp.zeros((places, entered)),
-        segments=None if segments is None else jnp.zeros((segments, entered)),
+        positions=jnp.zeros((places, embedding_width)),
+        segments=None if segments is None else jnp.zeros((segments, embedding_width)),
         lift=None if embedded is None else make.dense(embedded, width),
-        normalization=make.layer_norm(entered, eps),
+        normalization=make.layer_norm(embedding_width, eps),
         padding=padding,
     )
     pooler = make.dense(width, width) if make.has(tensors, "pooler") else None
     return Model(
         inputs,
-        control.build(layers, number, key=make.any_key()),
-        control.build(lambda key: norms, number, key=make.any_key()),
+        control.build(layers, num_layers, key=make.any_key()),
+        control.build(lambda key: norms, num_layers, key=make.any_key()),
         States(pooler=pooler, head=head),
     )
 
 
 def _build_roberta(options: Options, tensors: Set[str]) -> Model:
     padding = options.size("pad_token_id", 1, least=0)
-    # The head of RoBERTa always has this activation.
+    # RoBERTa's head always has this activation.
     return _build(options, tensors, padding=padding, head_activation=gelu)
 
 
@@ -172,7 +172,7 @@ def _family(
         table,
         prefix=f"{name}.",
         ignored=r"embeddings\.position_ids",
-        # Heads of sentences, and a bias that an untied decoder does not use.
+        # Sentence heads, and a bias that an untied decoder does not use.
         unread=r"(cls\.seq_relationship|sop_classifier\.classifier)\.(weight|bias)"
         r"|predictions\.bias",
         copies={
@@ -189,7 +189,7 @@ FAMILIES = {
     "bert": _family(
         "bert",
         _build,
-        # The first release described the pooler.
+        # The first release has options of the pooler.
         f"{_DROPOUT} directionality pooler_fc_size pooler_num_attention_heads "
         "pooler_num_fc_layers pooler_size_per_head pooler_type",
     ),
@@ -197,7 +197,7 @@ FAMILIES = {
     "distilbert": _family(
         "distilbert",
         _build_distilbert,
-        # Positions are read from the file, also sinusoidal ones.
+        # Sinusoidal positions are stored too.
         "attention_dropout dropout qa_dropout seq_classif_dropout sinusoidal_pos_embds "
         "tie_weights_",
         ft.partial(_table, bias="predictions.decoder.bias"),
@@ -206,7 +206,7 @@ FAMILIES = {
     "albert": _family(
         "albert",
         _build_albert,
-        # The release names experiments, which are off.
+        # The release has options of experiments, which are off.
         f"{_DROPOUT} classifier_dropout_prob down_scale_factor gap_size layers_to_keep "
         "net_structure_type num_memory_blocks",
     ),

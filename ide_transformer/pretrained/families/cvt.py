@@ -1,5 +1,5 @@
-"""CvT (Wu et al., arXiv 2103.15808): pre-norm stages on ever coarser grids, with convolutions
-before queries, keys and values."""
+"""CvT (Wu et al., arXiv 2103.15808): pre-norm stages on coarser and coarser grids, with
+convolutions before queries, keys and values."""
 
 import functools as ft
 import math
@@ -12,7 +12,7 @@ from ...models import ImageStage, Model, StagedModel
 from .. import make
 from ..family import Family, Placement, block, linear, weights_of, windows
 from ..options import Options
-from .vit import number_of_classes
+from .vit import num_classes
 
 
 # The library does not read its option layer_norm_eps.
@@ -41,22 +41,22 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = dict(
 
 
 def build(options: Options, tensors: Set[str]) -> Model:
-    stages = _stage_options(options)
+    *earlier, last = _stage_options(options)
     # The side of an image, near the published one, which all strides must divide.
-    total = 1
-    needed = 1
-    for own in stages:
-        total *= own.size("patch_stride")
-        needed = math.lcm(needed, total * own.size("stride_kv"))
-    side = -(-_SIDE // needed) * needed
+    stride = 1
+    divisor = 1
+    for stage in (*earlier, last):
+        stride *= stage.size("patch_stride")
+        divisor = math.lcm(divisor, stride * stage.size("stride_kv"))
+    side = -(-_SIDE // divisor) * divisor
     shape = (side, side, options.size("num_channels", 3))
-    built = []
-    for own in stages[:-1]:
-        own.allow("cls_token", False)
-        built.append(_stage(own, shape, None))
-        shape = (*built[-1].inputs.grid, built[-1].features)
-    classes = number_of_classes(options) if make.has(tensors, "classifier") else None
-    return StagedModel((*built, _stage(stages[-1], shape, classes)))
+    models = []
+    for stage in earlier:
+        stage.allow("cls_token", False)
+        models.append(_stage(stage, shape, None))
+        shape = (*models[-1].inputs.grid, models[-1].features)
+    classes = num_classes(options) if make.has(tensors, "classifier") else None
+    return StagedModel((*models, _stage(last, shape, classes)))
 
 
 def _stage_options(options: Options) -> list[Options]:
@@ -66,15 +66,15 @@ def _stage_options(options: Options) -> list[Options]:
     lists = {name: options.get(name, list(default)) for name, default in _DEFAULTS.items()}
     for name, values in lists.items():
         if not isinstance(values, list) or len(values) != len(depths):
-            why = f"not a list of {len(depths)} entries, one for each stage, as depth"
-            raise options.refused(name, values, why)
+            reason = f"not a list of {len(depths)} entries, one for each stage, as depth"
+            raise options.refused(name, values, reason)
     names = {name: name for name in lists} | dict(
         hidden_size="embed_dim", num_hidden_layers="depth", num_attention_heads="num_heads"
     )
     stages = []
-    for number in range(len(depths)):
-        values = {f"{name}[{number}]": entries[number] for name, entries in lists.items()}
-        spellings = {own: f"{name}[{number}]" for own, name in names.items()}
+    for i in range(len(depths)):
+        values = {f"{name}[{i}]": entries[i] for name, entries in lists.items()}
+        spellings = {name: f"{spelling}[{i}]" for name, spelling in names.items()}
         stages.append(Options(values, options.file, spellings=spellings))
     return stages
 
@@ -82,7 +82,7 @@ def _stage_options(options: Options) -> list[Options]:
 def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> Model:
     width = options.size("embed_dim")
     kernel = options.size("kernel_qkv")
-    # Queries for all tokens, and kernels centred on the token.
+    # All tokens have queries, and kernels are centred on their token.
     options.allow("qkv_projection_method", "dw_bn")
     options.allow("stride_q", 1)
     if kernel % 2 == 0:
@@ -118,8 +118,8 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
 
 
 def table(model: Any) -> Iterator[Placement]:
-    for number, stage in enumerate(model.equations):
-        name = f"encoder.stages.{number}"
+    for i, stage in enumerate(model.equations):
+        name = f"encoder.stages.{i}"
         embedding = f"{name}.embedding.convolution_embeddings"
         inputs = getattr(stage.inputs, "windows", stage.inputs)
         yield from windows(inputs, f"{embedding}.projection", stage.features)
@@ -139,9 +139,9 @@ def table(model: Any) -> Iterator[Placement]:
 
 
 def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[Placement]:
-    for which in ("query", "key", "value"):
-        convolution = getattr(attention, f"{which}_convolution")
-        below = f"{name}.attention.convolution_projection_{which}.convolution_projection"
+    for part in ("query", "key", "value"):
+        convolution = getattr(attention, f"{part}_convolution")
+        below = f"{name}.attention.convolution_projection_{part}.convolution_projection"
         *sides, features = convolution.weight.shape[1:]
         # [features, 1, rows, columns].
         yield Placement(
@@ -155,18 +155,18 @@ def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[P
         names = dict(mean="running_mean", variance="running_var")
         yield from weights_of(convolution.statistics, below, **names)
         # The library divides scores by the root of all features, not of a head's.
-        scale = attention.heads**-0.5 if which == "query" else 1.0
-        below = f"{name}.attention.projection_{which}"
-        yield from linear(getattr(attention, which), below, scale=scale)
+        scale = attention.heads**-0.5 if part == "query" else 1.0
+        below = f"{name}.attention.projection_{part}"
+        yield from linear(getattr(attention, part), below, scale=scale)
     yield from linear(attention.output, f"{name}.output.dense")
 
 
 def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
-    # The library looks up the rate of DropPath by the stage in a list with one for each layer.
-    for stage, number in enumerate(layers):
-        if number <= stage:
+    # The library looks up a stage's DropPath rate in its list of rates of layers.
+    for stage, num_layers in enumerate(layers):
+        if num_layers <= stage:
             raise InputError(
-                f"CvT: stage {stage} has {number} layers, and transformers reads no fewer than "
+                f"CvT: stage {stage} has {num_layers} layers, but transformers needs at least "
                 f"{stage + 1}; keep more."
             )
     return dict(depth=list(layers))
@@ -177,7 +177,7 @@ FAMILIES = {
         build,
         table,
         prefix="cvt.",
-        # The number of batches in the statistics.
+        # The number of batches behind the statistics.
         ignored=r".*\.num_batches_tracked",
         # Dropout.
         harmless="attention_drop_rate drop_path_rate drop_rate layer_norm_eps",

@@ -143,7 +143,7 @@ def _gpt_neox_table(model: Any) -> Iterator[Placement]:
     yield from weights_of(model.read_out, **names)
 
 
-# Older names, dropout and a head of classes.
+# Older names, dropout and a classification head.
 _HARMLESS = (
     "_num_labels attn_pdrop embd_pdrop n_ctx n_special predict_special_tokens resid_pdrop "
     "summary_activation summary_first_dropout summary_proj_to_labels summary_type "

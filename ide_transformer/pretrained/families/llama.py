@@ -48,7 +48,7 @@ def _equal_biases(options: Options) -> dict[str, Any]:
 
 
 def _window_of_all_layers(options: Options) -> int | None:
-    """The window of Qwen. Raises if only some layers have it."""
+    """Qwen's window. Raises if only some layers have it."""
     layers = options.size("num_hidden_layers")
     full = options.size("max_window_layers", 28, least=0)
     window = options.size("sliding_window", 4096, nullable=True)
@@ -63,8 +63,8 @@ def _window_of_all_layers(options: Options) -> int | None:
     if types == ["sliding_attention"] * layers and window:
         return window
     name = "max_window_layers" if types is None else "layer_types"
-    why = f"not supported: all num_hidden_layers={layers} must have a window, or none"
-    raise options.refused(name, full if types is None else types, why)
+    reason = f"not supported: all num_hidden_layers={layers} must have a window, or none"
+    raise options.refused(name, full if types is None else types, reason)
 
 
 def _build(
@@ -76,7 +76,7 @@ def _build(
     mlp_bias: bool = False,
     scaled_embedding: bool = False,
 ) -> Model:
-    """A decoder. `attention` gives a family's own arguments of attention."""
+    """A decoder. `attention` returns a family's arguments of attention."""
     width = options.size("hidden_size")
     key_value_heads = None
     head_features = options.size("head_dim", None)
@@ -132,11 +132,11 @@ def _llama_options(model: Any) -> dict[str, Any] | None:
 
 
 def _build_gemma(options: Options, tensors: Set[str]) -> Model:
-    # The release writes "gelu" for its approximation.
-    meant = options.get("hidden_act", "gelu")
-    meant = "gelu_pytorch_tanh" if meant == "gelu" else meant
-    options.allow("hidden_activation", None, meant)
-    options = replace(options, values={**options.values, "hidden_act": meant})
+    # The release calls the approximation "gelu".
+    activation = options.get("hidden_act", "gelu")
+    activation = "gelu_pytorch_tanh" if activation == "gelu" else activation
+    options.allow("hidden_activation", None, activation)
+    options = replace(options, values={**options.values, "hidden_act": activation})
     return _build(options, tensors, attention=_gemma, context=8192, scaled_embedding=True)
 
 
@@ -188,12 +188,12 @@ def _glassllm_table(model: Any) -> Iterator[Placement]:
     head_features = attention.query.weight.shape[-1] // attention.heads
     heads = {"q_proj": attention.heads, "k_proj": attention.key_value_heads}
     for place in _table(model):
-        turned = heads.get(place.name.split(".")[-2])
-        rows = turned and neighbours_to_halves(turned, head_features, head_features)
+        num_heads = heads.get(place.name.split(".")[-2])
+        rows = num_heads and neighbours_to_halves(num_heads, head_features, head_features)
         yield place._replace(axes=None, rows=rows)
 
 
-# Names of glassllm, and Llama's.
+# Names in glassllm, and in Llama.
 _TENSORS = {
     "E": "embed_tokens.weight",
     "blocks": "layers",

@@ -17,7 +17,7 @@ from ..options import Options
 _FEED_FORWARDS = {
     **{name: (FeedForward, function) for name, function in make.ACTIVATIONS.items()},
     **{f"gated-{name}": (GatedFeedForward, f) for name, f in make.ACTIVATIONS.items()},
-    # The release writes this for its approximation.
+    # The release calls the approximation "gelu".
     "gated-gelu": (GatedFeedForward, make.ACTIVATIONS["gelu_new"]),
 }
 
@@ -31,8 +31,8 @@ def build(options: Options, tensors: Set[str]) -> Model:
     buckets = options.size(names[0], 32)
     distance = options.size(names[1], 128)
     if not 4 <= buckets < 4 * distance:
-        why = f"not supported: 4 is the least, and 4 {names[1]} = {4 * distance} is too many"
-        raise options.refused(names[0], buckets, why)
+        reason = f"not from 4 to {4 * distance - 1}, the most for {names[1]} = {distance}"
+        raise options.refused(names[0], buckets, reason)
     bias = jnp.zeros((buckets, options.size("num_attention_heads")))
     parts = make.pre_norm(
         options,
@@ -52,15 +52,16 @@ def build(options: Options, tensors: Set[str]) -> Model:
 
 
 def _feed_forward(options: Options) -> make.MakeOperator:
-    """The feed-forward operator. Options that follow from its form have to agree."""
+    """The feed-forward operator. Options that follow from its form must agree with it."""
     name = "feed_forward_proj"
     kind, activation = options.choose(name, _FEED_FORWARDS, "relu")
     form = options.get(name, "relu")
-    meant = "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")
-    follows = {"is_gated_act": kind is GatedFeedForward, "dense_act_fn": meant}
-    for other, value in follows.items():
-        if (found := options.get(other, value)) != value:
-            raise options.refused(other, found, f"not the {value!r} of {name} = {form!r}")
+    activation_name = "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")
+    implied = {"is_gated_act": kind is GatedFeedForward, "dense_act_fn": activation_name}
+    for option, expected in implied.items():
+        if (value := options.get(option, expected)) != expected:
+            reason = f"not {expected!r}, which {name} = {form!r} implies"
+            raise options.refused(option, value, reason)
     sizes = options.size("hidden_size"), options.size("d_ff")
     return ft.partial(kind, *sizes, activation=activation, bias=False)
 
@@ -85,7 +86,7 @@ def table(model: Any) -> Iterator[Placement]:
 
 
 def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
-    # The decoder, which is not read, has by default the number of the encoder.
+    # The decoder, which is not read, has by default as many layers as the encoder.
     decoder = options.get("num_decoder_layers") or options["num_layers"]
     return dict(num_layers=layers[0], num_decoder_layers=decoder)
 
@@ -94,7 +95,7 @@ FAMILIES = {
     "t5": Family(
         build,
         table,
-        # The decoder's read-out may be the embedding.
+        # The decoder's read-out may be a copy of the embedding.
         unread=r"decoder\..*|lm_head\.weight",
         copies={
             "encoder.embed_tokens.weight": "shared.weight",
@@ -104,7 +105,7 @@ FAMILIES = {
         # Dropout, and the decoder.
         harmless="classifier_dropout dropout_rate num_decoder_layers scale_decoder_outputs "
         "tie_word_embeddings",
-        # The matrix that is not a gate has this name in gated checkpoints only.
+        # Gated checkpoints call the matrix that is not the gate wi_1.
         renamed={"wi_1": "wi"},
         layers=_layers,
     )

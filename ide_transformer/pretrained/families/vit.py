@@ -23,7 +23,7 @@ from ..family import Family, Placement, block, fused, linear, weights_of, window
 from ..options import Options
 
 
-# Learned tokens, and the classifiers of one or two of them.
+# Learned tokens, and the classifiers that read one or two of them.
 _PREFIX = ("cls_token", "distillation_token")
 _HEADS = (("classifier",), ("cls_classifier", "distillation_classifier"))
 
@@ -45,7 +45,7 @@ def _build(options: Options, tensors: Set[str], *, prefix: int) -> Model:
     read_out: AbstractReadOut = States(normalization, pooler)
     for names in _HEADS[:prefix]:
         if any(make.has(tensors, name) for name in names):
-            maps = tuple(make.dense(width, number_of_classes(options)) for _ in names)
+            maps = tuple(make.dense(width, num_classes(options)) for _ in names)
             read_out = PrefixHead(maps, normalization)
     return Model(inputs, **parts, read_out=read_out)
 
@@ -73,8 +73,8 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     inputs = _embedded_patches(options, patch=14, prefix=1)
     rows, columns, _ = inputs.image_shape
     if rows != columns:
-        why = "not supported: the positions of DINOv2 lie on a square"
-        raise options.refused("image_size", [rows, columns], why)
+        reason = "not supported: the positions of DINOv2 lie on a square"
+        raise options.refused("image_size", [rows, columns], reason)
     if options.allow("use_swiglu_ffn", False, True):
         # Two thirds, rounded up to a multiple of 8.
         hidden = -(-int(hidden * 2 / 3) // 8) * 8
@@ -90,21 +90,21 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     normalization = parts.pop("output_normalization")
     read_out: AbstractReadOut = States(normalization)
     if make.has(tensors, "classifier"):
-        classifier = make.dense(2 * width, number_of_classes(options))
+        classifier = make.dense(2 * width, num_classes(options))
         read_out = PrefixAndMeanHead(classifier, normalization)
     return Model(inputs, **parts, read_out=read_out)
 
 
 def _dinov2_layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
-    number = layers[0]
-    # The library refuses a backbone's features of layers that it lacks.
-    of_last: dict[str, Any] = dict(
-        stage_names=["stem", *(f"stage{i + 1}" for i in range(number))],
-        out_features=[f"stage{number}"],
-        out_indices=[number],
+    num_layers = layers[0]
+    # The library refuses to return features of layers that do not exist.
+    last_layer: dict[str, Any] = dict(
+        stage_names=["stem", *(f"stage{i + 1}" for i in range(num_layers))],
+        out_features=[f"stage{num_layers}"],
+        out_indices=[num_layers],
     )
-    changed = {name: value for name, value in of_last.items() if name in options}
-    return dict(num_hidden_layers=number) | changed
+    changed = {name: value for name, value in last_layer.items() if name in options}
+    return dict(num_hidden_layers=num_layers) | changed
 
 
 def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
@@ -113,13 +113,13 @@ def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
 
 def _embedded_patches(options: Options, *, patch: int, prefix: int) -> ImageInputs:
     rows, columns = _pair(options, "image_size", 224)
-    side, other = _pair(options, "patch_size", patch)
-    if side != other:
-        raise options.refused("patch_size", [side, other], "not supported: give squares")
+    side, other_side = _pair(options, "patch_size", patch)
+    if side != other_side:
+        raise options.refused("patch_size", [side, other_side], "not supported; use squares")
     fitting = [max(side, x - x % side) for x in (rows, columns)]
     if fitting != [rows, columns]:
-        why = f"not a multiple of patch_size = {side}; write the size that is used, {fitting}"
-        raise options.refused("image_size", [rows, columns], why)
+        reason = f"not a multiple of patch_size = {side}; set the size that is used, {fitting}"
+        raise options.refused("image_size", [rows, columns], reason)
     width = options.size("hidden_size")
     channels = options.size("num_channels", 3)
     tokens = prefix + (rows // side) * (columns // side)
@@ -151,8 +151,8 @@ def _attention(options: Options) -> make.MakeOperator:
     )
 
 
-def number_of_classes(options: Options) -> int:
-    """The number of classes, from `num_labels`, the names of classes, or by default two."""
+def num_classes(options: Options) -> int:
+    """The number of classes: `num_labels`, or the number of `id2label`, or two."""
     names = options.get("id2label", None)
     if not isinstance(names, dict | None):
         raise options.refused("id2label", names, "not an object of names")
@@ -169,9 +169,9 @@ def _table(model: Any) -> Iterator[Placement]:
     yield Placement(inputs.positions, "embeddings.position_embeddings", shape=shape)
     layer = "encoder.layer.{layer}"
     parts = []
-    for number, part in enumerate(block(model.control), 1):
+    for i, part in enumerate(block(model.control), 1):
         if isinstance(part, Scaled):
-            yield from weights_of(part, layer, rate=f"layer_scale{number}.lambda1")
+            yield from weights_of(part, layer, rate=f"layer_scale{i}.lambda1")
             part = part.operator
         parts.append(part)
     attention, feed_forward = parts
