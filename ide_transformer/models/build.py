@@ -56,8 +56,8 @@ _ABOUT = {
     "it; otherwise from the mean over tokens.",
     "window": "the side of the windows that a token sees, in pixels; by default `stride`.",
     "stride": "the distance between windows, in pixels.",
-    "padding": "pixels beyond an edge that the first window sees; by default half of the "
-    "overlap of windows, rounded up.",
+    "padding": "zeros beyond each edge, in pixels; by default half of the overlap of windows, "
+    "rounded up.",
     "channels": "the number of values at each point; `None` for one value without an axis.",
     "output_channels": "the number of values at each point of the output; by default "
     "`channels`.",

@@ -22,19 +22,19 @@ from .units import Statistics, check_statistics, standardize
 
 
 class AbstractImageInputs(AbstractInputs):
-    """Images, `[..., rows, columns, channels]`, whose tokens are learned ones, then a grid."""
+    """Embeds images, `[..., rows, columns, channels]`, as learned tokens and then a grid."""
 
     # (rows, columns, channels) of a full-sized image.
     image_shape: eqx.AbstractVar[tuple[int, int, int]]
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of tokens of a full-sized image."""
+        """The grid of tokens, (rows, columns), of a full-sized image."""
         return self.grid_of(self.image_shape)
 
     @abc.abstractmethod
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """(rows, columns) of tokens of images of a shape."""
+        """The grid of tokens, (rows, columns), of images of a shape."""
 
 
 @checked
@@ -45,24 +45,24 @@ class ImageInputs(AbstractImageInputs):
 
     with zeros beyond the edges: patches for w = s, overlapping windows for w > s. Images are
     floating-point numbers `[..., rows, columns, channels]`, or `[..., rows, columns]` for one
-    channel, and have rows / s by columns / s tokens.
+    channel. The grid has rows / s by columns / s tokens.
 
-    An image of another size is the same rectangle: its positions are interpolated.
+    An image of another size shows the same rectangle, so its positions are interpolated.
 
     **Arguments:**
 
     - `image_shape`: (rows, columns, channels) of a full-sized image.
     - `embedding`: W and b, from the pixels of a window (row by row, channels last).
     - `stride`, `window`: s and w, in pixels.
-    - `padding`: pixels beyond an edge in the first window; at least half of the overlap.
+    - `padding`: zeros beyond each edge, in pixels; at least half of the overlap of windows.
     - `prefix`: learned tokens before the windows, each `[features]`, such as the class token.
     - `positions`: P, `[prefix + windows, features]`, or `None`.
     - `embedding_normalization`, `normalization`: N and I.
     - `area_weights`: whether windows of an image of another size have their area as weight.
     - `fixed_size`: whether to refuse images of another size (checkpoints).
     - `dropout`: the dropout rate before I.
-    - `statistics`: the mean and the standard deviation of each channel, see `statistics`, which
-      standardize images; `None` for images that are already standardized.
+    - `statistics`: the mean and the standard deviation of each channel, see `statistics`, to
+      standardize images; `None` for images that already are.
     """
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
@@ -186,7 +186,7 @@ class ImageInputs(AbstractImageInputs):
         return rows // stride, columns // stride
 
     def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape with the axis of a single channel, which may be missing."""
+        """The shape with an axis of channels, which images with one channel may lack."""
         is_missing = shape[-1:] != (1,) or shape[-2:] == self.image_shape[:2]
         return (*shape, 1) if self.image_shape[2] == 1 and is_missing else shape
 
@@ -209,7 +209,7 @@ class ImageInputs(AbstractImageInputs):
         return Embedded(u, image_domain(grid, self.prefix_tokens, self.grid, self.area_weights))
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageInputs":
-        """The inputs for (rows, columns) or a number of windows, if the size is fixed."""
+        """If the size is fixed, the inputs for (rows, columns) or a number of windows."""
         if not self.fixed_size:
             return self
         grid = grid_of_patches(tokens, self.grid)

@@ -48,7 +48,8 @@ class MaskedTokenHead(eqx.Module):
 
 @checked
 class States(AbstractReadOut):
-    """The states `N(u)`, `[..., tokens, features]`, of encoders with a `pooler` or `head`."""
+    """The states `N(u)`, `[..., tokens, features]`. `pooler` and `head` of an encoder are
+    applied by `pooled` and `logits`."""
 
     normalization: AbstractConstraint = Free()
     pooler: Linear | None = None
@@ -79,7 +80,8 @@ class TokenLogits(AbstractReadOut):
     **Arguments:**
 
     - `weight`: E, `[vocabulary, features]`; `None` for the token embeddings of the inputs.
-    - `bias`, `normalization`: c and N; `None` for c = 0.
+    - `bias`: c; `None` for zero.
+    - `normalization`: N.
     """
 
     weight: Float[Array, "vocabulary features"] | None = None
@@ -99,7 +101,7 @@ class TokenLogits(AbstractReadOut):
         normalization: AbstractConstraint = LayerNorm(),
         std: NonNegativeFloat = 0.02,
     ) -> "TokenLogits":
-        """Draw E with standard deviation `std`, unless `tied`. `bias`: c = 0 at first."""
+        """Draw E with standard deviation `std`, unless `tied`. With `bias` c starts at zero."""
         weight = None if tied else std * jax.random.normal(key, (vocabulary, features))
         return cls(weight, jnp.zeros(vocabulary) if bias else None, normalization)
 
@@ -167,7 +169,7 @@ class AbstractValues(AbstractLinearReadOut):
         if not self.channels and self.number != 1:
             raise InputError(
                 f"{type(self).__name__}: {self.number} numbers need an axis; set "
-                "channels=True, and channels of the inputs for FunctionValues."
+                "channels=True (for FunctionValues also channels of the inputs)."
             )
 
     @property
@@ -210,7 +212,7 @@ class PrefixHead(AbstractClassifier):
 
 
 class AbstractMeanReadOut(AbstractLinearReadOut):
-    """Reads from the mean over Ω_x, with the quadrature weights of the input's tokens."""
+    """A linear map of the mean over Ω_x, with the quadrature weights of the input's tokens."""
 
     def pool(self, v: State, inputs: AbstractInputs) -> Float[Array, "*batch features"]:
         """`∫ v dx / |Ω_x|` over the tokens of the inputs, without learned tokens."""

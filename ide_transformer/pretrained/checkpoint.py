@@ -85,9 +85,9 @@ def find_pretrained(path: str | Path) -> Path:
     if Path(path).exists():
         return Path(path)
     if str(path) not in PACKAGES:
-        of_hub = re.fullmatch(r"((\w[\w.-]*)/\w[\w.-]*)(?:@([\w./-]+))?", str(path))
-        if of_hub and of_hub[2] != "runs" and not Path(of_hub[2]).exists():
-            return hub_folder(of_hub[1], of_hub[3])
+        hub_name = re.fullmatch(r"((\w[\w.-]*)/\w[\w.-]*)(?:@([\w./-]+))?", str(path))
+        if hub_name and hub_name[2] != "runs" and not Path(hub_name[2]).exists():
+            return hub_folder(hub_name[1], hub_name[3])
         advice = f"Packages with weights: {', '.join(PACKAGES)}."
         if re.fullmatch(r"\w[\w.-]*", str(path)):
             advice += " A model of the Hugging Face hub is owner/name."
@@ -121,7 +121,7 @@ class Checkpoint(NamedTuple):
     # The model with shapes instead of weights, and their placements.
     skeleton: Model
     table: list[Placement]
-    # By names in `table`: tensors, their names in the file, and for copies the tensor copied.
+    # By names in `table`: tensors, names in the file, and for each copy its original.
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
     copies: Mapping[str, str]
@@ -144,7 +144,9 @@ class Checkpoint(NamedTuple):
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         if twice := sorted(stored.keys() - set(original.values())):
-            raise InputError(f"{path}: {', '.join(twice)} has two names; remove one.")
+            raise InputError(
+                f"{path}: {', '.join(twice)}: also under another name; remove one."
+            )
         tensors = {name: stored[stored_name] for name, stored_name in original.items()}
         for name, value in _UNSUPPORTED.items():
             options.allow(name, value)
@@ -180,12 +182,11 @@ class Checkpoint(NamedTuple):
                     dtype = tensor.dtype.name
                     yield f"{original}: stored as {dtype}, expected floating-point numbers"
             elif name not in self.copies and not re.fullmatch(skipped, name):
-                copied = self.family.copies.get(name, "")
+                source = self.family.copies.get(name, "")
                 reason = "not known"
-                if copied in expected and copied in self.original:
-                    reason = (
-                        f"differs from {self.original[copied]}, but is its copy by config.json"
-                    )
+                if source in expected and source in self.original:
+                    source_name = self.original[source]
+                    reason = f"differs from {source_name}; config.json says they are equal"
                 yield f"{original} {tensor.shape}: {reason}"
 
     @property
@@ -218,9 +219,9 @@ class Checkpoint(NamedTuple):
             if name not in expected and re.fullmatch(self.family.unread, name)
         }
         if unread:
-            names = ", ".join(unread)
+            file = self.options.file
             warnings.warn(
-                f"{self.options.file}: not part of the model, so not read: {names}.",
+                f"{file}: not part of the model, so not read: {', '.join(unread)}.",
                 stacklevel=2,
             )
         placements = {id(p.weight): p for p in self.table}
