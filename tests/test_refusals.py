@@ -63,8 +63,8 @@ LAYERED = layered_equation()
 SCHEMES = {
     "Matrix has no flow in closed": ide.LieTrotter(ide.ExactFlow()),
     r"none in \(Matrix, Matrix\); add a Damping": ide.ExponentialEuler(),
-    r"num_steps=2\): this solve makes": ide.contrib.LearnedMultistep(2),
-    "drop the stepsize_controller or HalfSolver": diffrax.HalfSolver(
+    "LearnedMultistep: .* num_steps=2; set": ide.contrib.LearnedMultistep(2),
+    "remove the stepsize_controller or HalfSolver": diffrax.HalfSolver(
         ide.contrib.HyperConnections(3, 2, 4)
     ),
     r"Strang\(sub_solver=Leapfrog\(…\)\): .*earlier": ide.Strang(ide.Leapfrog()),

@@ -97,7 +97,7 @@ def test_functions_are_given_in_the_units_of_the_data():
 
 def test_a_constant_channel_is_not_scaled():
     values = np.stack([FUNCTIONS, np.full_like(FUNCTIONS, 7)], axis=2)
-    with pytest.warns(UserWarning, match="channel 1 of inputs: all are 7"):
+    with pytest.warns(UserWarning, match="channel 1 of inputs: always 7"):
         found = statistics(values, channels=True, name="inputs")
     assert found[1] == (7.0, 1.0)
     np.testing.assert_allclose(found[0], (FUNCTIONS.mean(), FUNCTIONS.std()))
