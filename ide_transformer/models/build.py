@@ -10,7 +10,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..arguments import NonNegativeFloat, PositiveInt, checked
-from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm, Linear
+from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm
 from ..errors import InputError
 from ..integration import Mesh
 from ..solvers import LieTrotter
@@ -171,10 +171,8 @@ def _class_head(
     normalization: AbstractConstraint = LayerNorm(),
     std: NonNegativeFloat = 0.02,
 ) -> AbstractClassifier:
-    linear = Linear(features, classes, std=std, key=key)
-    if class_token:
-        return PrefixHead((linear,), normalization)
-    return MeanHead(linear, normalization)
+    head = PrefixHead if class_token else MeanHead
+    return head.build(classes, features, key=key, normalization=normalization, std=std)
 
 
 def _states_or_classes(
@@ -304,7 +302,7 @@ def OperatorModel(*args: Any, **kwargs: Any) -> Model[FunctionInputs, FunctionVa
     ...
 
 
-@_of_functions(ft.partial(_class_head, class_token=False))
+@_of_functions(MeanHead.build)
 def FunctionClassifier(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanHead]:
     """A classifier of functions, such as series of measurements in time.
 

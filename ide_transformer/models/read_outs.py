@@ -141,8 +141,12 @@ class AbstractLinearReadOut(AbstractReadOut):
     def pool(self, v: State, inputs: AbstractInputs) -> Float[Array, "..."]:
         """The vectors that `linear` maps; v is the normalised state."""
 
-    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+    def values(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+        """`W pool(N(u)) + b`."""
         return self.linear(self.pool(self.normalization.project(u), inputs))
+
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+        return self.values(u, inputs)
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> AbstractReadOut:
         return with_fields(
@@ -178,7 +182,7 @@ class AbstractValues(AbstractLinearReadOut):
         return self.linear.weight.shape[1]
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        outputs = unstandardize(super().__call__(u, inputs), self.statistics)
+        outputs = unstandardize(self.values(u, inputs), self.statistics)
         return outputs if self.channels else outputs[..., 0]
 
 
@@ -196,6 +200,20 @@ class PrefixHead(AbstractClassifier):
 
     classifiers: tuple[Linear, ...]
     normalization: AbstractConstraint = LayerNorm()
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        classes: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = LayerNorm(),
+        std: NonNegativeFloat = 0.02,
+    ) -> "PrefixHead":
+        """Draw the classifier of one learned token, W with standard deviation `std`."""
+        return cls((Linear(features, classes, std=std, key=key),), normalization)
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
@@ -236,6 +254,20 @@ class MeanHead(AbstractMeanReadOut, AbstractClassifier):
         W ∫ N(u(x)) dx / |Ω_x| + b:  `[..., classes]`.
 
     `linear` holds W and b."""
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        classes: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = LayerNorm(),
+        std: NonNegativeFloat = 0.02,
+    ) -> "MeanHead":
+        """Draw W with standard deviation `std`."""
+        return cls(Linear(features, classes, std=std, key=key), normalization)
 
 
 @checked
