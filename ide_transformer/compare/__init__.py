@@ -8,7 +8,7 @@ from .comparison import AbstractComparison as AbstractComparison, fingerprint as
 from .measure import (
     Data as Data,
     measure as measure,
-    standard_deviation as standard_deviation,
+    spread as spread,
     standard_error as standard_error,
 )
 from .solve_schemes import SolvingComparison

@@ -18,15 +18,11 @@ from ..training.steps.layout import primary
 
 
 # Defaults of the keys of `training` that only an equation in depth has.
-_WITHOUT_DEPTH = {"schedule": [], "costs": {}, "gradient": "direct", "compute_dtype": "float32"}
+_DEPTH_KEYS = {"schedule": [], "costs": {}, "gradient": "direct", "compute_dtype": "float32"}
 
 
 class Baseline(NamedTuple):
-    """Another kind of model.
-
-    - `text`: its description by the user.
-    - `config`: the configuration of its run.
-    """
+    """Another kind of model: its description by the user, and the configuration of its run."""
 
     text: str
     config: Config
@@ -86,7 +82,6 @@ def baseline_of(text: str, config: Config) -> Baseline:
     - `text`: a `model.kind`, such as `fno`. `fno:learning_rate=3e-3:num_modes=8` changes keys
       of the section `optimizer` and options of the model. Options that both kinds of models
       have, such as `modes`, stay as in the run.
-    - `config`: the configuration of the run.
     """
     where = f"--baseline {text}"
     pieces = text.split(":")
@@ -113,7 +108,7 @@ def baseline_of(text: str, config: Config) -> Baseline:
         "layers": 1,
     }
     tree |= {"name": f"{config.name}-{kind.rpartition(':')[2].lower()}", "control": {}}
-    tree |= {"solver": {}, "training": tree["training"] | _WITHOUT_DEPTH}
+    tree |= {"solver": {}, "training": tree["training"] | _DEPTH_KEYS}
     # Groups name weights of the model of the run.
     tree["optimizer"] |= {"groups": {}} | optimizer
     if tree["optimizer"]["kind"] == "muon":

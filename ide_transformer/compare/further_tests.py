@@ -21,7 +21,7 @@ from ..training.configuration.files import apply_overrides
 from ..training.configuration.reader import read
 from ..training.folder.run_folder import source
 from .comparison import Rows, fingerprint
-from .measure import standard_deviation
+from .measure import spread
 from .results import difference
 
 
@@ -95,7 +95,6 @@ def measure_tests(
 
     **Arguments:**
 
-    - `tests`: the tests by name.
     - `data`: the checksum of the data, by test and scheme.
     - `runs`: the runs of each scheme, one for each seed.
     - `references`: the scheme to subtract, by scheme.
@@ -124,7 +123,7 @@ def measure_tests(
                 row = {
                     **{"test": name, "figure": figure, "scheme": scheme},
                     "mean": float(np.mean(values)),
-                    "spread": standard_deviation(values),
+                    "spread": spread(values),
                     "lowest": min(values),
                     "median": float(np.median(values)),
                     "highest": max(values),

@@ -15,14 +15,14 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..models import Model
 
 
-def standard_deviation(values: Sequence[float] | np.ndarray) -> float | None:
+def spread(values: Sequence[float] | np.ndarray) -> float | None:
     """The standard deviation of independent values; `None` for a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def standard_error(values: Float[np.ndarray, " values"]) -> float | None:
     """The standard error of the mean of independent values; `None` for a single value."""
-    deviation = standard_deviation(values)
+    deviation = spread(values)
     return None if deviation is None else deviation / math.sqrt(len(values))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from .measure import standard_deviation, standard_error
+from .measure import spread, standard_error
 from .sweep import RATE
 
 
@@ -23,7 +23,7 @@ def summarise_runs(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, A
     speeds = [np.median([*logged_values(run, "tokens_per_second").values()]) for run in runs]
     return {
         reported: means.pop(reported),
-        "spread": standard_deviation(losses),
+        "spread": spread(losses),
         **means,
         "parameters": runs[0]["parameters"],
         "evaluations_per_step": float(np.mean([run["nfe"] for run in runs])),

@@ -30,16 +30,8 @@ class Plan(NamedTuple):
 
 
 class Trials:
-    """The runs of a comparison in a folder. An interrupted run is resumed. A failed run leaves
-    `<run>.failed.json`; remove this file to try it again.
-
-    **Arguments:**
-
-    - `folder`: the folder of the runs.
-    - `plans`: the plan of each scheme.
-    - `keys`: the tuned keys.
-    - `console`: shows progress.
-    """
+    """The runs in a folder, with the plan of each scheme and the tuned keys. An interrupted run
+    is resumed. A failed run leaves `<run>.failed.json`; remove this file to try it again."""
 
     def __init__(
         self, folder: Path, plans: Mapping[str, Plan], keys: Sequence[str], console: Console

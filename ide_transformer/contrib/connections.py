@@ -243,11 +243,8 @@ class HyperConnections(AbstractStreams):
     in the paper it sees the sum, which is equal after an output norm. Reference: Zhu et al.,
     Hyper-Connections, arXiv 2409.19606, the dynamic form.
 
-    **Arguments:**
+    **Arguments:** see `AttentionResidual`, and
 
-    - `num_steps`: the steps of a solve.
-    - `operators`: the number of operators of the equation.
-    - `features`: the width of the state.
     - `streams`: n.
     """
 
@@ -304,7 +301,9 @@ class DoublyStochasticConnections(AbstractStreams):
     rotation, and little is mixed. The read-out sees the mean of the streams; in the paper it
     sees the sum. Reference: Manifold-Constrained Hyper-Connections, arXiv 2512.24880.
 
-    **Arguments:** see `HyperConnections`.
+    **Arguments:** see `AttentionResidual`, and
+
+    - `streams`: n.
     """
 
     bias: Float[Array, "steps operators connections"]

@@ -138,7 +138,6 @@ def steer(
 
     **Arguments:**
 
-    - `model`, `inputs`: a trained model, and a batch of its inputs.
     - `judged`: maps the outputs to g, `[*batch]`; best nearly linear, such as `log_odds`.
     - `level`: the value of g to reach. If no state has it, pushes stay below ten times the size
       of the states, and `reached` is another value.
@@ -262,7 +261,6 @@ def successive_approximations(
 
     **Arguments:**
 
-    - `model`, `inputs`: the model to train, and the batch.
     - `loss`: maps the outputs to a number.
     - `costs`: running costs, with their weights.
     - `iterations`: the number of approximations.
@@ -391,12 +389,8 @@ def study_steering(
 
     **Arguments:**
 
-    - `path`, `folder`: the run or checkpoint, and the folder of the result.
-    - `probability`: between 0 and 1.
-    - `samples`: the number of held-out samples.
     - `tokens`: the length of texts; default 16.
     - `iterations`: see `steer`.
-    - `trust`: see `load_model`.
     """
     if not 0 < probability < 1:
         raise InputError(f"probability={probability} must be between 0 and 1.")

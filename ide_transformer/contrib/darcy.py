@@ -48,12 +48,11 @@ class Darcy(AbstractAtPoints):
 
         -∇·(a ∇u) = 1 in the unit square,   u = 0 at its sides,
 
-    where a has two values. There are 1,000 published samples for training and 50 for the test,
-    on 16 by 16 points. The 50 are also published on 32 by 32 points. The last 100 of the 1,000
-    are the validation samples. Inputs are normalised by mean and deviation of the training
-    samples; targets are as published. Both are a `Field` at the points `(i/n, j/n)`, so a
-    coarse grid is a part of the finer grid (to 1e-3: the first row of the published solutions
-    is 1/1025 from the side).
+    where a has two values. There are 1,000 published samples for training, of which the last
+    100 are for validation, and 50 for the test, on 16 by 16 points; the 50 also on 32 by 32.
+    Inputs are normalised by mean and deviation of the training samples. Inputs and targets are
+    a `Field` at the points `(i/n, j/n)`, so a coarse grid is a part of the finer grid (to 1e-3:
+    the first row of the published solutions is 1/1025 from the side).
 
     Source: Kovachki et al., "Neural operator", 2023, and the package neuraloperator 0.3.0.
 

@@ -132,10 +132,8 @@ def generate_greedy(
 
     **Arguments:**
 
-    - `model`: an `EncoderDecoder`.
     - `source`: the inputs of the encoder, with the batch axes of `prompt`.
     - `prompt`: at least one token (for Whisper: start of transcript, language, task).
-    - `length`: the most tokens to generate.
     - `end`: the token that ends a text, and fills the rest.
 
     **Returns:** prompt and text, `[..., prompt + length]`.

@@ -21,7 +21,6 @@ MOST_SELECTIONS = 100
 class Layered(NamedTuple):
     """A model in separate layers, with the origin of each step.
 
-    - `model`: the model.
     - `steps`: the native layers of each step as text, `[intervals, operators]`: `"3"` for layer
       3, `"3+4"` for the mean of two.
     - `native`: the native model, in separate layers.

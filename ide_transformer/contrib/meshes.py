@@ -69,7 +69,6 @@ def native_target(
 class Coarsening(NamedTuple):
     """A model on a coarser mesh.
 
-    - `model`: the model.
     - `evaluations`: field evaluations of a solve.
     - `error`: the error relative to the native model, on the samples that chose the mesh.
     - `steps`: the native layers of each step, `[intervals, operators]`.
@@ -91,7 +90,6 @@ def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **optio
 
     **Arguments:**
 
-    - `model`: the trained model.
     - `evaluations`: the budget. An evaluation is every operator once, so a model of six layers
       costs 6.
     - `inputs`, `options`: see `coarsenings`.
@@ -120,14 +118,8 @@ def fit_rates(
 ) -> Model:
     """Fits the step sizes λ_{l,i} of a model in layers to the native model, one for each
     feature, or one for all if an operator has a known flow. Adam minimises the squared error,
-    with a rate that falls to zero along a cosine.
-
-    **Arguments:**
-
-    - `model`: a model in layers, see `native_layers`.
-    - `target`: the native outputs. `steps * batch / 2` samples determine all step sizes.
-    - `steps`, `batch`, `learning_rate`: of Adam. Batches go through the samples in order.
-    """
+    with a rate that falls to zero along a cosine. Batches go through the samples in order;
+    `steps * batch / 2` samples determine all step sizes."""
     import optax
 
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
@@ -172,7 +164,6 @@ def coarsenings(
 
     **Arguments:**
 
-    - `model`: the native model.
     - `inputs`: the calibration batch; its first axis are the samples. Targets are not needed.
     - `read`: the part of the outputs that the task reads, see `Target`.
     - `moves`: map a model in layers to models with one interval less.

@@ -54,10 +54,7 @@ def text_of_packages(packages: dict[str, str]) -> Path:
                     if text.isascii():
                         texts[hashlib.sha256(text).hexdigest()] = text
     if not texts:
-        raise InputError(
-            f"packages: {', '.join(packages)} have no ASCII texts of {_SHORTEST} to {_LONGEST} "
-            "bytes; use other packages."
-        )
+        raise InputError(f"packages: {', '.join(packages)} have no such texts; use others.")
     announce(f"writing the text of {len(packages)} packages", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:

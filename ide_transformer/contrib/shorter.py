@@ -14,13 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ide_transformer.arguments import PositiveInt, checked
-from ide_transformer.compare import (
-    Data,
-    fingerprint,
-    measure,
-    standard_deviation,
-    standard_error,
-)
+from ide_transformer.compare import Data, fingerprint, measure, spread, standard_error
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.layers import drops, mergers, selections
 from ide_transformer.contrib.meshes import coarsenings, native_target
@@ -171,13 +165,10 @@ def study_shortening(
 
     **Arguments:**
 
-    - `path`: the run or checkpoint.
-    - `file`: the JSON file of the rows.
     - `methods`: names of `METHODS`.
-    - `draws`: the number of calibration draws.
+    - `draws`: the number of draws of calibration samples.
     - `calibration`: the samples of a draw, by which a method chooses and fits.
     - `held_out`: the samples to measure on, equal for all draws.
-    - `trust`: see `load_model`.
     - `text`: see `make_problem`.
 
     **Raises:** `InputError` for unknown methods, and for a file of another study.
@@ -267,7 +258,7 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
                 "loss": float(np.mean(mean)),
                 "change": float(np.mean(mean - native)),
                 "uncertainty": standard_error(mean - native),
-                "spread": standard_deviation(draw_means),
+                "spread": spread(draw_means),
                 "difference": None if difference is None else float(np.mean(difference)),
                 "its_uncertainty": None if difference is None else standard_error(difference),
                 "error": float(np.mean([row["error"] for row in group])),
@@ -370,13 +361,11 @@ def save_shorter(
 
     **Arguments:**
 
-    - `path`: the run or checkpoint.
     - `folder`: a new folder, or a new file for glassllm.
     - `layers`: the number of layers to save. Default: one less than the model has.
     - `method`: a name of `METHODS`. "coarsened" leaves layers out, lengthens or merges them,
       and fits a step size for each feature, see `coarsen`.
     - `calibration`: the number of samples to choose and fit by.
-    - `trust`: see `load_model`.
     - `text`: the text of these samples, for a language model.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):

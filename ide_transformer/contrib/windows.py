@@ -127,18 +127,10 @@ def study_windows(
 ) -> Report:
     """Measures walks through windows of layers of the run or checkpoint in `path`.
 
-    For each of `walks`, the window with the least loss on calibration samples is measured on
-    held-out samples. A first control is a random window of this size (`random`, the mean over
-    all others). A second control divides the outputs by a temperature, which is fitted on
-    calibration samples for the native model and for the window.
-
-    **Arguments:**
-
-    - `path`: the run or checkpoint.
-    - `steps`: the steps of a walk.
-    - `calibration`, `held_out`: the numbers of samples.
-    - `trust`: see `load_model`.
-    - `text`: see `make_problem`.
+    For each of `walks(steps)`, the window with the least loss on calibration samples is
+    measured on held-out samples. Controls: a random window of this size (`random`, the mean
+    over all others), and a temperature that divides the outputs, fitted on calibration samples
+    for the native model and for the window. `text`: see `make_problem`.
     """
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
