@@ -24,14 +24,14 @@ Record = TypeVar("Record", bound=tuple)
 
 @dataclass(frozen=True)
 class Bound:
-    """In `Annotated`: what a value should be, in words, and whether it is."""
+    """In `Annotated`: a bound in words, and whether a value meets it."""
 
     text: str
     holds: Callable[[Any], Any] = field(repr=False)
 
 
 def _each(holds: Callable[[Any], Any]) -> Callable[[Any], bool]:
-    """Whether it holds for a number, or for each of an array; unknown ones are allowed."""
+    """Makes a check of numbers hold for all entries of an array; unknown ones pass."""
     return lambda x: not is_known(x) or bool(holds(np.asarray(x)).all())
 
 
@@ -63,7 +63,7 @@ Fraction = Annotated[float, at_least(0), below(1)]
 FractionOrAll = Annotated[float, at_least(0), at_most(1)]
 PositiveFraction = Annotated[float, above(0), at_most(1)]
 
-# What a value of a type of Python should be, in words.
+# Types of Python in words.
 _WORDS = {
     bool: "a valid boolean",
     int: "a valid integer",
@@ -76,11 +76,11 @@ _WORDS = {
     Callable: "callable",
 }
 _TRACED = (
-    "a number of Python, for which a program is compiled, and not one that JAX traces: there "
-    "is no derivative with respect to it, and no jit or vmap over it"
+    "a number of Python, for which a program is compiled, and not one that JAX traces: do not "
+    "differentiate, jit or vmap over it"
 )
 
-# What the arrays of a type of jaxtyping hold, in words.
+# Dtypes of jaxtyping in words.
 _NUMBERS = {"Float": "floats", "Int": "integers", "Bool": "truth values"}
 
 
@@ -125,7 +125,7 @@ def describe_misfit(annotation: Any, value: Any) -> list[str]:
     if kind in (int, float) and isinstance(value, jax.Array | np.ndarray):
         return [_TRACED if isinstance(value, Tracer) else "a number of Python (not an array)"]
     numbers = int, float, np.integer, np.floating
-    # A truth value is no number, and a text no sequence of texts.
+    # A boolean is not a number, and a string is not a sequence of strings.
     excluded = {int: bool, float: bool, Sequence: str | bytes}.get(kind, ())
     if hasattr(kind, "dim_str"):
         return [] if isinstance(value, kind) else [_array_in_words(kind)]
@@ -203,8 +203,8 @@ def _misfit(error: TypeError, signature: inspect.Signature) -> str:
 
 
 def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
-    """The value of an argument, with Python's numbers instead of NumPy's, and with JAX's
-    arrays where NumPy's do not fit; `InputError` for one that cannot be."""
+    """The value of an argument, with NumPy's numbers and arrays converted if needed. Raises
+    `InputError` if it does not fit its annotation."""
     value = value.item() if isinstance(value, np.generic) else value
     misfits = describe_misfit(annotation, value)
     if misfits:

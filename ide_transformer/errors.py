@@ -1,4 +1,4 @@
-"""The exception for input that a user can correct, and files in errors of the system."""
+"""The exception for input that a user can correct, and help for error messages."""
 
 import contextlib
 import difflib
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 
-# What to do with a run that ended before its last step; a comparison says it in its own way.
+# How to continue an unfinished run; comparisons replace it.
 GO_ON = "go on with --resume"
 
 
 class InputError(ValueError):
-    """A value given by the user cannot be used.
+    """Raised for input that the user can correct.
 
-    The message names the value, where it came from, why it is wrong and what to write
-    instead. Scripts print it without a traceback and exit with status 2.
+    The message names the value, where it came from, why it is wrong and what to use instead.
+    Commands print it without a traceback and exit with status 2.
     """
 
 
@@ -33,12 +33,12 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in an error, at most 80 characters of it."""
+    """A value in an error message, at most 80 characters of it."""
     return short(repr(value))
 
 
 def short(name: str) -> str:
-    """A name from a file in an error: on one line, at most 80 characters of it."""
+    """A name from a file in an error message: one line, at most 80 characters."""
     text = printable(name[:81], "")
     return text if len(text) <= 80 else f"{text[:76]} …"
 
@@ -65,7 +65,7 @@ def naming(file: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `path` once all of it is written."""
+    """Yields a temporary file, which replaces `path` when it has been written."""
     part = path.with_name(f"{path.name}.tmp")
     with naming(part):
         yield part

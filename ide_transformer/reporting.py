@@ -74,7 +74,7 @@ def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
 
 
 def show_text(text: str) -> None:
-    """Prints a text of a model, without what a terminal would obey."""
+    """Prints a text of a model. On a terminal, control characters are escaped."""
     print(printable(text, OF_TEXTS) if sys.stdout.isatty() else text)
 
 

@@ -26,7 +26,7 @@ from ..memory import keep_freed_memory
 from ..packages import cache_folder, require_training
 
 
-# The modules of this folder, which are imported when they are asked for.
+# The modules of this folder, which are imported when they are used.
 COMMANDS = {
     "train": "train a model from a configuration",
     "evaluate": "measure the loss of models, on other meshes too",
@@ -136,7 +136,7 @@ def run_script(main: Callable[[], None]) -> None:
         if "jax" in sys.modules:
             sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
     keep_freed_memory()
-    # Orbax logs there, with tracebacks, what it also raises.
+    # Orbax logs errors with tracebacks and also raises them.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
     warnings.formatwarning = lambda message, *_: f"warning: {printable(str(message))}\n"

@@ -1,4 +1,4 @@
-"""Figures, and pages of them. Import it where one is drawn, since matplotlib takes a while."""
+"""Figures and HTML pages. Import it inside functions, since matplotlib loads slowly."""
 
 from .page import Part, write_page
 from .plots import (

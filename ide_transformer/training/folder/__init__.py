@@ -1,1 +1,1 @@
-"""The folder of a run: its files, its metrics, its checkpoints, and the models in it."""
+"""The folder of a run: its files, metrics, checkpoints and models."""

@@ -128,8 +128,9 @@ class Checkpoints:
             raise self._not_written(error) from None
 
     def restore(self, like: Callable[[int], T], checkpoint: Which = "newest") -> T:
-        """The state in a checkpoint, with the structure that `like` gives for its step; with a
-        warning, in the last intact one before. Raises `InputError` if there is none."""
+        """Restores a checkpoint, or with a warning the last intact one before it. `like`
+        returns the structure of the state after a step. Raises `InputError` if none is
+        intact."""
         self._manager.wait_until_finished()
         wait_for_all("checkpoints")
         self._manager.reload()
@@ -177,7 +178,7 @@ class Checkpoints:
         return [step for step in steps if step <= first]
 
     def _read(self, step: int, shapes: list[list[int]]) -> list[np.ndarray]:
-        """The arrays of a checkpoint. Any error says that they changed, or their `shapes`."""
+        """Reads the arrays of a checkpoint. Any error means damage, or other `shapes`."""
         args = self._orbax.args
         item = args.Composite(arrays=args.JsonRestore())
         description = self._manager.restore(step, args=item)["arrays"]

@@ -43,7 +43,7 @@ class LoadedModel(NamedTuple):
     - `path`: the folder of the run or the checkpoint.
     - `config`: of the run, with the data for evaluations; `None` for a checkpoint.
     - `named`: whether the user chose other data than the data of the run.
-    - `foreign`: whether these are from another file, so that an evaluation takes all of them.
+    - `foreign`: whether they are from another file; an evaluation then uses all samples.
     """
 
     model: Model
@@ -130,7 +130,7 @@ def load_run(
 ) -> tuple[Model, RunFolder]:
     """The trained model of a run and its folder, whose `load_tokenizer` serves `generate`.
 
-    A run with `training.schedule` that was stopped early gives the layers of that step.
+    With `training.schedule` the model has the layers of the checkpoint's step.
 
     **Arguments:**
 
@@ -169,8 +169,8 @@ def restore_model(
 
 
 def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """The sizes of a model that depend on the data of a run. The data are not read if the
-    folder has them; other data of a `config` give other sizes, but no other statistics."""
+    """The sizes of a model that its data decide. The folder has them for the data of the run;
+    other data change the sizes, but not the statistics."""
     sizes = task_class(config).saved_sizes(folder.tokenizer)
     if sizes is not None:
         return sizes

@@ -1,4 +1,4 @@
-"""The folder of a run."""
+"""The files of a run: reading, checking, and finding a run to resume."""
 
 import contextlib
 import functools as ft
@@ -67,9 +67,9 @@ class RunFolder:
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `lock` (held while the run is
-    trained), `sizes` (what the data decide of the model), `labels` (the number of each class,
-    if classes are texts) and `fingerprints`: a number that no other run has; checksums of the
-    configuration, of the data and of weights from elsewhere; the code that trained it.
+    trained), `sizes` (sizes of the model that the data decide), `labels` (the number of each
+    class, if classes are texts) and `fingerprints`: a unique number; checksums of the
+    configuration, of the data and of imported weights; the code that trained it.
     """
 
     def __init__(self, path: str | Path):
@@ -114,7 +114,7 @@ class RunFolder:
 
     @property
     def identity(self) -> str | None:
-        """A number that no other run has; `None` if it is lost."""
+        """A unique number; `None` if it is lost."""
         try:
             return self.recorded.get("run")
         except InputError:
@@ -127,7 +127,7 @@ class RunFolder:
 
     @property
     def start(self) -> dict[str, Any] | None:
-        """The `Setup.origin` of the run; `None` if it began with weights of its own."""
+        """The `Setup.origin` of the run; `None` if its weights were drawn."""
         return self.recorded.get(_START)
 
     @property
@@ -168,7 +168,7 @@ class RunFolder:
         return summary
 
     def load_sample(self) -> str | None:
-        """The text that the run wrote at its end, if any. Bytes beyond UTF-8 are marked."""
+        """The text that the run wrote at its end, if any. Replaces bytes that are not UTF-8."""
         _check_content(self.sample)
         if not self.sample.exists():
             return None
@@ -199,7 +199,7 @@ class RunFolder:
 
 
 def _check_content(path: Path) -> None:
-    """Raises `InputError` for a link to a file from elsewhere, and for a large file."""
+    """Raises `InputError` for a link and for a large file."""
     if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_SHOWN):
         raise InputError(f"{path} is a link, or above {_MOST_SHOWN:,} bytes; remove it.")
 
@@ -295,7 +295,7 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
 
 def check_origin(folder: RunFolder, task: AbstractTask, data: str, start: dict | None) -> None:
     """Raises `InputError` if a run would resume with other data, an edited configuration, or
-    other weights at its `start`. `start` is `None` if the run has a checkpoint of its own."""
+    other weights at its `start`. Pass `None` for a run that has a checkpoint."""
     changed = changed_data(folder, task, data)
     changed += [_START] * (start is not None and folder.start not in (None, start))
     current = checksum(folder.config)

@@ -1,1 +1,1 @@
-"""What is measured of trained models, and before a training."""
+"""Evaluations, predictions and roll-outs of trained models."""

@@ -29,7 +29,7 @@ _BATCH = 16
 def run_task(
     run: RunFolder, config: Config | None = None, *, named: bool = False, trust: bool = False
 ) -> AbstractTask:
-    """The data of a run in its own tokens.
+    """The task of a run, with its tokenizer.
 
     **Arguments:**
 
@@ -37,7 +37,7 @@ def run_task(
     - `named`: whether the user chose other data.
     - `trust`: see `load_run`; used without a `config`.
 
-    **Raises:** `InputError` for other data than the run began with, and for unknown tokens.
+    **Raises:** `InputError` if the data changed since the run began, and for unknown tokens.
     """
     run_config = run.load_config(trust if config is None else config)
     config = run_config if config is None else config
@@ -75,7 +75,7 @@ def evaluation_task(
     - `text`, `task`: see `evaluate_loss`.
     - `tokens`: of a sample. Default: as trained; for a checkpoint its context, up to 512.
 
-    **Raises:** `InputError` for data that have no such samples.
+    **Raises:** `InputError` if the data have no samples of this size.
     """
     run = loaded.run
     config = loaded.config

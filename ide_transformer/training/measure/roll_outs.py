@@ -35,8 +35,8 @@ class RollOut(NamedTuple):
     - `times`: since the first state, `[steps + 1]`.
     - `states`: `[steps + 1, samples, *points(, channels)]`, first the held-out ones.
     - `truth`: `[known + 1, samples, *points(, channels)]`, as far as it is known.
-    - `points`: `[tokens, dimension]`; or points of each sample's own, `[samples, tokens,
-      dimension]`, whose padding repeats the first point and has the state 0.
+    - `points`: `[tokens, dimension]`, or for each sample `[samples, tokens, dimension]`, whose
+      padding repeats the first point and has the state 0.
     - `shares`: quadrature weights, `[tokens]` or `[samples, tokens]`; each sample has sum 1.
     - `grid`: the number of points along each axis of a torus; `None` for other points.
     """
