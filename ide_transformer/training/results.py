@@ -17,7 +17,7 @@ from ..tasks import AbstractTask
 from .folder.metrics import read_metrics, say
 from .folder.run_folder import RunFolder
 from .setup import Setup
-from .steps.step import TrainState, weights_of
+from .steps.step import TrainState
 
 
 # Held-out samples over which drawn states are averaged.
@@ -38,8 +38,8 @@ def write_results(
     """
     training = setup.training
     task = setup.task
-    weights = jax.tree.map(np.asarray, weights_of(state, "trained", training.average))
-    model = eqx.combine(jax.tree.map(jnp.asarray, weights), setup.programs[-1].static)
+    weights = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), state.weights)
+    model = eqx.combine(weights, setup.programs[-1].static)
     say("drawing the figures" + " and writing a sample" * bool(training.sample))
     plot_run(folder, task, model, training.begins[1:])
     evaluations = float(state.evaluations)

@@ -67,7 +67,8 @@ class MetricsLog:
         self._progress = progress
         self._began = began
         self._max_bad_steps = max_bad_steps
-        self._failed: set[AbstractTracker] = set()
+        # By `id`, since a tracker may be a dataclass, which has no hash.
+        self._failed: set[int] = set()
         self._tokens = 0
         self._pending: tuple[int, int, Future[tuple[dict[str, Any], float]]] | None = None
         self._reader = ThreadPoolExecutor(1)
@@ -150,15 +151,15 @@ class MetricsLog:
 
     def _call_trackers(self, method: str, *arguments: Any) -> None:
         for tracker in self._trackers:
-            if tracker not in self._failed:
+            if id(tracker) not in self._failed:
                 self._call(tracker, method, *arguments)
 
     def _call(self, tracker: AbstractTracker, method: str, *arguments: Any) -> None:
         try:
             getattr(tracker, method)(*arguments)
         except (Exception, SystemExit) as error:
-            if tracker not in self._failed:
-                self._failed.add(tracker)
+            if id(tracker) not in self._failed:
+                self._failed.add(id(tracker))
                 self._warn(tracker, f"failed with {type(error).__name__}: {error}")
 
     def _warn(self, tracker: AbstractTracker, problem: str) -> None:
