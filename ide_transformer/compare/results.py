@@ -109,8 +109,8 @@ def learning_curve(
     evaluations = []
     seconds = []
     for run, tokens_until in zip(runs, total_tokens, strict=True):
-        # A logged number stands for all steps since the one before. Evaluations are logged for
-        # the mesh of that step alone, so their sum is scaled to the sum of the run.
+        # A logged number stands for all steps since the last log. Evaluations are logged for
+        # the mesh of a single step, so their sum is scaled to the sum of the run.
         at, per_step = np.array([(0, 0.0), *logged_values(run, "field_evaluations").items()]).T
         total = np.interp(steps, at, np.cumsum(per_step * np.diff(at, prepend=0.0)))
         evaluations.append(total * run["nfe"] * run["steps"] / total[-1])

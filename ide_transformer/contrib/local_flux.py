@@ -134,5 +134,5 @@ class LocalFlux(AbstractOperator):
         ]
         kernel = np.concatenate([np.multiply.outer(x, identity) for x in stencils], axis=-2)
         kernel = jnp.asarray(kernel / self.spacing, flux.dtype)
-        # A negative distance gives the point after and the point itself.
+        # A negative distance reads the point after and the point itself.
         return convolved(self, flux, kernel, domain, spacing=-self.spacing)

@@ -28,7 +28,7 @@ class Sudoku(AbstractDrawn):
     `inputs: [samples, side, side, side + 1]`: a one-hot digit for each cell, 0 if it is empty.
     `targets: [samples, side²]`: the digits, row by row.
 
-    With fewer givens, more digits follow only one after another. 512 random grids for training
+    With fewer givens, longer chains of digits have to be found. 512 random grids for training
     and 512 for held-out samples are varied by permuting digits, and rows and columns within the
     boxes: two million ways for side 6.
 

@@ -27,8 +27,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--steer",
         type=float,
         metavar="PROBABILITY",
-        help="instead: steer inputs to outputs that are drawn at random, at this probability, "
-        "and compare the energies of pushes at all depths and of the best one in one layer",
+        help="instead: steer inputs to random outputs at this probability, and compare the "
+        "energies of pushes at all depths and of the best push in one layer",
     )
     add("--tokens", type=int, help="with --steer: of a text (default: 16)")
     add("--iterations", type=int, help="with --steer: of Gauss–Newton (default: 40)")
