@@ -9,7 +9,6 @@ import numpy as np
 
 import ide_transformer as ide
 from tests.helpers import WIDTH, built_control, make_block
-from tests.states import state_model
 
 
 CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
@@ -116,18 +115,3 @@ def _step(model, t, index, h, u, domain):
     u = u + h * model.control(t)[index](u, domain)
     constraint = model.constraint(t)
     return constraint[index].project(u) if isinstance(constraint, tuple) else u
-
-
-class Cubic(ide.AbstractOperator):
-    """`u_t = u A - u³`."""
-
-    matrix: jax.Array
-
-    def __call__(self, u, domain):
-        return u @ self.matrix - u**3
-
-
-def cubic_model(control, solver, constraint=ide.Free()):
-    return state_model(
-        ide.TokenDomain.uniform(3), 4, control=control, constraint=constraint, solver=solver
-    )

@@ -33,8 +33,8 @@ class ConstraintConformance(ConstraintProperties):
     def dtype(self):
         """projections have the dtype of state and weights, float32 or bfloat16."""
         low = {x: in_dtype((self.constraint, self.u), x) for x in ("float32", "bfloat16")}
-        found = {x: eqx.filter_eval_shape(c.project, u) for x, (c, u) in low.items()}
-        return {x: y.dtype.name for x, y in found.items()}, {x: x for x in low}
+        dtypes = {x: eqx.filter_eval_shape(c.project, u) for x, (c, u) in low.items()}
+        return {x: y.dtype.name for x, y in dtypes.items()}, {x: x for x in low}
 
     def distance(self):
         """the residual is ‖u - project(u)‖, the root mean square over features."""
@@ -48,8 +48,8 @@ class ConstraintConformance(ConstraintProperties):
 
     def stays(self):
         """a small step along `tangent` leaves the set in second order only."""
-        there = self.on + 1e-4 * call(self.constraint, "tangent", self.on, self.rate)
-        return self.residual(there) / 1e-4, np.zeros(len(self.on)), 1e-2
+        moved = self.on + 1e-4 * call(self.constraint, "tangent", self.on, self.rate)
+        return self.residual(moved) / 1e-4, np.zeros(len(self.on)), 1e-2
 
     def unproject(self):
         """the shift and the scale of a rescaling give back the state."""
@@ -63,15 +63,15 @@ class ConstraintConformance(ConstraintProperties):
         space = ide.FunctionSpace(
             ide.equation.Nodal(), self.features, ide.FeatureDomain(self.features)
         )
-        there = call(self.constraint, "at_points", space)
-        return call(there, "project", self.u), self.on, 1e-12
+        nodal_constraint = call(self.constraint, "at_points", space)
+        return call(nodal_constraint, "project", self.u), self.on, 1e-12
 
 
 class ControlConformance(ControlProperties):
     properties = (
         *ControlProperties.properties[:-1],
         *("continuous", "resample", "coarse", "extend", "tabulate"),
-        *("precision", "made", "yaml"),
+        *("precision", "configured", "yaml"),
     )
 
     def continuous(self):
@@ -85,29 +85,29 @@ class ControlConformance(ControlProperties):
     def resample(self):
         """on three times as many intervals of the same depth, and back, it has the same
         blocks."""
-        number = self.control.layers
+        layers = self.control.layers
 
         @eqx.filter_jit
         def resampled(control):
-            fine = control.resample(3 * number)
-            both = fine, fine.resample(number)
-            return [(x.layers, x.horizon, blocks(x, self.depths)) for x in both]
+            fine = control.resample(3 * layers)
+            controls = fine, fine.resample(layers)
+            return [(x.layers, x.horizon, blocks(x, self.depths)) for x in controls]
 
-        same = [(n, self.control.horizon, self.at_depths) for n in (3 * number, number)]
+        same = [(n, self.control.horizon, self.at_depths) for n in (3 * layers, layers)]
         return resampled(self.control), same, 1e-12
 
     def coarse(self):
         """on any number of intervals its depth is the same, and blocks are finite."""
 
         @eqx.filter_jit
-        def coarsened(control, number):
-            coarse = control.resample(number)
+        def coarsened(control, layers):
+            coarse = control.resample(layers)
             return coarse.horizon, blocks(coarse, jnp.zeros(1))
 
         numbers = 1, self.control.layers + 1
-        found = [coarsened(self.control, number) for number in numbers]
-        finite = [np.isfinite(y).all() for _, x in found for y in jax.tree.leaves(x)]
-        depths = [depth for depth, _ in found]
+        results = [coarsened(self.control, layers) for layers in numbers]
+        finite = [np.isfinite(y).all() for _, x in results for y in jax.tree.leaves(x)]
+        depths = [depth for depth, _ in results]
         return [depths, finite], [[self.control.horizon] * 2, [True] * len(finite)], 1e-12
 
     def extend(self):
@@ -138,16 +138,16 @@ class ControlConformance(ControlProperties):
         `depth_axes`."""
         low = eqx.filter_eval_shape(low_precision(self.control, "bfloat16"), 0.0)
         arrays = jax.tree.leaves(eqx.filter(low, lambda x: hasattr(x, "dtype")))
-        found = [x.dtype.name for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)]
+        dtypes = [x.dtype.name for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)]
         ndims = [x.ndim for x in jax.tree.leaves(self.at_depths)]
-        return found, ["bfloat16" if ndim > 2 else "float64" for ndim in ndims]
+        return dtypes, ["bfloat16" if ndim > 2 else "float64" for ndim in ndims]
 
-    def made(self):
+    def configured(self):
         """a configuration makes as many intervals, and such blocks, as are asked for."""
 
         def sizes():
             control = self.built()
             return control.layers, control(0.0)[0].map.weight
 
-        number, weight = eqx.filter_eval_shape(sizes)
-        return [number, *weight.shape], [3, 2, 2]
+        layers, weight = eqx.filter_eval_shape(sizes)
+        return [layers, *weight.shape], [3, 2, 2]

@@ -30,14 +30,14 @@ class ModelConformance(ModelProperties):
         return self.inputs.text if of_source else self.inputs
 
     def seen_tokens(self):
-        seen = seen_of(self.text)
-        if seen is None:
+        is_seen = seen_of(self.text)
+        if is_seen is None:
             return None
         # Learned tokens come first.
-        prefix = np.ones((len(seen), self.model.inputs.prefix_tokens), bool)
-        after = np.concatenate([prefix, seen], axis=1)
+        prefix = np.ones((len(is_seen), self.model.inputs.prefix_tokens), bool)
+        after = np.concatenate([prefix, is_seen], axis=1)
         outputs = jax.tree.leaves(eqx.filter_eval_shape(self.model, self.inputs))
-        return after if after.shape in [x.shape[:2] for x in outputs] else seen
+        return after if after.shape in [x.shape[:2] for x in outputs] else is_seen
 
     def padding(self):
         """what stands at padding changes no other output."""
@@ -60,8 +60,8 @@ class ModelConformance(ModelProperties):
         )
         tokens = np.where(before, tokens, (tokens + 1) % tokens.max())
         text = self.text._replace(tokens=tokens) if isinstance(self.text, Text) else tokens
-        found = self.outputs_for(self.inputs._replace(text=text))
-        return outputs_at(found, before), outputs_at(self.outputs, before), 1e-12
+        outputs = self.outputs_for(self.inputs._replace(text=text))
+        return outputs_at(outputs, before), outputs_at(self.outputs, before), 1e-12
 
     def shape(self):
         """`embed` gives a state `[batch, tokens, features]`, with the tokens of its domain and
@@ -86,11 +86,11 @@ class ModelConformance(ModelProperties):
 
     def jit(self):
         """a sample by itself, not compiled, has the outputs that it has in a batch."""
-        own = by_samples(self.inputs)
-        sample = jax.tree.map(lambda x, own: x[0] if own else x, self.inputs, own)
+        by_sample = by_samples(self.inputs)
+        sample = jax.tree.map(lambda x, each: x[0] if each else x, self.inputs, by_sample)
         alone = jax.tree.map(lambda x: x[None], self.model(sample))
-        seen = None if self.seen is None else self.seen[:1]
-        return outputs_at(alone, seen), jax.tree.map(lambda x: x[:1], self.outputs), 1e-12
+        first_seen = None if self.seen is None else self.seen[:1]
+        return outputs_at(alone, first_seen), jax.tree.map(lambda x: x[:1], self.outputs), 1e-12
 
     def dropout(self):
         """where the model is random, a key changes its outputs."""
@@ -104,24 +104,24 @@ class ModelConformance(ModelProperties):
     def mesh(self):
         """on twice as many layers, steps, and points of functions of a feature, outputs have
         the same shape, and from there back to its own mesh it is the same model."""
-        model, number = self.model, self.model.control.layers
-        given = {"layers": number}
+        model, layers = self.model, self.model.control.layers
+        sizes = {"layers": layers}
         if model.mesh.stepsize_controller is None:
-            given["steps"] = model.mesh.steps
+            sizes["steps"] = model.mesh.steps
         if model.space is not None:
-            given["width"] = model.features
-        own, doubled = Mesh(**given), Mesh(**{name: 2 * x for name, x in given.items()})
+            sizes["width"] = model.features
+        native, doubled = Mesh(**sizes), Mesh(**{name: 2 * x for name, x in sizes.items()})
 
         @eqx.filter_jit
         def there_and_back(model):
-            return model.on(own), model.on(own).on(doubled).on(own)
+            return model.on(native), model.on(native).on(doubled).on(native)
 
-        found = eqx.filter_eval_shape(lambda m, x: m.on(doubled)(x), model, self.inputs)
+        outputs = eqx.filter_eval_shape(lambda m, x: m.on(doubled)(x), model, self.inputs)
         first, back = there_and_back(model)
-        if {part.control.layers for part in model.equations} == {number}:
+        if {part.control.layers for part in model.equations} == {layers}:
             first = model
-        shapes = [[x.shape for x in jax.tree.leaves(y)] for y in (found, self.outputs)]
-        kinds = [jax.tree.structure(x) for x in (found, self.outputs)]
+        shapes = [[x.shape for x in jax.tree.leaves(y)] for y in (outputs, self.outputs)]
+        kinds = [jax.tree.structure(x) for x in (outputs, self.outputs)]
         same = kinds[0] == kinds[1] and jax.tree.structure(back) == jax.tree.structure(first)
         weights = [eqx.filter(x, eqx.is_inexact_array) for x in (back, first)]
         expected = {"shapes": shapes[1], "weights": weights[1], "structure": True}
@@ -152,14 +152,16 @@ def seen_of(part):
 
 
 def other_at_padding(part):
-    seen = seen_of(part)
-    if seen is None:
+    is_seen = seen_of(part)
+    if is_seen is None:
         return part
     if isinstance(part, Text):
         tokens = np.asarray(part.tokens)
-        return part._replace(tokens=np.where(seen, tokens, (tokens + 1) % tokens.max()))
+        return part._replace(tokens=np.where(is_seen, tokens, (tokens + 1) % tokens.max()))
     values = np.asarray(part.values)
-    return part._replace(values=values + ~seen.reshape(*seen.shape, *[1] * (values.ndim - 2)))
+    return part._replace(
+        values=values + ~is_seen.reshape(*is_seen.shape, *[1] * (values.ndim - 2))
+    )
 
 
 @eqx.filter_jit
@@ -173,5 +175,5 @@ def logits_one_by_one(model, tokens, first):
         logits, cache = decoder.extend(token, position, cache)
         return cache, logits
 
-    _, others = jax.lax.scan(read, cache, jnp.arange(first, tokens.shape[-1]))
-    return jnp.moveaxis(jnp.concatenate([logits[None], others]), 0, -2)
+    _, later_logits = jax.lax.scan(read, cache, jnp.arange(first, tokens.shape[-1]))
+    return jnp.moveaxis(jnp.concatenate([logits[None], later_logits]), 0, -2)

@@ -57,23 +57,23 @@ class OperatorConformance(OperatorProperties):
 
     def dtype(self):
         """rates have the dtype of state and weights, float32 or bfloat16."""
-        found = {}
+        dtypes = {}
         for dtype in ("float32", "bfloat16"):
             operator, u = in_dtype((self.operator, self.u), dtype)
             try:
-                found[dtype] = eqx.filter_eval_shape(operator, u, self.domain).dtype.name
+                dtypes[dtype] = eqx.filter_eval_shape(operator, u, self.domain).dtype.name
             except (NotImplementedError, TypeError, ValueError):
                 # Fourier transforms have no lower precision.
-                found["bfloat16"] = "bfloat16"
-        return found, {"float32": "float32", "bfloat16": "bfloat16"}
+                dtypes["bfloat16"] = "bfloat16"
+        return dtypes, {"float32": "float32", "bfloat16": "bfloat16"}
 
     def compiled(self):
         """rates are the same on a domain that a program knows, and one that it is given."""
         return self.rate, jax.jit(lambda u: self.operator(u, self.domain))(self.u), 1e-12
 
     def gradients(self):
-        found = gradient_of(rate_of, (self.operator, self.u, self.weighted(self.there)))
-        return *found[:2], found[2].weights
+        slopes = gradient_of(rate_of, (self.operator, self.u, self.weighted(self.there)))
+        return *slopes[:2], slopes[2].weights
 
     def weights(self):
         """derivatives with respect to domain.weights equal finite differences, also
@@ -85,18 +85,18 @@ class OperatorConformance(OperatorProperties):
             return total(np.asarray(rate_of(self.operator, self.u, domain)))
 
         # From values ahead alone.
-        here, near, far = (at(step) for step in (0.0, 1e-4, 2e-4))
-        return self.gradients()[2] @ rate, (4 * near - 3 * here - far) / 2e-4, 1e-6
+        start, near, far = (at(step) for step in (0.0, 1e-4, 2e-4))
+        return self.gradients()[2] @ rate, (4 * near - 3 * start - far) / 2e-4, 1e-6
 
     def finite(self):
         """gradients stay finite where tokens have the weight zero."""
         finite = [np.isfinite(x).all() for x in jax.tree.leaves(self.gradients())]
         return finite, [True] * len(finite)
 
-    def unseen(self, seen):
+    def unseen(self, visible):
         """Rates at each token (row) with other states at those (columns) that it does not see,
         and with the states themselves."""
-        states = [jnp.where(row[:, None], self.u, self.other) for row in seen]
+        states = [jnp.where(row[:, None], self.u, self.other) for row in visible]
         rates = [rate_of(self.operator, u, self.points) for u in states]
         return np.stack([rate[i] for i, rate in enumerate(rates)]), self.rate
 
@@ -115,25 +115,29 @@ class OperatorConformance(OperatorProperties):
         # The last point at the place of the second one, of half its weight or of none.
         same = np.append(np.arange(len(self.u) - 1), 1)
         halves = self.weighted(np.where(same == 1, 0.5, 1.0), same)
-        whole = self.weighted(np.append(self.ones[1:], 0.0), same)
-        return self.rate_of_tokens(same, halves), self.rate_of_tokens(same, whole), 1e-12
+        merged = self.weighted(np.append(self.ones[1:], 0.0), same)
+        return self.rate_of_tokens(same, halves), self.rate_of_tokens(same, merged), 1e-12
 
     def march(self):
         """`over` gives the last tokens alone the rate that they have among all."""
         if not isinstance(self.operator, ide.AbstractTokenIntegral):
             return (), ()
-        whole, last = [], np.arange(len(self.u))[-2:]
+        sides, last = [], np.arange(len(self.u))[-2:]
 
         @eqx.filter_jit
-        def both(operator, new, u, domain):
-            operator.over(u, domain, lambda own, d: whole.append(own) or (own, d))
-            seen = whole.pop()
+        def march_both(operator, new, u, domain):
+            operator.over(u, domain, lambda x, d: sides.append(x) or (x, d))
+            all_sides = sides.pop()
             queries = ide.TokenDomain(domain.points[last], period=domain.period)
-            rate = new.over(u[last], queries, lambda x, _: whole.append(x) or (seen, domain))
-            return (rate, whole.pop()), jax.tree.map(lambda y: y[-2:], seen)
+            rate = new.over(
+                u[last], queries, lambda x, _: sides.append(x) or (all_sides, domain)
+            )
+            return [rate, sides.pop()], jax.tree.map(lambda y: y[-2:], all_sides)
 
-        (rate, own), seen = both(self.operator, self.of_tokens(last), self.u, self.points)
-        return [rate, own], [self.rate[last], seen], 1e-12
+        marched, last_sides = march_both(
+            self.operator, self.of_tokens(last), self.u, self.points
+        )
+        return marched, [self.rate[last], last_sides], 1e-12
 
     def nodal(self):
         """`at_points` of nodal functions, one for each feature, changes nothing."""
@@ -155,9 +159,11 @@ class OperatorConformance(OperatorProperties):
             )
 
         # Arrays, so that one program solves over all of the times.
-        whole, quarter, none = np.array([0.5, 0.25, 0.0])
-        later, slope = flow(self.operator, self.u, whole)
-        half, _ = flow(self.operator, self.u, quarter)
-        halves, still = (flow(self.operator, *x)[0] for x in ((half, quarter), (self.u, none)))
+        half_time, quarter_time, zero_time = np.array([0.5, 0.25, 0.0])
+        later, slope = flow(self.operator, self.u, half_time)
+        half, _ = flow(self.operator, self.u, quarter_time)
+        halves, still = (
+            flow(self.operator, *x)[0] for x in ((half, quarter_time), (self.u, zero_time))
+        )
         expected = [rate_of(self.operator, later, self.points), later, self.u]
         return [slope, halves, still], expected, 1e-10

@@ -84,10 +84,10 @@ class SchemeConformance(SchemeProperties):
     def modes(self):
         """all gradient modes give the same gradient, beside another sample too."""
         beside = gradient_of(end_beside, (*self.inputs, self.other, Recursive(2)))
-        found, field = [beside[:3]], StepField(self.inputs[0].terms_of(0), 0.0, 1.0)
+        gradients, field = [beside[:3]], StepField(self.inputs[0].terms_of(0), 0.0, 1.0)
         if couplings_of(self.solver, field, True) is not None:
-            found.append(gradient_of(end_of, (*self.inputs, Reversible()))[:3])
-        return found, [self.direct] * len(found), 1e-9
+            gradients.append(gradient_of(end_of, (*self.inputs, Reversible()))[:3])
+        return gradients, [self.direct] * len(gradients), 1e-9
 
     def interpolation(self):
         """the interpolation meets the states at the ends of steps."""

@@ -38,21 +38,21 @@ class TaskConformance(TaskProperties):
         leaves = [jax.tree.leaves(x.divided()[0]) for x in self.batches]
         kinds = [str([(x.dtype.name, *x.shape[1:]) for x in arrays]) for arrays in leaves]
         finite = [all(np.isfinite(x).all() for x in jax.tree.leaves(b)) for b in self.batches]
-        number = len(kinds)
-        same = [kinds[0]] * number
-        return [sizes, kinds, finite], [[SIZE, *3 * [MANY]], same, [True] * number]
+        num_batches = len(kinds)
+        same = [kinds[0]] * num_batches
+        return [sizes, kinds, finite], [[SIZE, *3 * [MANY]], same, [True] * num_batches]
 
     def integers(self):
         """integers are those that `sizes` allow; a target may be -1."""
         sizes = [self.task.sizes[x] for x in ("vocabulary", "classes") if x in self.task.sizes]
-        found, allowed = [], []
+        numbers, allowed = [], []
         for batch in self.batches if sizes else []:
             for least, values in ((0, batch.inputs), (UNCOUNTED, batch.targets)):
                 for x in jax.tree.leaves(values):
                     if np.issubdtype(x.dtype, np.integer):
-                        found.append(x)
+                        numbers.append(x)
                         allowed.append(np.clip(x, least, max(sizes) - 1))
-        return found, allowed
+        return numbers, allowed
 
     def processes(self):
         """several processes make the same rows and points as one."""
@@ -63,54 +63,54 @@ class TaskConformance(TaskProperties):
 
     def sizes(self):
         """held-out parts have batches of the size that is asked for, or smaller ones."""
-        found = {}
+        is_right = {}
         for part, batches in self.parts.items():
             few = list(self.task.held_out(7, part=part))
             most = max(len(rows(x)) for x in (*few, *batches))
-            found[part] = [most <= MANY, len(rows(few[0])) <= 7]
-        return found, {part: [True, True] for part in found}
+            is_right[part] = [most <= MANY, len(rows(few[0])) <= 7]
+        return is_right, {part: [True, True] for part in is_right}
 
     def samples(self):
         """of a held-out part as many samples are read as are asked for, and all its own."""
-        found, expected = {}, {}
+        samples_read, expected = {}, {}
         for part, batches in self.parts.items():
-            own = rows(*batches)
+            all_samples = rows(*batches)
             some = rows(*self.task.held_out(SIZE, 5, part))
             # At points that all samples of a batch share, a few may have other points.
             shared = bool(jax.tree.leaves(self.first.divided()[1]))
-            found[part] = [len(some), shared or set(some) <= set(own)]
-            expected[part] = [min(5, len(own)), True]
-        return found, expected
+            samples_read[part] = [len(some), shared or set(some) <= set(all_samples)]
+            expected[part] = [min(5, len(all_samples)), True]
+        return samples_read, expected
 
     def fingerprint(self):
         """the fingerprint stays the same, built again too, and other data have another one."""
         mark = self.task.fingerprint()
-        found = {"at each call": self.task.fingerprint() == mark}
+        checks = {"at each call": self.task.fingerprint() == mark}
         if self.again is not None:
-            found["built again"] = self.again.fingerprint() == mark
+            checks["built again"] = self.again.fingerprint() == mark
         if self.others is not None:
-            found["other data"] = self.others.fingerprint() != mark
-        return found, dict.fromkeys(found, True)
+            checks["other data"] = self.others.fingerprint() != mark
+        return checks, dict.fromkeys(checks, True)
 
     def on(self):
         """on other tokens it is another task, and the first one is as it was."""
-        task, number = self.task, self.task.tokens_per_sample
+        task, num_tokens = self.task, self.task.tokens_per_sample
         before = rows(task.batch(0, 2, 0))
-        found = {"a mesh that changes nothing": task.on(Mesh()) is task}
+        checks = {"a mesh that changes nothing": task.on(Mesh()) is task}
         if self.tokens is None:
             try:
-                task.on(Mesh(tokens=number + 1))
+                task.on(Mesh(tokens=num_tokens + 1))
             except InputError:
-                return found, dict.fromkeys(found, True)
+                return checks, dict.fromkeys(checks, True)
         else:
             other = task.on(Mesh(tokens=self.tokens))
-            found["other tokens"] = other.tokens_per_sample != number
+            checks["other tokens"] = other.tokens_per_sample != num_tokens
             data = TaskConformance(other, shared=self.shared)
             data.check(["copies", "fingerprint", "on"])
-        found["itself"] = (
-            task.tokens_per_sample == number and rows(task.batch(0, 2, 0)) == before
+        checks["itself"] = (
+            task.tokens_per_sample == num_tokens and rows(task.batch(0, 2, 0)) == before
         )
-        return found, dict.fromkeys(found, True)
+        return checks, dict.fromkeys(checks, True)
 
     def masked(self):
         """a token that is masked, or comes after all targets of a causal task, has no part in
@@ -118,20 +118,24 @@ class TaskConformance(TaskProperties):
         if self.model is None:
             return (), ()
         batch = self.task.batch(0, SIZE, 1)
-        found = {
-            what: learned(self.model, self.task.loss, x)[0]
-            for what, x in without_a_part(self.task, batch)
+        losses = {
+            change: learned(self.model, self.task.loss, x)[0]
+            for change, x in without_a_part(self.task, batch)
         }
-        return found, dict.fromkeys(found, learned(self.model, self.task.loss, batch)[0]), 1e-6
+        return (
+            losses,
+            dict.fromkeys(losses, learned(self.model, self.task.loss, batch)[0]),
+            1e-6,
+        )
 
     def measure(self):
         """figures of the parts of a batch add up to its own; targets of -1 and points of
         weight zero have no part in the loss."""
         if self.model is None:
             return (), ()
-        whole, parts, _, less = self.measured
-        found = {**parts, "without": [x for x, _ in less]}
-        return found, {**whole, "without": [x for _, x in less]}, 1e-6
+        figures, parts, _, less = self.measured
+        sums = {**parts, "without": [x for x, _ in less]}
+        return sums, {**figures, "without": [x for _, x in less]}, 1e-6
 
     def exact(self):
         """where outputs are exact the loss has a finite gradient too."""
@@ -177,13 +181,13 @@ def measured(loss, outputs, targets):
     where targets are outputs; and the loss with and without what has no part in it, where
     there is such."""
     half = len(outputs) // 3
-    own, rest = Batch(outputs, targets).divided()
+    by_sample, rest = Batch(outputs, targets).divided()
     parts = [
-        loss.measure(*eqx.combine(jax.tree.map(lambda x, at=at: x[at], own), rest))
+        loss.measure(*eqx.combine(jax.tree.map(lambda x, at=at: x[at], by_sample), rest))
         for at in (slice(None, half), slice(half, None))
     ]
     sums = jax.tree.map(jnp.add, *parts)
-    whole, both = (
+    figures, sum_of_parts = (
         {name: mean.value for name, mean in x.items()}
         for x in (loss.measure(outputs, targets), sums)
     )
@@ -204,4 +208,4 @@ def measured(loss, outputs, targets):
         other = targets.at[0].set(UNCOUNTED)
         changed = outputs.at[0].set(outputs[0, ..., ::-1] + 1.0)
         less = [(objective(changed, other), objective(outputs, other))]
-    return whole, both, gradient, less
+    return figures, sum_of_parts, gradient, less

@@ -26,12 +26,12 @@ def bidirectional(*signs):
 
 
 def test_the_bidirectional_approximation_draws_a_sign_for_each_step_and_sample():
-    equation, one = layered_equation(1, LAYERS), jnp.asarray(1)
+    equation, num_steps = layered_equation(1, LAYERS), jnp.asarray(1)
     u0 = jnp.asarray(np.stack([initial_state()] * 16))
-    u1 = march(equation, u0, ide.solvers.Residual(ide.contrib.Bidirectional()), one)
+    u1 = march(equation, u0, ide.solvers.Residual(ide.contrib.Bidirectional()), num_steps)
     assert largest(u1, bidirectional(0, 0)) < 1e-13
     outcomes = [bidirectional(*signs) for signs in itertools.product((-1, 1), repeat=2)]
     solver = ide.solvers.Residual(ide.contrib.Bidirectional(key=jax.random.key(1)))
-    u1 = np.asarray(march(equation, u0, solver, one))
+    u1 = np.asarray(march(equation, u0, solver, num_steps))
     near = np.array([[largest(u, x) < 1e-13 for x in outcomes] for u in u1])
     assert near.any(axis=0).all() and near.any(axis=1).all()

@@ -105,18 +105,21 @@ def test_steering_reaches_a_probability_with_the_least_energy():
     level = np.log(9)
     model = model_of("attention")
     steered = ft.partial(steer, model, INPUTS, lambda y: log_odds(y[..., -1, :], 3), level)
-    found = steered()
-    assert largest(found.reached, level) < 1e-3
-    probabilities, slopes = marched(model, found.pushes)
+    steering = steered()
+    assert largest(steering.reached, level) < 1e-3
+    probabilities, slopes = marched(model, steering.pushes)
     assert largest(probabilities, 0.9) < 1e-3
-    each = np.swapaxes([found.pushes, slopes], 1, 2).reshape(2, len(INPUTS), -1)
-    for (pushes, along), energy in zip(np.swapaxes(each, 0, 1), found.energy, strict=True):
+    each = np.swapaxes([steering.pushes, slopes], 1, 2).reshape(2, len(INPUTS), -1)
+    for (pushes, along), energy in zip(np.swapaxes(each, 0, 1), steering.energy, strict=True):
         assert energy == pytest.approx(pushes @ pushes)
         cosine = pushes @ along / np.linalg.norm(pushes) / np.linalg.norm(along)
         assert cosine > 1 - 1e-3
-    one = steered(intervals=[1])
-    assert largest(one.reached, level) < 5e-3 and (one.energy > 2 * found.energy).all()
-    assert largest(np.delete(one.pushes, 1, axis=0), 0.0) == 0
+    in_one_layer = steered(intervals=[1])
+    assert (
+        largest(in_one_layer.reached, level) < 5e-3
+        and (in_one_layer.energy > 2 * steering.energy).all()
+    )
+    assert largest(np.delete(in_one_layer.pushes, 1, axis=0), 0.0) == 0
 
 
 class Drift(ide.AbstractOperator):
@@ -140,14 +143,14 @@ class Push(ide.AbstractOperator):
 def test_successive_approximations_solve_a_linear_quadratic_problem():
     """`|u(T) - target|²/2 + r/2 ∫ |θ|² dt` of `u_t = A u + θ` in steps of Heun's method, whose
     end depends linearly on θ."""
-    number, h, r = 8, 0.25, 0.5
+    num_steps, h, r = 8, 0.25, 0.5
     matrix = np.array([[0.1, 1.0, 0.0], [-1.0, 0.1, 0.3], [0.0, 0.2, -0.4]])
     start, target = np.array([1.0, 0.0, -1.0]), np.array([0.5, -1.0, 0.3])
     drift = Drift(tuple(map(tuple, matrix.tolist())))
     model = state_model(
         ide.TokenDomain.uniform(1),
         3,
-        control=ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h),
+        control=ide.PiecewiseConstant((drift, Push(jnp.zeros((num_steps, 3)))), h),
         constraint=ide.Free(),
         solver=diffrax.Heun(),
     )
@@ -161,10 +164,10 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
     assert (np.diff(result.objectives) <= 0).all()
     step = np.eye(3) + h * matrix @ (np.eye(3) + h * matrix / 2)
     power, entering = np.linalg.matrix_power, h * (np.eye(3) + h * matrix / 2)
-    slopes = np.hstack([power(step, number - 1 - n) @ entering for n in range(number)])
-    missed = target - power(step, number) @ start
+    slopes = np.hstack([power(step, num_steps - 1 - n) @ entering for n in range(num_steps)])
+    missed = target - power(step, num_steps) @ start
     expected = np.linalg.solve(
-        slopes.T @ slopes + r * h * np.eye(3 * number), slopes.T @ missed
+        slopes.T @ slopes + r * h * np.eye(3 * num_steps), slopes.T @ missed
     )
     assert np.abs(expected).max() > 0.5
     assert largest(result.model.control.blocks[1].theta.ravel(), expected) < 1e-3
@@ -177,8 +180,8 @@ def test_the_command_prints_costates_and_energies_of_pushes(capsys, tmp_path):
     assert [row["layer"] for row in rows] == [0, 1]
     # The loss is the distance from the native outputs: its costates are zero up to rounding.
     assert all(row["costate"] < 1e-3 < row["state"] for row in rows)
-    given = "--samples", 2, "--tokens", 3, "--out", tmp_path, "--steer", 0.05
-    run_here(capsys, "dynamics", GOLDEN / "gpt2", *given)
+    options = "--samples", 2, "--tokens", 3, "--out", tmp_path, "--steer", 0.05
+    run_here(capsys, "dynamics", GOLDEN / "gpt2", *options)
     row = json.loads((tmp_path / "steering.json").read_text())
     # To push at all depths costs no more than in one layer.
     assert row["ratio, 95 %"] < 1

@@ -46,12 +46,12 @@ def costs_and_slope(model):
     path = Path.of(model, FIRST)
 
     def costs(control):
-        there = path._replace(model=with_control(model, control))
-        found = {name: cost(there) for name, cost in COSTS.items()}
-        return found["contraction"], found
+        changed = path._replace(model=with_control(model, control))
+        values = {name: cost(changed) for name, cost in COSTS.items()}
+        return values["contraction"], values
 
-    (_, found), slope = eqx.filter_value_and_grad(costs, has_aux=True)(model.control)
-    return found, path.states, slope
+    (_, values), slope = eqx.filter_value_and_grad(costs, has_aux=True)(model.control)
+    return values, path.states, slope
 
 
 @eqx.filter_jit
@@ -68,7 +68,7 @@ def contraction_by_hand(model, middles):
             return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)[-1]
 
         depths = H * (jnp.arange(NUMBER) + 0.5)
-        norms = jax.lax.map(lambda given: log_norm(*given), (depths, middles))
+        norms = jax.lax.map(lambda point: log_norm(*point), (depths, middles))
         return H * jnp.sum(norms), norms
 
     (_, norms), slope = eqx.filter_value_and_grad(integral, has_aux=True)(model.control)
@@ -76,7 +76,7 @@ def contraction_by_hand(model, middles):
 
 
 def test_costs_are_those_of_numpy(model):
-    found, states, slope = costs_and_slope(model)
+    values, states, slope = costs_and_slope(model)
     u = np.asarray(states)
     knots = [np.asarray(x) for x in jax.tree.leaves(model.control.knots)]
     middles = (u[1:] + u[:-1]) / 2
@@ -91,6 +91,6 @@ def test_costs_are_those_of_numpy(model):
         "violation": H * np.sum(np.mean((sizes - 2) ** 2, axis=(1, 2))),
     }
     for name, value in expected.items():
-        assert float(found[name]) == pytest.approx(float(value), rel=1e-9), name
+        assert float(values[name]) == pytest.approx(float(value), rel=1e-9), name
     pairs = zip(*map(jax.tree.leaves, (slope, slope_by_hand)), strict=True)
     assert max(largest(a, b) for a, b in pairs) < 1e-8

@@ -8,7 +8,20 @@ import ide_transformer as ide
 from ide_transformer.contrib.depth_problem import halves_of_speeches, make_problem
 from tests.golden.copies import changed_copy
 from tests.helpers import drawn
-from tests.running import run_here
+
+
+def unit_means(text, losses):
+    """Directions of the means over the tokens of random states, and the losses of these."""
+    mask = np.asarray(text.mask)
+    states = np.asarray(drawn((*mask.shape, 5), seed=7))
+    means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+    units = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return units, jax.jit(losses)(states)
+
+
+def cross_entropies(first, second):
+    scores = 20 * first @ second.T
+    return np.log(np.exp(scores).sum(1)) - np.diag(scores)
 
 
 def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
@@ -21,8 +34,8 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     # They are measured on the last tenth of the speeches, of which nothing is chosen.
     speeches = halves_of_speeches(ide.tasks.shakespeare())
     first, end = len(speeches) * 9 // 10, len(speeches) - 1
-    both = [speeches[i] for i in np.linspace(first, end, 66).astype(int)]
-    texts = [x for half in zip(*both, strict=True) for x in half]
+    pairs = [speeches[i] for i in np.linspace(first, end, 66).astype(int)]
+    texts = [x for half in zip(*pairs, strict=True) for x in half]
     context = loaded.model.inputs.context
     expected = loaded.tokenizer.encode_batch(texts, context)
     np.testing.assert_array_equal(problem.held_out.tokens, expected.tokens)
@@ -35,27 +48,16 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     np.testing.assert_array_equal(other.held_out.tokens, problem.held_out.tokens)
     texts = [{x.tobytes() for x in y.calibration.tokens[:, :20]} for y in (problem, other)]
     assert not texts[0] & texts[1]
-    mask = np.asarray(other.calibration.mask)
-    states = np.asarray(drawn((*mask.shape, 5), seed=7))
-    means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-    units = means / np.linalg.norm(means, axis=1, keepdims=True)
-    scores = 20 * units[::2] @ units[1::2].T
-    expected = np.log(np.exp(scores).sum(1)) - np.diag(scores)
-    found = jax.jit(other.calibration_losses)(states)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    mask = np.asarray(problem.held_out.mask)
-    states = np.asarray(drawn((*mask.shape, 5), seed=6))
-    means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-    units = means / np.linalg.norm(means, axis=1, keepdims=True)
-    expected = []
-    for i in range(66):
-        group = range(64) if i < 64 else (64, 65)
-        scores = {j: 20 * units[i] @ units[66 + j] for j in group}
-        expected.append(np.log(sum(map(np.exp, scores.values()))) - scores[i])
-    np.testing.assert_allclose(jax.jit(problem.losses)(states), expected, rtol=1e-6)
+    # Calibration has both halves of a speech after each other, the rest all firsts before.
+    units, losses = unit_means(other.calibration, other.calibration_losses)
+    np.testing.assert_allclose(losses, cross_entropies(units[::2], units[1::2]), rtol=1e-6)
+    units, losses = unit_means(problem.held_out, problem.losses)
+    first, second = units[:66], units[66:]
+    groups = [cross_entropies(first[x], second[x]) for x in (slice(64), slice(64, 66))]
+    np.testing.assert_allclose(losses, np.concatenate(groups), rtol=1e-6)
 
 
-def test_a_text_is_measured_on_its_last_tenth(tiny_run, tmp_path, capsys):
+def test_a_text_is_measured_on_its_last_tenth(tiny_run):
     loaded = ide.load_model(tiny_run)
     context = loaded.model.inputs.context
     text = "the cat " * 90 * context + "dogs " * 16 * context
@@ -69,8 +71,3 @@ def test_a_text_is_measured_on_its_last_tenth(tiny_run, tmp_path, capsys):
     other = make_problem(loaded, 8, 4, draw=1, text=text)
     np.testing.assert_array_equal(other.held_out, problem.held_out)
     assert not np.array_equal(other.calibration, problem.calibration)
-    file = tmp_path / "text.txt"
-    file.write_text(text)
-    sizes = ("--calibration", 2, "--held-out", 2, "--out", tmp_path / "out")
-    run_here(capsys, "depth", tiny_run, *sizes, "--windows", 2, "--text", file)
-    assert (tmp_path / "out/windows/report.json").exists()

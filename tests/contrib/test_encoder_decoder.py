@@ -41,5 +41,5 @@ def test_a_decoder_that_cannot_be_solved_writes_nothing():
     embedding = np.array(SPOKEN.inputs.text.embedding)
     embedding[5] = np.nan
     nan = eqx.tree_at(lambda m: m.inputs.text.embedding, SPOKEN, jax.device_put(embedding))
-    with pytest.raises(ide.InputError, match="position 2 has no token"):
+    with pytest.raises(ide.InputError, match="position 2"):
         contrib.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)

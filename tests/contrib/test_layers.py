@@ -43,17 +43,17 @@ def test_layers_are_the_model_and_may_be_left_out():
     model = model_of("tied")
     finer = model.on(ide.Mesh(layers=9))
     assert largest(outputs(in_layers(finer)), outputs(finer)) < 1e-12
-    kept = outputs(keep_layers(model, [0, 2, 3]))
-    assert largest(kept, by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
+    shorter = outputs(keep_layers(model, [0, 2, 3]))
+    assert largest(shorter, by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
 
 
 def test_neighbouring_operators_are_left_out():
     model = model_of("post-norm")
     coarse = list(drops(native_layers(model)))
-    whole = layer_by_layer(range(LAYERS))
-    assert len(coarse) == len(whole) - 1
+    native = layer_by_layer(range(LAYERS))
+    assert len(coarse) == len(native) - 1
     for first in (0, 3):
-        exact = by_hand(model, whole[:first] + whole[first + 2 :])
+        exact = by_hand(model, native[:first] + native[first + 2 :])
         assert largest(outputs(coarse[first].model), exact) < 1e-12
     assert coarse[3].steps.tolist() == [["0", "0"], ["1", "2"], ["3", "3"]]
 
@@ -76,9 +76,7 @@ def test_a_map_of_the_feed_forward_replaces_layers():
     assert largest(outputs(replaced, text)[mask], expected) < 1e-9
     with pytest.raises(ide.InputError, match=r"replace_layers: layers=\[0, 1\]"):
         replace_layers(model, [0, 1], text)
-    with pytest.raises(
-        ide.InputError, match="replace_layers: 8 tokens do not determine a map of"
-    ):
+    with pytest.raises(ide.InputError, match=r"replace_layers: .*8 tokens"):
         replace_layers(model, [1], HELD_OUT[:1])
     # Layers that do nothing turn nothing.
     scales = np.array([1.0, 1.0, 0.0, 0.0])
@@ -133,7 +131,7 @@ def test_a_layer_that_does_nothing_goes_first():
     assert largest(outputs(first.model), outputs(model)) < 1e-12
     coarse = coarsen(model, 3.5, CALIBRATION, fit=None)
     assert field_evaluations(coarse, HELD_OUT) == 3
-    with pytest.raises(ide.InputError, match=r"evaluations=0\.5.*costs 1 with LieTrotter"):
+    with pytest.raises(ide.InputError, match=r"evaluations=0\.5"):
         coarsen(model, 0.5, CALIBRATION)
 
 

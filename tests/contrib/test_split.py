@@ -1,7 +1,5 @@
 """Equations whose linear part is exact: against solutions in closed form, on any grid."""
 
-from types import SimpleNamespace
-
 import diffrax
 import equinox as eqx
 import jax
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 import yaml
 
-import emulators
 import ide_transformer as ide
 from ide_transformer import contrib, training
 from ide_transformer.testing import check_operator
@@ -35,9 +32,9 @@ def waves(points, rate, time=0.0):
     """`Σ_n A_n cos(k_n·x + φ_n)`, after a time, at the points of a torus: `[tokens, 1]`."""
     x = np.asarray(points)
     u = 0.4 * np.exp(rate(np.zeros(x.shape[1])) * time).real
-    for number, n in enumerate(WAVES[x.shape[1]]):
+    for wave, n in enumerate(WAVES[x.shape[1]]):
         k = TAU * np.array(n)
-        u = u + np.real(np.exp(1j * (x @ k + number) + rate(k) * time)) / (1 + number)
+        u = u + np.real(np.exp(1j * (x @ k + wave) + rate(k) * time)) / (1 + wave)
     return jnp.asarray(u)[:, None]
 
 
@@ -48,13 +45,7 @@ def solved(block, u, domain, solver, time, steps=1):
 
 
 @pytest.mark.parametrize(
-    ("solver", "grid", "time"),
-    [
-        (ide.ETDRK4(), 16, 0.02),
-        (ide.ETDAB2(), 16, 0.5),
-        (ide.Strang(), 33, 5.0),
-        (ide.ETDRK4(), (12, 15), 0.5),
-    ],
+    ("solver", "grid", "time"), [(ide.Strang(), 33, 5.0), (ide.ETDRK4(), (12, 15), 0.5)]
 )
 def test_the_linear_part_is_exact_over_any_time_on_any_grid(solver, grid, time):
     dimension = len(grid) if isinstance(grid, tuple) else 1
@@ -62,8 +53,8 @@ def test_the_linear_part_is_exact_over_any_time_on_any_grid(solver, grid, time):
     domain = ide.TokenDomain.periodic(grid)
     expected = waves(domain.points, growth_rate, time)
     start = waves(domain.points, growth_rate)
-    found = solved((operator,), start, domain, solver, time)
-    assert largest(found, expected) < 1e-10 * (1 + largest(expected, 0))
+    end = solved((operator,), start, domain, solver, time)
+    assert largest(end, expected) < 1e-10 * (1 + largest(expected, 0))
 
 
 def test_coefficients_of_features_and_axes():
@@ -82,19 +73,19 @@ def test_coefficients_of_features_and_axes():
 
 
 def test_learned_coefficients_are_the_weights_and_never_grow():
-    given = dict(diffusion=0.02, dispersion=3e-4, hyper_diffusion=1e-6)
+    coefficients = dict(diffusion=0.02, dispersion=3e-4, hyper_diffusion=1e-6)
     operator = contrib.ConstantCoefficients(
-        1, **given, learned=("diffusion", "dispersion"), spacing=1 / 80
+        1, **coefficients, learned=("diffusion", "dispersion"), spacing=1 / 80
     )
     assert {*operator.weights} == {"diffusion", "dispersion"}
-    for name, value in given.items():
+    for name, value in coefficients.items():
         assert operator.coefficients[name] == pytest.approx(value)
     # Whatever the weights are.
     moved = jax.tree.map(lambda w: w - 30.0, operator)
     assert 0 < moved.coefficients["diffusion"].item() < 1e-10
-    known = contrib.ConstantCoefficients(1, **given)
-    assert not jax.tree.leaves(eqx.filter(known, eqx.is_array))
-    assert known.dissipative and not contrib.ConstantCoefficients(1, advection=1.0).dissipative
+    fixed = contrib.ConstantCoefficients(1, **coefficients)
+    assert not jax.tree.leaves(eqx.filter(fixed, eqx.is_array))
+    assert fixed.dissipative and not contrib.ConstantCoefficients(1, advection=1.0).dissipative
 
 
 def test_what_would_grow_is_refused():
@@ -113,16 +104,14 @@ def local_flux(features=1, dimension=1, **options):
     return built(lambda: contrib.LocalFlux(features, key=jax.random.key(0), **options))
 
 
-@pytest.mark.parametrize("grid", [33, (8, 12)])
-def test_a_flux_keeps_the_mean_and_constant_states(grid):
-    """Also where the neighbours are between points."""
-    dimension = len(grid) if isinstance(grid, tuple) else 1
-    domain, flux = ide.TokenDomain.periodic(grid), local_flux(2, dimension, gated=True)
-    u = drawn((3, domain.num_tokens, 2), 1)
+def test_a_flux_keeps_the_mean_and_constant_states():
+    """On points that are not where the neighbours are; the last state is constant."""
+    domain, flux = ide.TokenDomain.periodic((8, 12)), local_flux(2, 2, gated=True)
+    u = drawn((3, domain.num_tokens, 2), 1).at[2].set(1.0)
     rate = eqx.filter_jit(flux)(u, domain)
     assert largest(rate, 0) > 0.1
     assert largest(rate.mean(axis=1), 0) < 1e-13 * largest(rate, 0)
-    assert largest(eqx.filter_jit(flux)(jnp.ones_like(u), domain), 0) < 1e-12
+    assert largest(rate[2], 0) < 1e-12
 
 
 def test_a_flux_is_the_same_operator_on_every_grid():
@@ -136,7 +125,7 @@ def test_a_flux_is_the_same_operator_on_every_grid():
 
     exact = rate_at_zero(16)
     assert largest(rate_at_zero(64), exact) < 1e-12
-    order = observed_order(lambda n: largest(rate_at_zero(n), exact), (72, 152, 312))
+    order = observed_order(lambda n: largest(rate_at_zero(n), exact), (72, 152))
     assert abs(order - 4) < 0.15
 
 
@@ -150,8 +139,8 @@ def test_a_flux_is_a_divergence_of_second_order():
         flux = eqx.tree_at(lambda f: (f.kernels, f.output), flux, ((centre,), mean))
         domain = ide.TokenDomain.periodic((points, points))
         x, y = TAU * domain.points.T
-        found = eqx.filter_jit(flux)((jnp.sin(x) * jnp.cos(y))[:, None], domain)[:, 0]
-        errors.append(largest(found, -TAU * jnp.cos(x) * jnp.cos(y)))
+        rate = eqx.filter_jit(flux)((jnp.sin(x) * jnp.cos(y))[:, None], domain)[:, 0]
+        errors.append(largest(rate, -TAU * jnp.cos(x) * jnp.cos(y)))
     assert abs(np.log2(errors[0] / errors[1]) - 2) < 0.15
 
 
@@ -189,64 +178,25 @@ def test_a_model_takes_its_depth_from_the_data_and_solves_other_times(config):
     batch = task.batch(0, 4, 0)
     assert model.control.horizon == pytest.approx(0.1) and model.layers == 2
     # The diffusion is known, so nothing is left to learn.
-    apply = eqx.filter_jit(model)
-    assert largest(apply(batch.inputs), batch.targets) < 1e-5
-    # The time of another step, of each sample.
-    again = apply(apply(batch.inputs))
-    assert largest(apply(ide.Timed(batch.inputs, np.full(4, 0.2))), again) < 1e-5
-    both = apply(ide.Timed(batch.inputs, np.array([0.1, 0.2, 0.1, 0.2])))
-    assert largest(both[1::2], again[1::2]) < 1e-4
+    solve = eqx.filter_jit(model)
+    once = solve(batch.inputs)
+    assert largest(once, batch.targets) < 1e-5
+    # A time for each sample.
+    by_times = solve(ide.Timed(batch.inputs, np.array([0.1, 0.2, 0.1, 0.2])))
+    assert largest(by_times[::2], once[::2]) < 1e-5
+    assert largest(by_times[1::2], solve(once)[1::2]) < 1e-4
 
 
-def test_the_state_of_a_model_is_the_function(config):
-    wider = config.changed("model", width=2)
-    with pytest.raises(ide.InputError, match=r"features=2.*model\.width=1"):
-        training.build_model(wider, training.build_task(config), jax.random.key(0))
-
-
-@pytest.mark.heavy
-def test_a_network_stands_beside_the_same_linear_part(config):
-    pytest.importorskip("pdequinox", reason="the extra emulators is not installed")
-    network = {"kind": "grid_network", "options": {"scale": 2.0, "options": {"num_blocks": 1}}}
-    operators = (config.model.operators[0], network)
-    config = config.changed("model", operators=operators)
-    task = training.build_task(config)
-    model = training.build_model(config, task, jax.random.key(0))
-    _, found = model.control(0.0)
-    u, domain = drawn((2, 24, 1), 3), model.domain
-    by_hand = eqx.filter_jit(jax.vmap(found.rate.network))(jnp.moveaxis(u, -1, 1))
-    rate = eqx.filter_jit(found)(u, domain)
-    assert largest(rate, 2 * jnp.moveaxis(by_hand, 1, -1)) < 1e-6
-    assert np.isfinite(eqx.filter_jit(model)(task.batch(0, 2, 0).inputs)).all()
-
-
-def test_the_linear_part_of_a_scenario_is_that_of_its_solver():
-    """In two dimensions; `test_trajectories` has one."""
-    exponax = pytest.importorskip("exponax", reason="the solver of the scenarios")
-    gammas = (-0.1, -4.0, 1.5, -14.0, -9.0)
-    scenario = SimpleNamespace(num_points=40, num_spatial_dims=2, gammas=gammas)
-    config = training.load_config(ROOT / "configs/emulators/split_2d.yaml")
-    known, _ = emulators.with_linear_part(config, scenario).model.operators
-    operator = contrib.ConstantCoefficients(1, **known["options"])
-    domain = ide.TokenDomain.periodic((40, 40))
-    x = np.asarray(domain.points)
-    u = np.sin(2 * np.pi * x).sum(axis=1) + np.cos(2 * np.pi * (3 * x[:, 0] + x[:, -1]))
-    stepper = exponax.stepper.generic.DifficultyLinearStepper(2, 40, linear_difficulties=gammas)
-    expected = stepper(jnp.asarray(u.reshape(1, 40, 40))).ravel()
-    found = operator.flow(jnp.asarray(u)[:, None], domain, 1.0)[:, 0]
-    assert largest(found, expected) < 1e-4
-    assert float(jnp.abs(expected - u).max()) > 0.1
-
-
-@pytest.mark.parametrize("damping, constraint", [(0.9, ide.Free()), (0.0, ide.Nonnegative())])
-def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation(damping, constraint):
-    """Means, and other statistics of the outputs, change nothing of an exact part."""
+def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation():
+    """Means, and other statistics of the outputs, change nothing of an exact part. The function
+    stays positive, as its deviation from the mean would not."""
+    damping = 0.9
     linear = contrib.ConstantCoefficients(1, damping=damping, diffusion=1e-3)
     model = contrib.SplitModel(
         16,
         1,
         control=ide.Tied((linear,), 1),
-        constraint=constraint,
+        constraint=ide.Nonnegative(),
         solver=diffrax.Dopri8(),
         statistics=((3.0, 2.0),),
         output_statistics=((7.0, 5.0),),

@@ -30,23 +30,23 @@ def test_noise_has_the_variance_of_its_equation():
     steps = 4
     u0 = jnp.ones((400, 25, 8))
     h = 1 / steps
-    number = 3 * steps
+    num_steps = 3 * steps
     decay = np.exp(-DECAY * 3)
-    of_noise = 0.04 * h * np.sum(np.exp(-2 * DECAY * h * np.arange(number)))
-    found = ends(u0, jax.random.key(0), steps=steps, noise=0.2)
-    assert float(jnp.mean(found)) == pytest.approx(decay, abs=0.005)
-    assert float(jnp.var(found)) == pytest.approx(of_noise, rel=0.03)
-    found = ends(u0, jax.random.key(0), steps=steps, noise=0.2, initial=2.0)
-    assert abs(float(jnp.mean(found))) < 0.01
-    assert float(jnp.var(found)) == pytest.approx(4 * decay**2 + of_noise, rel=0.03)
+    of_noise = 0.04 * h * np.sum(np.exp(-2 * DECAY * h * np.arange(num_steps)))
+    end = ends(u0, jax.random.key(0), steps=steps, noise=0.2)
+    assert float(jnp.mean(end)) == pytest.approx(decay, abs=0.005)
+    assert float(jnp.var(end)) == pytest.approx(of_noise, rel=0.03)
+    end = ends(u0, jax.random.key(0), steps=steps, noise=0.2, initial=2.0)
+    assert abs(float(jnp.mean(end))) < 0.01
+    assert float(jnp.var(end)) == pytest.approx(4 * decay**2 + of_noise, rel=0.03)
 
 
 def test_without_a_key_there_is_no_noise_and_one_start():
     u0 = drawn((2, 3, 4), 0)
     assert largest(ends(u0, None, noise=0.2), np.exp(-DECAY * 3) * u0) < 1e-12
-    found = ends(u0, None, initial=1.0)
-    assert largest(found, jnp.broadcast_to(found[0, 0], u0.shape)) == 0
-    assert largest(found, ends(-u0, None, initial=1.0)) == 0
-    with pytest.raises(InputError, match="AdamsBashforth uses earlier steps"):
+    end = ends(u0, None, initial=1.0)
+    assert largest(end, jnp.broadcast_to(end[0, 0], u0.shape)) == 0
+    assert largest(end, ends(-u0, None, initial=1.0)) == 0
+    with pytest.raises(InputError, match="AdamsBashforth"):
         memory = NoisySteps(ide.AdamsBashforth(2))
         model_of("tied").with_solver(memory).solve(HELD_OUT)

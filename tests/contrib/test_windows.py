@@ -7,6 +7,7 @@ from ide_transformer.contrib import Walk, walked_state
 from ide_transformer.contrib.windows import walks
 from tests.helpers import largest
 from tests.layered_models import HELD_OUT, LAYERS, _step, model_of
+from tests.running import run_here
 
 
 FIRST, END = 1, 3
@@ -43,14 +44,23 @@ def walked_by_hand(model, walk):
 def test_windows_are_walked_by_their_formulas(name):
     model = model_of("post-norm")
     walk = walks(2)[name]
-    found = walked_state(model, HELD_OUT, jnp.asarray(FIRST), jnp.asarray(END), walk)
-    assert largest(found, walked_by_hand(model, walk)) < 1e-12
+    end = walked_state(model, HELD_OUT, jnp.asarray(FIRST), jnp.asarray(END), walk)
+    assert largest(end, walked_by_hand(model, walk)) < 1e-12
+
+
+@pytest.mark.heavy
+def test_the_command_walks_the_windows_of_a_run_on_a_text(tiny_run, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 200)
+    options = "--calibration", 2, "--held-out", 2, "--out", tmp_path, "--text", text
+    run_here(capsys, "depth", tiny_run, "--windows", 2, *options)
+    assert (tmp_path / "windows/report.json").exists()
 
 
 def test_one_step_is_the_native_model_and_evaluations_are_counted():
     model = model_of("post-norm")
-    found = walked_state(model, HELD_OUT, jnp.asarray(0), jnp.asarray(LAYERS), Walk(1))
-    assert largest(found, through(model, model.embed(HELD_OUT)[0], range(LAYERS))) < 1e-12
+    end = walked_state(model, HELD_OUT, jnp.asarray(0), jnp.asarray(LAYERS), Walk(1))
+    assert largest(end, through(model, model.embed(HELD_OUT)[0], range(LAYERS))) < 1e-12
     assert Walk(1).evaluations(12, 4) == 12
     assert Walk(3, anchor=0.5).evaluations(12, 4) == 20
     assert Walk(3, heun=True).evaluations(12, 4) == 32

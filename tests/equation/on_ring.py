@@ -27,7 +27,7 @@ def differences():
     """By region, whether keys travel, and the largest difference to one device, of the value,
     of the gradients with respect to queries, keys, values, weights and bias, and of the
     derivative of one."""
-    draw, found = np.random.default_rng(1), {}
+    draw, differences_by_region = np.random.default_rng(1), {}
     inputs = (draw.normal(size=(2, 24, heads, 6)) for heads in (4, 2, 2))
     rest = draw.uniform(0.5, 2.0, 24), draw.normal(size=(4, 24, 24))
     arguments = tuple(map(jnp.asarray, (*inputs, *rest)))
@@ -53,8 +53,11 @@ def differences():
             result = jax.device_get(program(*arguments))
         travels = "collective_permute" in text and "all_gather" not in text
         pairs = zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True)
-        found[name] = [travels, max(float(np.max(np.abs(a - b))) for a, b in pairs)]
-    return found
+        differences_by_region[name] = [
+            travels,
+            max(float(np.max(np.abs(a - b))) for a, b in pairs),
+        ]
+    return differences_by_region
 
 
 if __name__ == "__main__":

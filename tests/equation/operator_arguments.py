@@ -39,5 +39,5 @@ CLASSES = classes_of(ide.AbstractOperator)
 def build_operator(name):
     build = CLASSES[name]
     values = VALUES | OWN.get(name, {})
-    known = inspect.signature(build).parameters
-    return build(**{x: value for x, value in values.items() if x in known})
+    parameters = inspect.signature(build).parameters
+    return build(**{x: value for x, value in values.items() if x in parameters})

@@ -16,7 +16,7 @@ DOMAIN = ide.TokenDomain.uniform(TOKENS)
 
 
 @eqx.filter_jit
-def made(make, *options):
+def computed(make, *options):
     """The result of a function, computed by one program."""
     return make(*options)
 
@@ -29,7 +29,7 @@ def apply(operator, u, domain=DOMAIN):
 
 def block_at(control, t):
     """The block of a control at depth t, by one program for all depths."""
-    return made(control, np.asarray(t, float))
+    return computed(control, np.asarray(t, float))
 
 
 @eqx.filter_jit

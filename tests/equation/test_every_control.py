@@ -13,7 +13,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.testing import check_control
 from tests.conformance.constraints_and_controls import ControlConformance
-from tests.equation.problems import apply, block_at, made, state
+from tests.equation.problems import apply, block_at, computed, state
 from tests.helpers import built, classes_of, drawn, largest
 
 
@@ -40,8 +40,8 @@ def test_every_class(kind):
 
 
 def test_all_classes_are_here():
-    found = {*classes_of(ide.AbstractControl).values()}
-    assert found == {
+    classes = {*classes_of(ide.AbstractControl).values()}
+    assert classes == {
         *BUILT,
         ide.equation.Functional,
         ide.equation.Rated,
@@ -55,8 +55,8 @@ class Sized(ide.Cosine):
 
     size: jax.Array
 
-    def __call__(self, y, number):
-        return self.size * super().__call__(y, number)
+    def __call__(self, y, num_functions):
+        return self.size * super().__call__(y, num_functions)
 
 
 @pytest.mark.heavy
@@ -77,37 +77,36 @@ def test_controls_that_change_another_one():
 class Mine(ide.PiecewiseLinear):
     """Right or wrong in one way."""
 
-    way: str = eqx.field(static=True, default="right")
+    fault: str = eqx.field(static=True, default="right")
 
     def local(self, interval, s):
-        found = super().local(interval, s)
-        return jax.lax.stop_gradient(found) if self.way == "gradient" else found
+        block = super().local(interval, s)
+        return jax.lax.stop_gradient(block) if self.fault == "gradient" else block
 
     def __call__(self, t):
-        return super().__call__(t + 0.1 if self.way == "march" else t)
+        return super().__call__(t + 0.1 if self.fault == "march" else t)
 
 
 def test_one_of_your_own_is_right_and_wrong_ones_are_noticed():
     mine = built(lambda: Mine.build(block, 3, key=KEY))
     check_control(mine)
-    for way in ("gradient", "march"):
-        with pytest.raises(AssertionError, match=f"Mine, {way}: "):
-            check_control(replace(mine, way=way))
+    for fault in ("gradient", "march"):
+        with pytest.raises(AssertionError, match=f"Mine, {fault}: "):
+            check_control(replace(mine, fault=fault))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_layer_is_read_at_its_own_beginning(dtype):
+def test_every_layer_is_read_at_its_own_beginning():
     """On intervals of other lengths than 1 the beginnings are rounded, by a march in its own
     precision, by `Equation.knots` in double; just before them the layer is the one before."""
     for old, new in ((25, 25), (3, 7), (12, 14)):
         layers = np.arange(float(new))
         control = ide.PiecewiseConstant((ide.LayerNorm(gain=layers[:, None]),), old / new)
         length = control.interval_length
-        starts = layers.astype(dtype) * dtype(length), (layers * length).astype(dtype)
-        before = np.nextafter(np.minimum(*starts), dtype(-1))[1:]
+        starts = np.float32(layers) * np.float32(length), np.float32(layers * length)
+        before = np.nextafter(np.minimum(*starts), np.float32(-1))[1:]
         gains = jax.jit(jax.vmap(lambda t, c=control: c(t)[0].gain[0]))
-        found = gains(np.concatenate([*starts, before]))
-        assert (found == np.concatenate([layers, layers, layers[:-1]])).all()
+        layers_read = gains(np.concatenate([*starts, before]))
+        assert (layers_read == np.concatenate([layers, layers, layers[:-1]])).all()
 
 
 DRAWN_BY = jax.random.key(0)
@@ -122,25 +121,24 @@ def weight_at(control, t):
     return block_at(control, t)[0].inner.weight
 
 
-def build(kind, number, make=linear_block, **options):
-    return made(lambda: kind.build(make, number, key=DRAWN_BY, **options))
+def build(kind, intervals, make=linear_block, **options):
+    return computed(lambda: kind.build(make, intervals, key=DRAWN_BY, **options))
 
 
 @ft.cache
-def draws(number):
+def draws(intervals):
     """The weights of `linear_block` for each of the keys that a control makes."""
     weight = jax.vmap(lambda key: linear_block(key)[0].inner.weight)
-    return np.asarray(made(weight, jax.random.split(DRAWN_BY, number)))
+    return np.asarray(computed(weight, jax.random.split(DRAWN_BY, intervals)))
 
 
 def test_weights_are_constant_or_linear_between_the_drawn_ones():
     layers, linear = build(ide.PiecewiseConstant, 5), build(ide.PiecewiseLinear, 5)
-    drawn, knots = draws(5), np.asarray(linear.knots[0].inner.weight)
+    layer_weights, knots = draws(5), np.asarray(linear.knots[0].inner.weight)
     for depth, layer in ((0.0, 0), (0.99, 0), (1.0, 1), (2.5, 2), (5.0, 4)):
-        assert largest(weight_at(layers, depth), drawn[layer]) == 0
-    for depth in range(6):
-        assert largest(weight_at(linear, depth), knots[depth]) == 0
-    assert largest(weight_at(linear, 1.25), 0.75 * knots[1] + 0.25 * knots[2]) < 1e-15
+        assert largest(weight_at(layers, depth), layer_weights[layer]) == 0
+    for depth, weight in ((0, knots[0]), (1.25, 0.75 * knots[1] + 0.25 * knots[2])):
+        assert largest(weight_at(linear, depth), weight) < 1e-15
 
 
 def test_coarsening_averages():
@@ -178,11 +176,11 @@ def test_draws_are_those_of_each_interval():
     control = ide.equation.Sampled(ide.Tied(block, layers), DRAWN_BY)
     domain = ide.TokenDomain.uniform(6)
     rates = jax.jit(jax.vmap(lambda t: tuple(operator(u, domain) for operator in control(t))))
-    begun, later = (list(map(np.asarray, rates(np.arange(layers) + s))) for s in (0.0, 0.7))
-    assert all((x == y).all() for x, y in zip(begun, later, strict=True))
-    for rate, kept in zip(begun, (0.75, 0.375), strict=True):
+    at_starts, later = (list(map(np.asarray, rates(np.arange(layers) + s))) for s in (0.0, 0.7))
+    assert all((x == y).all() for x, y in zip(at_starts, later, strict=True))
+    for rate, share in zip(at_starts, (0.75, 0.375), strict=True):
         # A mask of its own in each layer.
         assert len(np.unique(rate == 0, axis=0)) == layers
-        assert abs((rate != 0).mean() - kept) < 0.02
+        assert abs((rate != 0).mean() - share) < 0.02
     # Without a key nothing is left out.
     assert (apply(block[0], u) == -u).all()

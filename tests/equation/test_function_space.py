@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from tests.equation.problems import apply, made
+from tests.equation.problems import apply, computed
 from tests.helpers import largest, observed_order
 from tests.published.numpy_blocks import layer_norm, softmax
 
 
 @eqx.filter_jit
-def values(basis, y, number):
-    return basis(y, number)
+def values(basis, y, num_functions):
+    return basis(y, num_functions)
 
 
 BASES = [ide.Cosine(), ide.equation.Legendre(), ide.equation.Nodal()]
@@ -67,8 +67,8 @@ def state(points, rule="midpoint"):
 def kernel(coefficients, y, xi):
     """`Σ_ab C_ab φ_b(y) φ_a(ξ)`, of cosines."""
 
-    def phi(z, number):
-        a = np.arange(number)
+    def phi(z, num_functions):
+        a = np.arange(num_functions)
         return np.where(a == 0, 1, np.sqrt(2)) * np.cos(np.pi * np.outer(z, a))
 
     into, out = coefficients.shape
@@ -96,7 +96,7 @@ def test_feed_forwards_are_two_integrals_with_kernels():
     gate = hidden(operator.gate)
     h = gate / (1 + np.exp(-gate)) * hidden(operator.inner)
     expected = h * inside.weights @ kernel(operator.outer.weight, y, z).T / scale
-    functional = made(operator.at_points, space(9, rule="gauss_legendre"))
+    functional = computed(operator.at_points, space(9, rule="gauss_legendre"))
     expected = expected + bias_at(y, operator.outer.bias)
     assert largest(apply(functional, u, TEXT), expected) < 1e-12
 
@@ -115,25 +115,24 @@ def test_scores_are_integrals_over_the_features_of_a_head():
         mean = softmax(np.sqrt(modes) * query @ key.T / 6) @ value
         output = kernel(operator.output.weight[of_head], y, z).T
         expected = expected + mean @ output / 6 / scale
-    functional = made(operator.at_points, space(12))
+    functional = computed(operator.at_points, space(12))
     assert largest(apply(functional, state(12), TEXT), expected) < 1e-12
 
 
 @eqx.filter_jit
-def coefficients_of_rate(make, points, rule, basis):
-    """The first coefficients of what an operator gives, which do not depend on the points."""
-    functions = space(points, basis, rule)
-    rate = smooth_operator(make).at_points(functions)(state(points, rule), TEXT)
+def coefficients_of_rate(points, rule):
+    """The first coefficients of what attention gives, which do not depend on the points."""
+    functions = space(points, ide.equation.Legendre(), rule)
+    rate = smooth_operator(attention).at_points(functions)(state(points, rule), TEXT)
     return rate @ functions.features.duals
 
 
 def test_orders_in_width():
     """The midpoint rule is of second order for polynomials, Gauss and Legendre's spectral."""
-    fine = coefficients_of_rate(attention, 48, "gauss_legendre", ide.equation.Legendre())
+    exact = coefficients_of_rate(48, "gauss_legendre")
 
-    def error(points, rule="midpoint"):
-        found = coefficients_of_rate(attention, points, rule, ide.equation.Legendre())
-        return abs(found - fine).max()
+    def error(points):
+        return largest(coefficients_of_rate(points, "midpoint"), exact)
 
     assert observed_order(error, (96, 192)) == pytest.approx(2, abs=0.2)
-    assert error(24, "gauss_legendre") < 1e-9
+    assert largest(coefficients_of_rate(24, "gauss_legendre"), exact) < 1e-9

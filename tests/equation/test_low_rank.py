@@ -15,7 +15,7 @@ from ide_transformer.equation import (
     with_low_rank,
     without_low_rank,
 )
-from tests.helpers import WIDTH, built_control, drawn, largest, make_block
+from tests.helpers import WIDTH, built_control, drawn, fast_first, largest, make_block
 from tests.layered_models import model_of
 
 
@@ -23,16 +23,19 @@ RANK, ALPHA, TARGETS = 3, 6.0, ("query", "value", "outer")
 TOKENS = np.arange(6)[None] % 5
 
 
-def changed(model, up=0.2):
+@eqx.filter_jit
+def unchanged(model):
+    """The model with changes of its maps that are zero."""
+    return with_low_rank(model, RANK, ALPHA, TARGETS, key=jax.random.key(3))
+
+
+def changed(model):
     """The model with changes of its maps, B with normal numbers."""
-    model = with_low_rank(model, RANK, ALPHA, TARGETS, key=jax.random.key(3))
-    if not up:
-        return model
-    return map_parts(
-        model,
-        LowRank,
-        lambda part, place: eqx.tree_at(lambda x: x.up, part, drawn(part.up.shape, place, up)),
-    )
+
+    def with_up(part, place):
+        return eqx.tree_at(lambda x: x.up, part, drawn(part.up.shape, place, 0.2))
+
+    return map_parts(unchanged(model), LowRank, with_up)
 
 
 @eqx.filter_jit
@@ -42,11 +45,11 @@ def outputs(model):
 
 def test_the_first_outputs_are_those_of_the_model_and_targets_are_named():
     model = model_of("attention")
-    assert np.array_equal(outputs(changed(model, up=0)), outputs(model))
-    with pytest.raises(ide.InputError, match="map is named 'q_proj'; known: inner, key"):
+    assert np.array_equal(outputs(unchanged(model)), outputs(model))
+    with pytest.raises(ide.InputError, match=r"'q_proj'.*inner"):
         with_low_rank(model, targets=["q_proj"], key=jax.random.key(0))
-    with pytest.raises(ide.InputError, match="has changes of low rank already"):
-        changed(changed(model))
+    with pytest.raises(ide.InputError, match="low rank"):
+        unchanged(unchanged(model))
 
 
 def test_merged_matrices_give_the_outputs():
@@ -57,14 +60,14 @@ def test_merged_matrices_give_the_outputs():
     assert largest(outputs(model), outputs(without_low_rank(model))) > 1e-2
     # Weights as functions of a feature, and layers of half the length.
     fine = ide.Mesh(width=2 * WIDTH, layers=8)
-    wide, other = (ide.functional(x).on(fine) for x in (model, merged))
-    assert largest(outputs(wide), outputs(other)) < 1e-12
+    wide = eqx.filter_jit(lambda model: ide.functional(model).on(fine)(TOKENS))
+    assert largest(wide(model), wide(merged)) < 1e-12
 
 
 def test_terms_of_an_expansion_are_not_merged():
     control = built_control(make_block, 4, ide.Chebyshev)
     model = changed(eqx.tree_at(lambda x: x.control, model_of("attention"), control))
-    with pytest.raises(ide.InputError, match="Chebyshev: changes of low rank in it cannot"):
+    with pytest.raises(ide.InputError, match="Chebyshev"):
         merge_low_rank(model)
 
 
@@ -74,29 +77,29 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", fast_first(1, MODES))
 def test_gradients_are_those_of_the_matrices(mode):
     """`∂A = (α/r) ∂W Bᵀ` and `∂B = (α/r) Aᵀ ∂W`, for each layer; nothing else has one."""
     gradient, solver = MODES[mode]
     model = changed(model_of("attention")).with_gradient(gradient).with_solver(solver)
-    own, frozen = divided_weights(eqx.filter(model, eqx.is_inexact_array))
+    factors, frozen = divided_weights(eqx.filter(model, eqx.is_inexact_array))
     rest = eqx.filter(model, eqx.is_inexact_array, inverse=True)
 
     @jax.jit
     @jax.grad
-    def of_factors(own, frozen):
-        return (eqx.combine(own, frozen, rest)(TOKENS) ** 2).mean()
+    def of_factors(factors, frozen):
+        return (eqx.combine(factors, frozen, rest)(TOKENS) ** 2).mean()
 
     @eqx.filter_jit
     @eqx.filter_grad
     def of_matrices(merged):
         return (merged(TOKENS) ** 2).mean()
 
-    found = parts(of_factors(own, frozen), LowRank)
-    whole = of_matrices(merge_low_rank(model))
-    attention, feed_forward = whole.control.blocks
+    slopes = parts(of_factors(factors, frozen), LowRank)
+    matrix_slopes = of_matrices(merge_low_rank(model))
+    attention, feed_forward = matrix_slopes.control.blocks
     expected = attention.query, attention.value, feed_forward.outer
-    for part, gradient, matrix in zip(parts(model, LowRank), found, expected, strict=True):
+    for part, gradient, matrix in zip(parts(model, LowRank), slopes, expected, strict=True):
         assert gradient.linear.weight is None
         transposed = part.down.swapaxes(-1, -2), part.up.swapaxes(-1, -2)
         factor = ALPHA / RANK

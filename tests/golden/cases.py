@@ -30,9 +30,9 @@ class Case(NamedTuple):
     def but(self, model: str = "", **changes: Any) -> "Case":
         """A variant of another class or with other options, which are not changed one by one
         but for `only`."""
-        own = {x: changes.pop(x) for x in ("only", "older") if x in changes}
-        own = {"only": "nothing"} | own
-        return Case(model or self.model, self.options | changes, **own)
+        case_options = {x: changes.pop(x) for x in ("only", "older") if x in changes}
+        case_options = {"only": "nothing"} | case_options
+        return Case(model or self.model, self.options | changes, **case_options)
 
 
 _SIZES = dict(vocab_size=61, hidden_size=16, intermediate_size=24)

@@ -68,21 +68,21 @@ def outputs_of(model, inputs, **options):
     the states if there are no logits."""
     if "images" in inputs:
         return _outputs_of_images(model, inputs["images"], options)
-    given = {name: torch.tensor(x) for name, x in inputs.items()}
+    tensors = {name: torch.tensor(x) for name, x in inputs.items()}
     if "features" in inputs:
-        out = model(given["features"], decoder_input_ids=given["tokens"])
+        out = model(tensors["features"], decoder_input_ids=tensors["tokens"])
         states = out.encoder_last_hidden_state
     else:
-        texts = dict(input_ids=given["tokens"], attention_mask=given["mask"].long())
-        if "segments" in given and getattr(model.config, "type_vocab_size", 1) > 1:
-            texts["token_type_ids"] = given["segments"]
+        texts = dict(input_ids=tensors["tokens"], attention_mask=tensors["mask"].long())
+        if "segments" in tensors and getattr(model.config, "type_vocab_size", 1) > 1:
+            texts["token_type_ids"] = tensors["segments"]
         if model.config.is_encoder_decoder:
             model = model.encoder
         out = model(**texts, output_hidden_states=True)
         states = out.hidden_states[-1]
     logits = out.get("logits", out.get("prediction_logits"))
-    found = dict(states=states, logits=logits, pooled=out.get("pooler_output"))
-    return {name: x.numpy() for name, x in found.items() if x is not None}
+    outputs = dict(states=states, logits=logits, pooled=out.get("pooler_output"))
+    return {name: x.numpy() for name, x in outputs.items() if x is not None}
 
 
 def _outputs_of_images(model, images, options):
@@ -136,8 +136,8 @@ def main(folder=GOLDEN):
             resized = dict(images=np.random.default_rng(0).normal(size=(2, 12, 4, 3)))
             any_size = name in ("cvt", "dinov2")
             options = {} if any_size else dict(interpolate_pos_encoding=True)
-            found = outputs_of(model, resized, **options)
-            arrays |= {f"resized_{x}": y for x, y in (resized | found).items()}
+            resized_outputs = outputs_of(model, resized, **options)
+            arrays |= {f"resized_{x}": y for x, y in (resized | resized_outputs).items()}
         np.savez_compressed(at / "outputs.npz", **arrays)
 
 

@@ -74,12 +74,12 @@ def numpy_march(u, tolerance, *, order, sample):
 
 @pytest.mark.parametrize(("order", "stops"), [(0, "sample"), (1, "token")])
 def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
-    tolerance, whole = 1.4, stops == "sample"
+    tolerance, by_sample = 1.4, stops == "sample"
     rule = SecondDifference(tolerance, stops=stops, order=order)
     states, evaluations = solved(EQUATION, rule, U0)
     for sample in range(2):
         u = np.asarray(U0[sample])
-        expected, count = numpy_march(u, tolerance, order=order, sample=whole)
+        expected, count = numpy_march(u, tolerance, order=order, sample=by_sample)
         assert largest(states[:, sample], expected) < 1e-12
         assert np.array_equal(evaluations[sample], count)
     assert 2 < float(np.mean(evaluations)) < 8
@@ -93,10 +93,10 @@ def test_a_token_that_has_stopped_stays_on_its_constraint():
     # As an array, so that the rule is compiled once for all tolerances.
     rule = eqx.tree_at(lambda x: x.tolerance, ide.EstimatedExit(0.0, order=0), jnp.zeros(()))
     exits = None, rule, jax.tree.map(lambda x: x + 0.3, rule)
-    (full, _), (whole, of_all), (states, evaluations) = (
+    (full, _), (unstopped, of_all), (states, evaluations) = (
         map(np.asarray, solved(equation, exit, U0, diffrax.Heun(), 2)) for exit in exits
     )
-    assert largest(whole, full) < 1e-12 and np.allclose(of_all, 12)
+    assert largest(unstopped, full) < 1e-12 and np.allclose(of_all, 12)
     stopped = evaluations < 5
     assert 0 < stopped.mean() < 1
     assert (np.diff(states[1:], axis=0)[:, stopped] == 0).all()
@@ -106,9 +106,9 @@ def test_a_token_that_has_stopped_stays_on_its_constraint():
 @pytest.mark.parametrize("stops", ["token", "sample"])
 def test_no_token_sees_a_later_one_nor_padding(stops):
     exit, control = ide.EstimatedExit(0.05, stops=stops), built_control(make_block, 8)
-    seen, u0 = np.arange(TOKENS) < 4, random_state(2)
-    domain = DOMAIN.padded(jnp.asarray(seen)) if stops == "sample" else DOMAIN
-    other = jnp.asarray(np.where(seen[:, None], u0, -50 * np.asarray(u0)))
+    is_seen, u0 = np.arange(TOKENS) < 4, random_state(2)
+    domain = DOMAIN.padded(jnp.asarray(is_seen)) if stops == "sample" else DOMAIN
+    other = jnp.asarray(np.where(is_seen[:, None], u0, -50 * np.asarray(u0)))
     equation = ide.Equation(control, ide.Free(), domain)
     (states, count), (changed, recount) = (solved(equation, exit, u) for u in (u0, other))
     assert largest(states[:, :, :4], changed[:, :, :4]) < 1e-12
@@ -155,21 +155,21 @@ def estimated(states, end):
     progress = ide.integration.Progress(
         states[-1], increment, earlier, jnp.array(3.0), read_out
     )
-    both = [
+    estimates = [
         (ide.EstimatedExit(0.0, order=q).measure(progress), progress.end(q)) for q in (0, 1)
     ]
-    effects = [divergence(read_out(end), read_out(x)) for _, x in both]
-    return jnp.array([[jnp.mean(x) for x, _ in both], [jnp.mean(x) for x in effects]])
+    effects = [divergence(read_out(end), read_out(x)) for _, x in estimates]
+    return jnp.array([[jnp.mean(x) for x, _ in estimates], [jnp.mean(x) for x in effects]])
 
 
 def test_the_estimate_tends_to_the_effect_of_the_steps_that_are_left():
     """With three steps left, on a smooth path. The effect is of order 2 (q + 1), since a
     divergence is quadratic; the estimate is right but for a part that halves with the step."""
-    start, way, bend = np.random.default_rng(0).normal(size=(3, 2, TOKENS, WIDTH))
+    start, direction, bend = np.random.default_rng(0).normal(size=(3, 2, TOKENS, WIDTH))
     effects, errors = [], []
     for h in (1 / 512, 1 / 1024):
         ts = 1 - h * np.array([5, 4, 3, 0])[:, None, None, None]
-        *states, end = start + np.sin(ts) * way + np.cos(2 * ts) * bend
+        *states, end = start + np.sin(ts) * direction + np.cos(2 * ts) * bend
         estimate, effect = np.asarray(estimated(jnp.asarray(np.stack(states)), end))
         effects.append(effect)
         errors.append(np.abs(estimate / effect - 1))

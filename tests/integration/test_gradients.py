@@ -41,31 +41,22 @@ def post_norm():
     """On the way back a projection divides by the gain, here layer after layer."""
     gain, bias = jnp.linspace(0.95, 1.05, 16), jnp.linspace(-0.1, 0.1, 16)
     options = dict(constraint=ide.LayerNorm(gain, bias), normalization=ide.Free())
-    return make_equation(intervals=48, std=0.1, **options)
+    return make_equation(intervals=48, std=0.1, **options), random_state()
 
 
-def single():
-    return jax.tree.map(lambda x: x.astype(jnp.float32), make_equation(intervals=48))
-
-
-# Each mode against `Direct`: the equation, the scheme, and how near.
-MODES = {
-    "reversible": (lambda: mixing(48, size=0.05), PAIR, ide.Reversible(), 1e-10),
-    "post-norm": (post_norm, ide.projected(PAIR), ide.Reversible(), 1e-10),
-    "single precision": (single, PAIR, ide.Reversible(), 1e-4),
+# The equation, the scheme, and how near.
+REVERSIBLE = {
+    "mixing": (lambda: (mixing(48, size=0.05), U0), PAIR, 1e-10),
+    "post-norm": (post_norm, ide.projected(PAIR), 1e-10),
 }
 
 
-@pytest.mark.parametrize("name", fast_first(1, MODES))
-def test_modes_agree(name):
-    make, solver, mode, bound = MODES[name]
-    equation = make()
-    u0 = U0 if equation.domain.num_tokens == len(U0) else random_state()
-    u0 = u0.astype(jax.tree.leaves(equation)[0].dtype)
-    modes = ide.Direct(), mode
-    direct, found = (flat_gradient(equation, u0, solver=solver, gradient=x) for x in modes)
-    assert direct.dtype == u0.dtype
-    assert np.linalg.norm(found - direct) < bound * np.linalg.norm(direct)
+@pytest.mark.parametrize("name", fast_first(1, REVERSIBLE))
+def test_reversible_gradients_are_the_direct_ones(name):
+    make, solver, bound = REVERSIBLE[name]
+    modes = ide.Direct(), ide.Reversible()
+    direct, reversible = (flat_gradient(*make(), solver=solver, gradient=x) for x in modes)
+    assert np.linalg.norm(reversible - direct) < bound * np.linalg.norm(direct)
 
 
 def value_and_gradient(equation, u0, mode, solver=PAIR, **options):
@@ -74,19 +65,19 @@ def value_and_gradient(equation, u0, mode, solver=PAIR, **options):
 
     @eqx.filter_jit
     @eqx.filter_value_and_grad(has_aux=True)
-    def both(u0):
+    def states_and_gradient(u0):
         us = ide.solve(equation, u0, **options).us
         return jnp.sum(jnp.cos(us - 1.0)), us
 
-    (_, us), gradient = both(u0)
+    (_, us), gradient = states_and_gradient(u0)
     return us, gradient
 
 
 def test_states_at_the_knots_from_zero_and_their_gradient():
     equation, zero = mixing(4), jnp.zeros_like(U0)
     modes = ide.Reversible(), ide.Direct()
-    both = [value_and_gradient(equation, zero, mode, throw=False) for mode in modes]
-    states, gradients = zip(*both, strict=True)
+    results = [value_and_gradient(equation, zero, mode, throw=False) for mode in modes]
+    states, gradients = zip(*results, strict=True)
     assert largest(*states) < 1e-13 and largest(*gradients) < 1e-12
 
 
@@ -95,7 +86,7 @@ def test_a_gradient_spoilt_by_rounding_is_an_error():
     solver = ide.AlgebraicallyReversible(ide.LieTrotter(), coupling=0.3)
     spoilt = mixing(48, size=0.05), U0, ide.Reversible(), solver
     assert np.isnan(value_and_gradient(*spoilt, throw=False)[1]).all()
-    with pytest.raises(Exception, match="rebuilt initial state differs"):
+    with pytest.raises(Exception, match="initial state"):
         jax.block_until_ready(value_and_gradient(*spoilt))
 
 
@@ -109,19 +100,18 @@ def test_adaptive_gradients():
     equation, options = mixing(2), adaptive(diffrax.Dopri5(), 1e-9)
     fine = flat_gradient(equation, solver=ide.RK4(), steps_per_interval=48)
     for mode in (ide.Direct(), ide.Recompute()):
-        found = flat_gradient(equation, gradient=mode, max_steps=64, **options)
-        assert largest(found, fine) < 1e-6 * np.abs(fine).max()
-
-
-def end(u0, **options):
-    return ide.solve(mixing(3), u0, throw=False, **options).u1.sum()
+        gradient = flat_gradient(equation, gradient=mode, max_steps=64, **options)
+        assert largest(gradient, fine) < 1e-6 * np.abs(fine).max()
 
 
 @pytest.mark.heavy
 def test_forward_mode_of_adaptive_steps():
-    solve = ft.partial(end, gradient=ide.Direct(), **adaptive(diffrax.Tsit5(), 1e-3))
-    pushed = jax.jit(lambda u: jax.jvp(solve, (u,), (jnp.ones_like(u),))[1])(U0)
-    assert abs(float(pushed - jax.jit(jax.grad(solve))(U0).sum())) < 1e-10
+    def end(u0):
+        options = adaptive(diffrax.Tsit5(), 1e-3)
+        return ide.solve(mixing(3), u0, gradient=ide.Direct(), throw=False, **options).u1.sum()
+
+    pushed = jax.jit(lambda u: jax.jvp(end, (u,), (jnp.ones_like(u),))[1])(U0)
+    assert abs(float(pushed - jax.jit(jax.grad(end))(U0).sum())) < 1e-10
 
 
 def program(marked):
@@ -162,12 +152,12 @@ def test_a_program_is_run_with_its_marks_filled():
     """A fill that gives arrays times their number: the program written without marks, in
     which each place multiplies by its own."""
 
-    def fill(number, arrays, axis, size):
+    def fill(place, arrays, axis, size):
         assert (axis, size) == (0, 3)
-        return [(number + 2) * x for x in arrays]
+        return [(place + 2) * x for x in arrays]
 
-    for index, taken in ((1, 3), (0, 2)):
-        numbers, entered_plain = iter([0, 1, taken]), []
+    for index, branch in ((1, 3), (0, 2)):
+        numbers, entered_plain = iter([0, 1, branch]), []
 
         def plain(arrays, numbers=numbers, entered_plain=entered_plain):
             entered_plain.append(arrays)
@@ -177,9 +167,9 @@ def test_a_program_is_run_with_its_marks_filled():
             expected = program(plain)(jnp.asarray(X), index)
         outputs, entered = jax.jit(ft.partial(run_marked, program(marked), fill))(X, index)
         assert [len(arrays) for arrays in entered] == [1, 1, 1, 2]
-        in_order = entered[0], entered[1], entered[taken]
-        both = jax.tree.leaves((outputs, in_order)), jax.tree.leaves((expected, entered_plain))
-        for found, known in zip(*both, strict=True):
-            np.testing.assert_allclose(found, known, rtol=1e-12)
+        in_order = entered[0], entered[1], entered[branch]
+        sides = jax.tree.leaves((outputs, in_order)), jax.tree.leaves((expected, entered_plain))
+        for x, y in zip(*sides, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12)
         # The branch that is not taken gives zeros.
-        np.testing.assert_array_equal(np.array(entered[5 - taken]), 0)
+        np.testing.assert_array_equal(np.array(entered[5 - branch]), 0)

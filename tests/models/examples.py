@@ -17,7 +17,7 @@ filled = built
 
 def small(make):
     """The function of a model, with random weights that NumPy draws."""
-    return ft.wraps(make)(lambda *given, **options: built(lambda: make(*given, **options)))
+    return ft.wraps(make)(lambda *args, **options: built(lambda: make(*args, **options)))
 
 
 WIDTH, HEADS, VOCABULARY, CONTEXT = 8, 2, 11, 10
@@ -66,8 +66,8 @@ def parts(
     """The equation of a model and how it is solved."""
 
     def block(key):
-        made = (make(key) for make in operators)
-        return tuple(ide.Dropout(x, dropout) if dropout else x for x in made)
+        block = (make(key) for make in operators)
+        return tuple(ide.Dropout(x, dropout) if dropout else x for x in block)
 
     theta = control.build(block, intervals, key=KEY)
     mesh = ide.Mesh(**options)
@@ -80,11 +80,11 @@ def linear(features_in, features_out):
 
 
 @small
-def language_model(operators=CAUSAL, *, own=None, velocity=False, **options):
-    """One whose own options are `own`, and whose equation has the others."""
-    given = parts(operators, **options) | dict(key=KEY) | (own or {})
+def language_model(operators=CAUSAL, *, text_options=None, velocity=False, **options):
+    """One whose own options are `text_options`, and whose equation has the others."""
+    all_options = parts(operators, **options) | dict(key=KEY) | (text_options or {})
     build = ide.contrib.MomentumLanguageModel if velocity else ide.LanguageModel
-    return build(VOCABULARY, CONTEXT, WIDTH, **given)
+    return build(VOCABULARY, CONTEXT, WIDTH, **all_options)
 
 
 @small
@@ -94,26 +94,30 @@ def sequence_classifier(**options):
 
 @small
 def image_classifier(*, class_token=True, area_weights=True, **options):
-    own = dict(class_token=class_token, area_weights=area_weights, key=KEY)
-    return ide.ImageClassifier((4, 6, 1), 2, 5, WIDTH, **own, **parts(**options))
+    input_options = dict(class_token=class_token, area_weights=area_weights, key=KEY)
+    return ide.ImageClassifier((4, 6, 1), 2, 5, WIDTH, **input_options, **parts(**options))
 
 
 @small
 def image_encoder(prefix=1):
-    own = dict(prefix=(jnp.zeros(WIDTH),) * prefix, positions=jnp.zeros((prefix + 6, WIDTH)))
+    input_options = dict(
+        prefix=(jnp.zeros(WIDTH),) * prefix, positions=jnp.zeros((prefix + 6, WIDTH))
+    )
     embedding = linear(4 * 3, WIDTH)
-    inputs = ide.models.ImageInputs((4, 6, 3), embedding, 2, 2, **own, fixed_size=True)
+    inputs = ide.models.ImageInputs(
+        (4, 6, 3), embedding, 2, 2, **input_options, fixed_size=True
+    )
     return ide.Model(inputs, **parts(), read_out=ide.models.States())
 
 
 @small
 def stage(shape, features, depth=1, *, kv_stride=2, **options):
     def windowed(key):
-        own = dict(stride=kv_stride, normalization=NORM)
-        return ide.ConvolutionalAttention(features, 2, key=key, **own)
+        attention_options = dict(stride=kv_stride, normalization=NORM)
+        return ide.ConvolutionalAttention(features, 2, key=key, **attention_options)
 
-    given = parts((windowed,), intervals=depth) | dict(stride=2, key=KEY) | options
-    return ide.ImageStage(shape, features, **given)
+    all_options = parts((windowed,), intervals=depth) | dict(stride=2, key=KEY) | options
+    return ide.ImageStage(shape, features, **all_options)
 
 
 STAGED = normal(2, 8, 4, 2)
@@ -128,14 +132,16 @@ def stages(**last):
 
 @small
 def operator_model(points=16, *, operators=(attention, feed_forward), **options):
-    given = dict(modes=2, key=KEY) | options
-    return ide.OperatorModel(points, WIDTH, **parts(operators, intervals=1), **given)
+    all_options = dict(modes=2, key=KEY) | options
+    return ide.OperatorModel(points, WIDTH, **parts(operators, intervals=1), **all_options)
 
 
 @small
 def function_classifier():
-    own = dict(channels=2, modes=2, statistics=((1.0, 2.0), (0.0, 0.5)), key=KEY)
-    return ide.FunctionClassifier(16, 3, WIDTH, **parts((attention,), intervals=1), **own)
+    input_options = dict(channels=2, modes=2, statistics=((1.0, 2.0), (0.0, 0.5)), key=KEY)
+    return ide.FunctionClassifier(
+        16, 3, WIDTH, **parts((attention,), intervals=1), **input_options
+    )
 
 
 FIELD = ide.Field.at(normal(2, 16), np.linspace(0, 1, 16) ** 2)
@@ -143,14 +149,16 @@ FIELD = ide.Field.at(normal(2, 16), np.linspace(0, 1, 16) ** 2)
 
 @small
 def function_regressor():
-    own = dict(modes=2, statistics=((1.0, 2.0),), output_statistics=((3.0, 4.0),), key=KEY)
-    return ide.FunctionRegressor(16, WIDTH, **parts((attention,), intervals=1), **own)
+    input_options = dict(
+        modes=2, statistics=((1.0, 2.0),), output_statistics=((3.0, 4.0),), key=KEY
+    )
+    return ide.FunctionRegressor(16, WIDTH, **parts((attention,), intervals=1), **input_options)
 
 
 @small
 def sequence_regressor():
-    own = dict(numbers=2, key=KEY)
-    return ide.SequenceRegressor(VOCABULARY, CONTEXT, WIDTH, **parts(), **own)
+    input_options = dict(numbers=2, key=KEY)
+    return ide.SequenceRegressor(VOCABULARY, CONTEXT, WIDTH, **parts(), **input_options)
 
 
 @small

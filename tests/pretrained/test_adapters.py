@@ -75,34 +75,29 @@ def test_an_adapter_comes_back_and_can_be_merged(family, tmp_path):
 
 def test_what_an_adapter_cannot_say_is_refused(tmp_path):
     model = adapted("llama")
-    write = lambda model, **given: ide.save_pretrained(  # noqa: E731
-        model, tmp_path / "new", **({"like": GOLDEN / "llama", "adapter": True} | given)
+    write = lambda model, **options: ide.save_pretrained(  # noqa: E731
+        model, tmp_path / "new", **({"like": GOLDEN / "llama", "adapter": True} | options)
     )
     trained = eqx.tree_at(lambda x: x.inputs.embedding, model, replace_fn=lambda x: x + 1)
-    for wrong, given, message in [
-        (model, {"like": None}, "pass like="),
-        (trained, {}, r"embed_tokens\.weight differs from .*/llama otherwise"),
-        (model.with_solver(ide.Strang()), {}, r"solver: Strang\(Heun\(\)\), but"),
-        (ide.load_pretrained(GOLDEN / "llama"), {}, r"no changes of low rank; train it with"),
+    for wrong, options, message in [
+        (model, {"like": None}, "like="),
+        (trained, {}, r"embed_tokens\.weight"),
+        (model.with_solver(ide.Strang()), {}, "solver: Strang"),
+        (ide.load_pretrained(GOLDEN / "llama"), {}, "no changes of low rank"),
     ]:
         with pytest.raises(ide.InputError, match=message):
-            write(wrong, **given)
+            write(wrong, **options)
     assert not (tmp_path / "new").exists()
-    for number, (options, message) in enumerate(
+    for index, (options, message) in enumerate(
         [
-            ({"use_dora": True}, "use_dora = True is not supported"),
-            ({"peft_type": "IA3"}, "peft_type = 'IA3' is not supported"),
-            ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' is not supported"),
+            ({"use_dora": True}, "use_dora = True"),
+            ({"peft_type": "IA3"}, "peft_type = 'IA3'"),
             ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
             ({"alpha_pattern": {"q.*": 2}}, "alpha_pattern"),
-            (
-                {"base_model_name_or_path": None},
-                "base_model_name_or_path = None is not the name",
-            ),
-            ({"base_model_name_or_path": str(GOLDEN / "gpt2")}, "q_proj.* not a linear map of"),
+            ({"base_model_name_or_path": str(GOLDEN / "gpt2")}, "q_proj"),
         ]
     ):
-        folder, _ = written("llama", tmp_path / str(number), **options)
+        folder, _ = written("llama", tmp_path / str(index), **options)
         with pytest.raises(ide.InputError, match=message):
             ide.load_pretrained(folder)
 
@@ -123,31 +118,31 @@ def test_peft_reads_and_writes_the_same_adapters(family, tmp_path):
 
     def theirs(model):
         with torch.no_grad():
-            found = model.eval()(torch.tensor(TOKENS), output_hidden_states=True)
-        if kind_of_head(found, family):
-            return found.logits.numpy()
-        return found.hidden_states[-1].numpy()
+            result = model.eval()(torch.tensor(TOKENS), output_hidden_states=True)
+        if kind_of_head(result, family):
+            return result.logits.numpy()
+        return result.hidden_states[-1].numpy()
 
     plain = theirs(base())
     folder, options = written(family, tmp_path / "here")
-    found = theirs(peft.PeftModel.from_pretrained(base(), folder))
-    assert largest(found, outputs(adapted(family))) < 1e-5
-    assert largest(found, plain) > 0.01
+    their_outputs = theirs(peft.PeftModel.from_pretrained(base(), folder))
+    assert largest(their_outputs, outputs(adapted(family))) < 1e-5
+    assert largest(their_outputs, plain) > 0.01
     # Back, with ranks and factors that differ by layer, and a layer without a change.
-    given = {name: options[name] for name in ("target_modules", "fan_in_fan_out")}
+    lora_options = {name: options[name] for name in ("target_modules", "fan_in_fan_out")}
     if family != "albert":
-        first, layer = given["target_modules"][0], {"layers_to_transform": [1]}
-        given |= {"rank_pattern": {first: 5}, "alpha_pattern": {first: 3}, **layer}
+        first, layer = lora_options["target_modules"][0], {"layers_to_transform": [1]}
+        lora_options |= {"rank_pattern": {first: 5}, "alpha_pattern": {first: 3}, **layer}
     config = peft.LoraConfig(
-        r=4, lora_alpha=7, use_rslora=True, init_lora_weights=False, **given
+        r=4, lora_alpha=7, use_rslora=True, init_lora_weights=False, **lora_options
     )
     model = peft.get_peft_model(base(), config)
     model.save_pretrained(tmp_path / "there")
-    found = theirs(model)
-    assert largest(found, outputs(ide.load_pretrained(tmp_path / "there"))) < 1e-5
-    assert largest(found, plain) > 0.01
+    their_outputs = theirs(model)
+    assert largest(their_outputs, outputs(ide.load_pretrained(tmp_path / "there"))) < 1e-5
+    assert largest(their_outputs, plain) > 0.01
 
 
-def kind_of_head(found, family):
+def kind_of_head(result, family):
     """Whether this package gives logits, rather than states."""
     return family not in ("albert", "t5")

@@ -12,46 +12,38 @@ from ide_transformer.dynamics import in_layers, keep_layers
 from ide_transformer.pretrained import load_pretrained, save_pretrained
 from tests.golden.cases import CASES, inputs_of
 from tests.golden.copies import make_archive, tensors_of
-from tests.helpers import GOLDEN, drawn, fast_first, largest
+from tests.helpers import GOLDEN, drawn, largest
 from tests.models import examples as small
 from tests.pretrained.test_every_family import FAMILIES, outputs_for, stored, tolerance
 
 
 def rescaled(model, layers=None):
     """The model with only some layers, and a random step size for each feature and operator."""
-    kept = in_layers(model) if layers is None else keep_layers(model, layers)
-    width = kept.control.blocks[0].innermost.output.weight.shape[-1]
+    shorter = in_layers(model) if layers is None else keep_layers(model, layers)
+    width = shorter.control.blocks[0].innermost.output.weight.shape[-1]
     blocks = tuple(
-        ide.equation.Scaled(x.operator, drawn((kept.layers, width), seed))
-        for seed, x in enumerate(kept.control.blocks)
+        ide.equation.Scaled(x.operator, drawn((shorter.layers, width), seed))
+        for seed, x in enumerate(shorter.control.blocks)
     )
-    return eqx.tree_at(lambda m: m.control.blocks, kept, blocks)
+    return eqx.tree_at(lambda m: m.control.blocks, shorter, blocks)
 
 
-FIRST = ["bert", "qwen2", "dinov2"]
-# The second stage of the golden CvT has the fewest layers that the library reads.
-SHORTER = [name for name in FAMILIES if name != "cvt"]
-
-
-# The first three: post-norm, with a list of the kinds of layers, with step sizes of its own.
+# Post-norm, with a list of the kinds of layers, with step sizes of its own.
 @pytest.mark.filterwarnings("ignore:.*not part of the model")
-@pytest.mark.parametrize(
-    "family", fast_first(len(FIRST), [*FIRST, *(x for x in SHORTER if x not in FIRST)], heavy=3)
-)
-def test_a_rescaled_last_layer_is_a_checkpoint(family, tmp_path, unchecked):
+@pytest.mark.parametrize("family", ["bert", "qwen2", "dinov2"])
+def test_a_rescaled_last_layer_is_a_checkpoint(family, tmp_path):
     inputs, _ = stored(family)
     outputs = outputs_for(inputs)
     native = load_pretrained(GOLDEN / family, dtype="float64")
-    model = native.each_equation(lambda one: rescaled(one, [one.layers - 1]))
+    model = native.each_equation(lambda stage: rescaled(stage, [stage.layers - 1]))
     save_pretrained(model, tmp_path / "new", like=GOLDEN / family)
     again = load_pretrained(tmp_path / "new")
-    assert {one.layers for one in again.equations} == {1}
-    expected, found = outputs(model), outputs(again)
-    assert max(largest(expected[name], found[name]) for name in expected) < 1e-12
-    if family in FIRST:
-        # Nothing is left of the other layer.
-        names = "\n".join(tensors_of(tmp_path / "new"))
-        assert ".0." in names and ".1." not in names
+    assert {stage.layers for stage in again.equations} == {1}
+    expected, loaded = outputs(model), outputs(again)
+    assert max(largest(expected[name], loaded[name]) for name in expected) < 1e-12
+    # Nothing is left of the other layer.
+    names = "\n".join(tensors_of(tmp_path / "new"))
+    assert ".0." in names and ".1." not in names
 
 
 def test_of_all_formats(tmp_path):
@@ -68,15 +60,15 @@ def test_of_all_formats(tmp_path):
         save_pretrained(model, at, like=like and source)
         again = load_pretrained(at)
         assert again.layers == model.layers
-        found, expected = (small.outputs_of(x, np.arange(4)) for x in (again, model))
-        assert largest(found, expected) < 1e-5 * np.abs(expected).max()
+        loaded, expected = (small.outputs_of(x, np.arange(4)) for x in (again, model))
+        assert largest(loaded, expected) < 1e-5 * np.abs(expected).max()
 
 
 def test_a_stage_of_cvt_keeps_the_layers_that_the_library_needs(tmp_path):
     native = load_pretrained(GOLDEN / "cvt")
     save_pretrained(native.each_equation(rescaled), tmp_path / "new", like=GOLDEN / "cvt")
     assert [x.layers for x in load_pretrained(tmp_path / "new").equations] == [1, 2]
-    with pytest.raises(ide.InputError, match="stage 1 has 1 layers, but transformers"):
+    with pytest.raises(ide.InputError, match=r"stage 1 .*1 layers"):
         save_pretrained(keep_layers(native, [1]), tmp_path / "other", like=GOLDEN / "cvt")
 
 
@@ -90,10 +82,13 @@ def test_the_decoder_that_is_not_read_keeps_its_layers(tmp_path):
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
 def test_the_library_loads_every_family_with_one_layer(tmp_path, make):
-    """All tensors have their places, and options fit each other."""
-    for family in SHORTER:
+    """All tensors have their places, and options fit each other. The second stage of the golden
+    CvT has the fewest layers that the library reads."""
+    for family in FAMILIES:
+        if family == "cvt":
+            continue
         native = load_pretrained(GOLDEN / family)
-        shorter = native.each_equation(lambda one: keep_layers(one, [one.layers - 1]))
+        shorter = native.each_equation(lambda stage: keep_layers(stage, [stage.layers - 1]))
         save_pretrained(shorter, tmp_path / family, like=GOLDEN / family)
         kind = getattr(make.transformers, CASES[family].model)
         _, report = kind.from_pretrained(
@@ -109,8 +104,8 @@ def test_the_library_loads_every_family_with_one_layer(tmp_path, make):
 def test_the_library_gives_the_outputs_of_the_changed_model(
     family, tmp_path, monkeypatch, make
 ):
-    number = "n_layer" if family.startswith("gpt") else "num_hidden_layers"
-    monkeypatch.setitem(CASES, family, CASES[family].but(**{number: 4}))
+    depth_option = "n_layer" if family.startswith("gpt") else "num_hidden_layers"
+    monkeypatch.setitem(CASES, family, CASES[family].but(**{depth_option: 4}))
     make.write(family, tmp_path / "native")
     native = load_pretrained(tmp_path / "native")
     inputs = inputs_of(family)
@@ -126,7 +121,7 @@ def test_the_library_gives_the_outputs_of_the_changed_model(
         "both": rescaled(native, [0, 2]),
     }
     if family == "bert":
-        with pytest.raises(ide.InputError, match="replace_layers: it needs a pre-norm model"):
+        with pytest.raises(ide.InputError, match="replace_layers"):
             replace_layers(native, [1, 2], batch)
     else:
         changed["replaced"] = replace_layers(native, [1, 2], batch)
@@ -142,6 +137,6 @@ def test_the_library_gives_the_outputs_of_the_changed_model(
         mask = inputs.get("mask", ...)
         for key in expected:
             size = np.abs(expected[key]).max()
-            there = theirs[key] if key == "pooled" else theirs[key][mask]
+            their_output = theirs[key] if key == "pooled" else theirs[key][mask]
             assert largest(ours[key], expected[key]) < 1e-12 * size, (name, key)
-            assert largest(there, expected[key]) < bound * size, (name, key)
+            assert largest(their_output, expected[key]) < bound * size, (name, key)

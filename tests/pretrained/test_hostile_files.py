@@ -105,12 +105,6 @@ def test_a_tokenizer(fault, tmp_path, monkeypatch):
     )
 
 
-def test_an_array_of_a_task(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.npy").write_bytes(PICKLE)
-    refused(tmp_path, lambda: tasks.Arrays.build(tmp_path))
-
-
 @pytest.mark.parametrize("case", ["above", "linked", "in_two_files"])
 def test_shards(case, tmp_path, monkeypatch):
     """A tensor of a file elsewhere, and a tensor that is in two files."""
@@ -137,7 +131,7 @@ def test_a_copy_takes_no_file_from_elsewhere(tmp_path):
     (tmp_path / "secret").write_text("SECRET")
     folder = changed_copy(tmp_path / "copy", "llama")
     (folder / "notes.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(ide.InputError, match=r"notes\.txt is .*secret, outside"):
+    with pytest.raises(ide.InputError, match=r"notes\.txt .*secret"):
         save_pretrained(load_pretrained(folder), tmp_path / "new", like=folder)
     assert not (tmp_path / "new").exists()
 

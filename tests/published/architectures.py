@@ -53,8 +53,8 @@ def ode_transformer_rk2(blocks, u, model):
     for block in blocks:
         first = after_block(block, u) - u
         second = after_block(block, u + first) - u - first
-        both = np.concatenate([first, second], axis=-1)
-        gate = 1 / (1 + np.exp(-(both @ weight + bias)))[:, None]
+        rates = np.concatenate([first, second], axis=-1)
+        gate = 1 / (1 + np.exp(-(rates @ weight + bias)))[:, None]
         u = u + gate * first + (1 - gate) * second
     return u
 

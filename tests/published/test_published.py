@@ -13,7 +13,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import with_source
-from tests.equation.problems import apply, attended, block_at, made, project, softmax_kernel
+from tests.equation.problems import attended, block_at, computed, project, softmax_kernel
 from tests.helpers import ROOT, built, drawn, fast_first, filled, largest
 from tests.published.architectures import PUBLISHED
 from tests.published.numpy_blocks import attention, layer_norm, linear
@@ -64,8 +64,10 @@ def test_published_scheme_on_matrices(name):
     ]
     solver, equation = ON_MATRICES[name], layered_equation(layers=LAYERS)
     inputs = SimpleNamespace(velocity=np.zeros_like(u0))
-    own = (slice(None),) if name == "yuriiformer" else ()
-    expected = PUBLISHED[name](blocks, u0, SimpleNamespace(solver=solver, inputs=inputs), *own)
+    tokens = (slice(None),) if name == "yuriiformer" else ()
+    expected = PUBLISHED[name](
+        blocks, u0, SimpleNamespace(solver=solver, inputs=inputs), *tokens
+    )
     assert largest(final(equation, solver), expected) < 1e-12
 
 
@@ -105,14 +107,14 @@ FAST = ["transformer_postnorm", "paper_encoder"]
 )
 def test_published_block(name):
     model, inputs = build(name)
-    u0, domain, velocity, *_ = made(model.inputs.embed, inputs)
+    u0, domain, velocity, *_ = computed(model.inputs.embed, inputs)
     equation = ide.Equation(with_source(model.control, u0), model.constraint, domain)
     u1 = solve(equation, u0, solver=model.solver, args=velocity).u1
     blocks = [block_at(model.control, n) for n in range(model.control.layers)]
     if model.control.interval_length != 1:
         blocks = [block_at(model.control, 0)] * model.control.layers
-    own = () if velocity is None else (inputs,)
-    expected = PUBLISHED[name](blocks, np.asarray(u0), model, *own)
+    tokens = () if velocity is None else (inputs,)
+    expected = PUBLISHED[name](blocks, np.asarray(u0), model, *tokens)
     assert largest(u1, u0) > 1e-2
     assert largest(u1, expected) < 1e-12 * max(1, np.abs(expected).max())
 
@@ -139,7 +141,6 @@ def test_the_published_cell_of_the_deep_equilibrium_transformer():
 
 
 TOKENS, WIDTH, HEADS = 5, 6, 3
-WEIGHTS = np.array([0.5, 1.0, 2.0, 0.3, 0.7])
 MEAN, DEVIATION = 0.5, 2.0
 KEY = jax.random.key(0)
 S1 = ide.Sphere(gain=DEVIATION, bias=MEAN)
@@ -149,13 +150,13 @@ def state(seed=0, tokens=TOKENS, width=WIDTH):
     return np.random.default_rng(seed).normal(size=(tokens, width))
 
 
-def make_attention(seed=0, **options):
-    return built(lambda: ide.Attention(WIDTH, HEADS, key=KEY, **options), seed=seed)
+def make_attention(seed=0):
+    return built(lambda: ide.Attention(WIDTH, HEADS, key=KEY), seed=seed)
 
 
-def attention_integral(operator, u, weights=1.0, seen=1.0):
+def attention_integral(operator, u):
     """`∫_Ωh ⟨γ(x,·,h), V(·,y,h)⟩_Ωx dh`, V with the output map in it."""
-    return attended(operator, u, u, u, weights * seen, softmax_kernel)
+    return attended(operator, u, u, u, 1.0, softmax_kernel)
 
 
 def feature_integral(operator, u):
@@ -172,37 +173,14 @@ def onto_s1(v):
     return (v - alpha) / np.sqrt(beta) * DEVIATION + MEAN
 
 
-CAUSAL = np.array([0.3, 2.0, 0.0, 5.0, 1.1])
-GRID = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]], float)
-
-
-@pytest.mark.parametrize(
-    ("options", "points", "weights", "seen"),
-    [
-        # Over what is not later, at points in any order.
-        ({"causal": True}, CAUSAL, WEIGHTS, CAUSAL[None, :] <= CAUSAL[:, None]),
-        # Patches, points of the plane in any order.
-        ({}, GRID, 1.0, 1.0),
-    ],
-)
-def test_attention_is_an_integral(options, points, weights, seen):
-    operator, u = make_attention(**options), state(tokens=len(points))
-    expected = attention_integral(operator, u, weights, seen)
-    order = np.random.default_rng(1).permutation(len(u))
-    points = points.reshape(len(u), -1)[order]
-    mass = None if np.isscalar(weights) else weights[order]
-    domain = ide.TokenDomain(*jax.device_put((points, mass)))
-    assert largest(apply(operator, u[order], domain), expected[order]) < 1e-12
-
-
-def layers_of(number, depth=2):
+def layers_of(num_integrals, depth=2):
     """An attention and integrals over features, others in each layer; all layers stacked."""
     layers = [
         (
             make_attention(n),
             *(
                 built(lambda: ide.equation.FeatureIntegral(WIDTH, key=KEY), seed=10 * n + j)
-                for j in range(number)
+                for j in range(num_integrals)
             ),
         )
         for n in range(depth)
@@ -231,26 +209,17 @@ def test_projections_as_printed():
     feature that is so in `mean_y (v/γ)²`, not in the Euclidean distance."""
     v, moves = state(), 1e-3 * np.random.default_rng(1).normal(size=(500, TOKENS, WIDTH))
     for constraint, printed in ((S1, onto_s1), (ide.Nonnegative(), lambda v: np.maximum(v, 0))):
-        found = np.asarray(project(constraint, v))
-        assert largest(found, printed(v)) < 1e-12
-        distances = np.linalg.norm(printed(found + moves) - v, axis=-1)
-        assert (distances > np.linalg.norm(found - v, axis=-1) - 1e-14).all()
+        projected = np.asarray(project(constraint, v))
+        assert largest(projected, printed(v)) < 1e-12
+        distances = np.linalg.norm(printed(projected + moves) - v, axis=-1)
+        assert (distances > np.linalg.norm(projected - v, axis=-1) - 1e-14).all()
     gain = np.linspace(0.5, 3.0, WIDTH)
     sphere = ide.Sphere(jax.device_put(gain), jax.device_put(np.full(WIDTH, 0.3)))
     nearest = np.asarray(project(sphere, v))
-    others = np.asarray(project(sphere, nearest + 100 * moves))
+    points_of_the_set = np.asarray(project(sphere, nearest + 100 * moves))
     for metric, is_nearest in ((gain, True), (1.0, False)):
-        gaps = np.linalg.norm((others - v) / metric, axis=-1)
+        gaps = np.linalg.norm((points_of_the_set - v) / metric, axis=-1)
         assert (gaps > np.linalg.norm((nearest - v) / metric, axis=-1)).all() == is_nearest
-
-
-def test_no_state_is_on_both_sets():
-    """The squares of the negative entries of a state of mean 0 and variance 1 have the sum 1 at
-    least."""
-    least = 1 / np.sqrt(WIDTH)
-    tokens = np.concatenate([np.eye(1, WIDTH), state(tokens=200)])
-    residual = ide.Nonnegative().residual(project(ide.Sphere(), tokens))
-    assert abs(residual[0] - least) < 1e-12 and residual.min() > least - 1e-12
 
 
 def one_step(solver, equation, u, h):

@@ -40,9 +40,9 @@ def after_layers(u, layers, h=1.0):
     return np.stack(states)
 
 
-def matrices(number, *, layers=None, size=0.4):
+def matrices(operators, *, layers=None, size=0.4):
     """Matrices that do not commute; with `layers`, one for each layer."""
-    shape = (number, WIDTH, WIDTH) if layers is None else (number, layers, WIDTH, WIDTH)
+    shape = (operators, WIDTH, WIDTH) if layers is None else (operators, layers, WIDTH, WIDTH)
     return size * np.random.default_rng(1).normal(size=shape)
 
 
@@ -61,9 +61,9 @@ def tied_equation(*operators, intervals=2):
     return equation_of(ide.Tied(block, intervals))
 
 
-def layered_equation(number=2, layers=3, kind=Matrix, constraint=None, size=0.4):
+def layered_equation(operators=2, layers=3, kind=Matrix, constraint=None, size=0.4):
     """Other matrices in each layer."""
-    drawn = matrices(number, layers=layers, size=size)
+    drawn = matrices(operators, layers=layers, size=size)
     blocks = tuple(kind(jnp.asarray(matrix)) for matrix in drawn)
     return equation_of(ide.PiecewiseConstant(blocks), constraint)
 
