@@ -250,7 +250,7 @@ class _Case:
 
     def changes(self) -> Iterator[_Change]:
         """All changes of the options of the file and the family, a few of others."""
-        family_options = self.checkpoint.options.asked
+        family_options = self.checkpoint.options.names_read
         harmless = self.checkpoint.family.harmless.split()
         yield _Change((_TOMORROW,), 1)
         absent = sorted({*family_options, *harmless} - self.options.keys())

@@ -36,7 +36,7 @@ def test_layers_are_copies_with_the_step_of_the_coarse_ones():
 
 def test_what_cannot_grow_is_refused():
     model = language_model(3)
-    with pytest.raises(InputError, match=r"3 layers.* 4"):
+    with pytest.raises(InputError, match=r"4 layers.* 3"):
         Stacked().grown(model, 4)
     continuous = language_model(2, control="chebyshev")
     with pytest.raises(InputError, match=r"training\.growth=refinement"):

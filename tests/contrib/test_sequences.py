@@ -61,7 +61,7 @@ def test_a_mesh_gives_the_longest_word():
     assert set((batch.targets >= 0).sum(axis=1)) == {2, 3, 4, 5}
     assert next(short.held_out(8)).inputs.shape == (8, 5)
     assert task.with_tokens(1).lengths == (1, 1)
-    with pytest.raises(ide.InputError, match=r"ColumnAddition .*6"):
+    with pytest.raises(ide.InputError, match=r"tokens=6: .*ColumnAddition"):
         contrib.ColumnAddition(40, (1, 6)).with_tokens(6)
 
 

@@ -116,7 +116,7 @@ def test_heads_read_the_states():
     pooled = np.tanh(affine(read, u[:, 0]))
     assert largest(ide.models.States(pooler=read).pooled(u), pooled) < 1e-13
     with pytest.raises(ide.InputError, match=r"3 learned tokens.* 2"):
-        ENCODER.with_read_out(ide.models.PrefixHead((read,) * 3))
+        dataclasses.replace(ENCODER, read_out=ide.models.PrefixHead((read,) * 3))
 
 
 def test_an_encoder_on_a_grid_of_other_patches():

@@ -239,7 +239,7 @@ LEAKS = {
         ide.EstimatedExit(0.1, stops="sample")
     ),
     "Mixing": lambda: model_of(feed_forward, solver=Mixing()),
-    "Backwards": lambda: model_of(feed_forward).with_read_out(Backwards()),
+    "Backwards": lambda: dataclasses.replace(model_of(feed_forward), read_out=Backwards()),
     "Sorted": sorted_inputs,
     # Adaptive steps hide none.
     "Ahead(?#adaptive)": lambda: model_of(AHEAD, **ADAPTIVE),

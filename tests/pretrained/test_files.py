@@ -188,10 +188,10 @@ def longer_steps(model):
 
 
 REFUSED = [
-    ("llama", finer, r"model\.mesh\.steps: 2 here, 1 there"),
-    ("whisper", other_encoder, r"solver: Heun\(\) here, LieTrotter"),
+    ("llama", finer, r"model\.mesh\.steps: 2.* 1"),
+    ("whisper", other_encoder, r"solver: Heun\(\).*LieTrotter"),
     ("gptj", trained, r"h\.0\.ln_1\.weight"),
-    ("bert", deeper, r"control\.layers: 4 here, 2 there"),
+    ("bert", deeper, r"control\.layers: 4.* 2"),
     ("albert", longer_steps, r"model\.control: "),
 ]
 
