@@ -13,7 +13,7 @@ from ..errors import InputError
 from .causality import check_causal
 from .model import Model, once_for_each
 from .parts import Text
-from .text_inputs import checked_text
+from .text_inputs import check_text
 
 
 class _Padding(NamedTuple):
@@ -49,7 +49,7 @@ class Compiled:
         if isinstance(self._padding, str):
             return jax.tree.map(np.asarray, compiled_outputs(self.model, inputs))
         of_model = self.model.inputs
-        text = checked_text(inputs, of_model.vocabulary, of_model.context, 2**31)
+        text = check_text(inputs, of_model.vocabulary, of_model.context, 2**31)
         length = text.tokens.shape[-1]
         size = next(x for x in self.sizes if x >= length)
         outputs = compiled_outputs(self.model, _pad(text, size, self._padding.masks))

@@ -405,7 +405,7 @@ def outputs_at(
     points: Float[Array | np.ndarray, "*samples queries dimension"],
     values: Float[Array | np.ndarray, "..."] | None = None,
 ) -> PyTree[Array]:
-    """The outputs of a model at other points than those of its inputs: `[..., queries]`, or
+    """The outputs of a model at `points`, where `field` has no values: `[..., queries]`, or
     `[..., queries, channels]`. For a linear integral equation this is the interpolation of
     Nyström (1930). Each new point is a token of weight zero: it integrates over the points of
     `field`, and no other token sees it.

@@ -23,7 +23,7 @@ from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
 from .model import Model
 from .parts import Text
-from .text_inputs import as_text, checked_text
+from .text_inputs import as_text, check_text
 
 
 # Stands for a token that could not be drawn.
@@ -34,7 +34,7 @@ _MOST_TOKENS = 2**24
 
 @runtime_checkable
 class Tokens(Protocol):
-    """A tokenizer, such as those of `ide_transformer.tasks`."""
+    """A tokenizer, such as `PretrainedTokenizer` of `ide_transformer.tasks`."""
 
     def encode(self, text: str) -> np.ndarray: ...
 
@@ -147,7 +147,7 @@ def generate(
     check_causal("generate", model)
     if end is not None and end >= model.inputs.vocabulary:
         raise InputError(f"generate: {end=} must be below {model.inputs.vocabulary}.")
-    text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
+    text = check_text(prompt, model.inputs.vocabulary, context=2**31)
     # NumPy, since it compiles nothing.
     tokens = np.asarray(text.tokens, int)
     ends = np.asarray(tokens.shape[-1])

@@ -144,7 +144,7 @@ class TextInputs(AbstractInputs):
     ) -> Embedded:
         """The state at depth 0 and its domain; `start` is the position of the first token."""
         kinds = 1 if self.segments is None else self.segments.shape[0]
-        text = checked_text(inputs, self.vocabulary, self.context, kinds)
+        text = check_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
             raise InputError(
                 "Text: this model accepts no mask; build it with class_token=True."
@@ -197,7 +197,7 @@ def as_text(inputs: Text | Integer[ArrayLike, "*batch tokens"]) -> Text:
     return Text(inputs if isinstance(inputs, jax.Array) else np.asarray(inputs))
 
 
-def checked_text(
+def check_text(
     inputs: Text | Integer[ArrayLike, "*batch tokens"],
     vocabulary: int,
     context: int,

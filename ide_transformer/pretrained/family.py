@@ -79,7 +79,7 @@ class Family(NamedTuple):
     - `unread`: a pattern of weights of parts that the model lacks; a warning names them.
     - `copies`: maps a tensor that may repeat another one, such as a tied read-out, to its
       original. A tensor that differs is refused, unless it is `unread`.
-    - `renamed`: maps other spellings of parts of names (newer versions, relatives) to those of
+    - `renamed`: maps parts of names in other versions or relatives to parts of names in
       `places`.
     - `harmless`: options of this family that do not change the outputs, separated by spaces.
     - `options_of`: returns options of this family for a model that was not loaded, or `None` if
