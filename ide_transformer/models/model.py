@@ -110,9 +110,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
         if part_fields := self.mesh.given.keys() & _PART_FIELDS:
-            raise InputError(
-                f"Model: mesh sets {', '.join(sorted(part_fields))}; use Model(…).on(mesh)."
-            )
+            names = ", ".join(sorted(part_fields))
+            raise InputError(f"Model: mesh sets {names}; use Model(…).on(mesh).")
         self.mesh = self.mesh.whole
 
     def __check_init__(self):
@@ -247,9 +246,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             model = model._change_controls(lambda control: control.extend(horizon))
         if mesh.width is not None:
             if self.space is None:
-                raise InputError(
-                    f"width={mesh.width} needs a model with a space; use functional(model)."
-                )
+                raise InputError(f"width={mesh.width}: use functional(model).on(mesh).")
             check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
             model = dataclasses.replace(model, space=space)
