@@ -145,7 +145,7 @@ def show_errors(options: argparse.Namespace) -> None:
 def test_batches(task: Arrays) -> Iterator[Any]:
     """The test samples in their order, ten at a time."""
     for part in np.split(np.arange(len(task.data["test"][0])), 10):
-        yield task.chosen("test", part)
+        yield task.select("test", part)
 
 
 def point_errors(whole: Arrays, _: Any, predict: Any) -> list[float]:

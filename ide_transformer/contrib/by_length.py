@@ -37,7 +37,7 @@ class AbstractSequencesByLength(AbstractSequences):
     def __post_init__(self):
         for held_out in (False, True):
             name = "held_out_" * held_out + "lengths"
-            shortest, longest = self.given("lengths", held_out)
+            shortest, longest = self.get_option("lengths", held_out)
             if longest < shortest:
                 raise InputError(
                     f"{name}={[shortest, longest]}: the shortest length must come first."
@@ -77,7 +77,7 @@ class AbstractSequencesByLength(AbstractSequences):
         )
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        shortest, longest = self.given("lengths", held_out)
+        shortest, longest = self.get_option("lengths", held_out)
         lengths = random.integers(shortest, longest + 1, number)
         batch = self.instances(lengths, self.tokens_of(longest), random)
         if not self.start:

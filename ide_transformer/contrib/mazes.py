@@ -87,8 +87,8 @@ class Maze(AbstractDrawn):
 
     def __post_init__(self):
         for held_out in (False, True):
-            side = self.given("side", held_out)
-            least, most = self.given("way", held_out) or (3, 3)
+            side = self.get_option("side", held_out)
+            least, most = self.get_option("way", held_out) or (3, 3)
             longest = 2 * (side // 2) ** 2 - 1
             if max(3, least + (least % 2 == 0)) > min(most, longest):
                 raise InputError(
@@ -108,7 +108,7 @@ class Maze(AbstractDrawn):
         return dataclasses.replace(self, side=one_number(tokens), held_out_side=None)
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        side = self.given("side", held_out)
+        side = self.get_option("side", held_out)
         mazes = np.full((number, side**2), WALL, np.int8)
         ways = np.full((number, side**2), UNCOUNTED, np.int32)
         for cells, targets in zip(mazes, ways, strict=True):
@@ -128,7 +128,8 @@ class Maze(AbstractDrawn):
     ) -> tuple[np.ndarray, int, int]:
         """The mask of free cells, `[side, side]`, and the row-major indices of the ends."""
         side, way, ends, removed, halls = (
-            self.given(name, held_out) for name in ("side", "way", "ends", "removed", "halls")
+            self.get_option(name, held_out)
+            for name in ("side", "way", "ends", "removed", "halls")
         )
         rooms = _rooms(side)
         for _ in range(_MAZES):

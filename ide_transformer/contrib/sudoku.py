@@ -51,7 +51,7 @@ class Sudoku(AbstractDrawn):
 
     def __post_init__(self):
         for held_out in (False, True):
-            least, most = self.given("givens", held_out)
+            least, most = self.get_option("givens", held_out)
             if not least <= most <= self.side**2:
                 raise InputError(
                     f"{'held_out_' * held_out}givens={[least, most]} must be the least and the "
@@ -67,7 +67,7 @@ class Sudoku(AbstractDrawn):
         return self.side**2
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        least, most = self.given("givens", held_out)
+        least, most = self.get_option("givens", held_out)
         grids, orders = _draw_grids(self.side, least, held_out)
         indices = random.integers(len(grids), size=number)
         # The last cells of an order are given.

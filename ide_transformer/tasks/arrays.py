@@ -1,4 +1,4 @@
-"""Your own samples, from arrays."""
+"""A task of your own samples, from arrays."""
 
 import copy
 import itertools
@@ -23,8 +23,15 @@ from ..models import (
     SequenceRegressor,
     Statistics,
 )
-from .files import array_names, found, numbered, stored_arrays
-from .function_data import FunctionData, build_parts, check_numbers, divide, grid_like, placed
+from .files import array_names, find_array, number_labels, stored_arrays
+from .function_data import (
+    FunctionData,
+    at_points,
+    build_parts,
+    check_numbers,
+    divide,
+    grid_like,
+)
 from .leaks import check_later_inputs, check_trajectories
 from .losses import (
     UNCOUNTED,
@@ -38,13 +45,13 @@ from .named_arrays import parameter_names, read_parts
 from .task import AbstractDataSet, checksum_of_all
 
 
-_AT_POINTS = ("points", "weights", "mask")
-_OF_FUNCTIONS = (*_AT_POINTS, "grid", "channels", "normalize")
+_DOMAIN = ("points", "weights", "mask")
+_FUNCTION_OPTIONS = (*_DOMAIN, "grid", "channels", "normalize")
 # The loss of each model, and the options that its data use.
-_LEARNED = {
-    OperatorModel: (RelativeError(), _OF_FUNCTIONS),
-    FunctionClassifier: (CrossEntropy(), (*_OF_FUNCTIONS, "classes")),
-    FunctionRegressor: (MeanSquaredError(), _OF_FUNCTIONS),
+_MODELS = {
+    OperatorModel: (RelativeError(), _FUNCTION_OPTIONS),
+    FunctionClassifier: (CrossEntropy(), (*_FUNCTION_OPTIONS, "classes")),
+    FunctionRegressor: (MeanSquaredError(), _FUNCTION_OPTIONS),
     SequenceClassifier: (CrossEntropy(), ("vocabulary", "classes")),
     SequenceRegressor: (MeanSquaredError(), ("vocabulary",)),
     LanguageModel: (InstanceCrossEntropy(), ("vocabulary",)),
@@ -53,7 +60,7 @@ _LEARNED = {
 
 
 class Arrays(AbstractDataSet):
-    """Predict the targets of samples that are arrays. Types and shapes decide the model:
+    """Predict targets from inputs, both arrays, whose types and shapes decide the model:
 
     | `inputs` | `targets` | model |
     |---|---|---|
@@ -63,48 +70,47 @@ class Arrays(AbstractDataSet):
     | real `[samples, rows, columns(, channels)]` | integers `[samples]` | `ImageClassifier` |
     | integers `[samples, tokens]` | integers `[samples]`, classes | `SequenceClassifier` |
     | integers `[samples, tokens]` | real `[samples(, k)]` | `SequenceRegressor` |
-    | integers `[samples, tokens]` | integers of the same shape, -1: none | `LanguageModel` |
+    | integers `[samples, tokens]` | integers, one for each token; -1: none | `LanguageModel` |
 
-    With `channels`, `points` or a `grid`, what looks like images are functions with classes.
+    With `channels`, `points` or a `grid`, arrays that could be images are functions.
 
     **Arguments:**
 
     - `points`: of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`, in
       [0, 1]; values are then `[samples, tokens]`. Points of each sample's own are `[samples,
       tokens, dimension]`.
-    - `weights`: of these points in integrals, `[tokens]`, or `[samples, tokens]` for points of
+    - `weights`: of the points in integrals, `[tokens]`, or `[samples, tokens]` for points of
       each sample's own; default: the sizes of their cells.
     - `groups`: integers or texts, `[samples]`, equal for samples of one trajectory, patient or
-      place. A group is wholly in the training, validation or test part. Trajectories need it:
-      the target of one step is the input of the next.
-    - `validation`, `test`: the fractions of the samples, or of the groups, that are held out at
-      random, the same for every run; or the inputs and targets of that part, then if they
-      differ its points, weights and mask. `test` 0 makes no test part; `validation` 1 holds
-      out all samples.
+      place. All samples of a group are in one part. Steps of trajectories need it, as the
+      target of a step is the input of the next.
+    - `validation`, `test`: the fraction of the samples, or groups, to hold out at random, the
+      same for every run; or a tuple of inputs and targets, then if they differ points, weights
+      and mask. `test` 0 makes no test part; `validation` 1 holds out all samples.
     - `mask`: `[samples, tokens]`, `False` where points of each sample's own are padding. A file
       may have NaN there instead.
-    - `grid`: of functions, see `FunctionInputs`; default: "midpoint", or "periodic" for targets
-      at the same points without `points`.
-    - `channels`: whether inputs, and targets at points, have a last axis of channels, not
-      necessarily equally many.
+    - `grid`: of functions, see `FunctionInputs`; default: "periodic" for targets at the points
+      of a grid, else "midpoint".
+    - `channels`: whether inputs, and targets at points, have a last axis of channels. Their
+      numbers of channels may differ.
     - `normalize`: whether the model computes with inputs, and targets at points, in standard
-      deviations from the mean of the training part, see `statistics`; it takes and gives the
-      units of the data. Default: only with one class, or numbers, for each function. Targets
-      that are numbers of a sample always are.
-    - `causal`: whether a token sees only itself and the tokens before it, as in a forecast;
-      for a target at each token of a line. `False` allows targets that are later inputs.
-    - `vocabulary`, `classes`: default: as many as there are.
+      deviations from the mean of the training part, see `statistics`; outside it the units are
+      those of the data. Default: only for one class, or numbers, of each function. Targets that
+      are numbers of a sample are always normalized.
+    - `causal`: whether a token sees only itself and earlier tokens, as in a forecast with a
+      target at each token of a line. `False` allows targets that are later inputs.
+    - `vocabulary`, `classes`: default: the largest integer, plus one.
     - `patch`: the side of a patch of an image, in pixels.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
-    integers out of range, options that the data do not use, targets that all are inputs of
+    integers out of range, options that the data do not use, targets that are all inputs of
     later tokens without `causal`, and targets that are inputs of other samples without
     `groups`.
     """
 
-    # It depends on the arrays.
+    # Set for each task, as it depends on the arrays.
     model = Model
-    holds_out_all = True
+    may_hold_out_all = True
     _sizes: dict[str, Any]
 
     @checked
@@ -129,15 +135,15 @@ class Arrays(AbstractDataSet):
     ):
         self.patch = patch
         self.causal = bool(causal)
-        self.whole = validation == 1
+        self.holds_out_all = validation == 1
         if points is None or points.ndim < 3:
             check_numbers("inputs", inputs)
             check_numbers("targets", targets)
         axes: tuple[int, ...] = inputs.shape[1 : inputs.ndim - channels]
-        image = not (channels or points is not None or grid)
-        kind = _kind(axes, inputs, targets, image=image)
-        vars(self)["model"] = kind
-        self.loss, used = _LEARNED[kind]
+        may_be_images = not (channels or points is not None or grid)
+        model = _model_of(axes, inputs, targets, may_be_images=may_be_images)
+        vars(self)["model"] = model
+        self.loss, options = _MODELS[model]
         arguments = {
             "points": points,
             "weights": weights,
@@ -148,30 +154,32 @@ class Arrays(AbstractDataSet):
             "vocabulary": vocabulary,
             "classes": classes,
         }
-        unused = [name for name, x in arguments.items() if x is not None and name not in used]
+        unused = [
+            name for name, x in arguments.items() if x is not None and name not in options
+        ]
         if unused:
             raise InputError(
-                f"data for {kind.__name__} do not use {' and '.join(unused)}; drop "
+                f"data for {model.__name__} do not use {' and '.join(unused)}; drop "
                 f"{'it' if len(unused) == 1 else 'them'}."
             )
+        is_operator = model is OperatorModel
         spans = {}
-        if "points" in used:
-            around = kind is OperatorModel and points is None and not causal
-            grid = grid or ("periodic" if around else "midpoint")
+        if "points" in options:
+            is_periodic = is_operator and points is None and not causal
+            grid = grid or ("periodic" if is_periodic else "midpoint")
             span = slice(1, 1 + len(axes))
-            spans = {"inputs": span} | ({"targets": span} if kind is OperatorModel else {})
-        names: tuple[str, ...] = ("inputs", "targets", *_AT_POINTS)
+            spans = {"inputs": span} | ({"targets": span} if is_operator else {})
         held_out: dict[str, Any] = {"validation": validation, "test": test}
-        passed = {part: held for part, held in held_out.items() if isinstance(held, tuple)}
-        passed["training"] = inputs, targets, points, weights, mask
+        columns = {"training": (inputs, targets, points, weights, mask)}
+        columns |= {part: x for part, x in held_out.items() if isinstance(x, tuple)}
+        names = ("inputs", "targets", *_DOMAIN)
         arrays: dict[str, dict[str, Any]] = {
-            part: dict(zip(names, (*held, None, None, None), strict=False))
-            for part, held in passed.items()
+            part: dict(zip(names, (*x, None, None, None), strict=False))
+            for part, x in columns.items()
         }
         parts = build_parts(arrays, spans, grid)
         _check_groups(parts["training"], groups, held_out, channels=channels)
-        fractions = {part: held for part, held in held_out.items() if part not in arrays}
-        self._set(divide(parts, fractions, groups))
+        self._set(divide(parts, held_out, groups))
         if spans:
             if points is not None:
                 axes = grid_like(points)
@@ -179,40 +187,40 @@ class Arrays(AbstractDataSet):
             self._sizes["fields"] = points is not None
             if channels:
                 self._sizes["channels"] = inputs.shape[-1]
-        elif kind is ImageClassifier:
+        elif model is ImageClassifier:
             self._sizes = {"image_shape": (*inputs.shape[1:], 1)[:3]}
             channels = inputs.ndim == 4
         else:
-            tokens = (0, 1) if kind is LanguageModel else (0,)
-            numbers = [self._number("vocabulary", vocabulary, column) for column in tokens]
-            self._sizes = {"vocabulary": max(numbers)}
+            num_tokens = self._count("inputs", "vocabulary", vocabulary)
+            if model is LanguageModel:
+                num_tokens = max(num_tokens, self._count("targets", "vocabulary", vocabulary))
+            self._sizes = {"vocabulary": num_tokens}
         if normalize is None:
-            normalize = kind in (FunctionClassifier, FunctionRegressor)
+            normalize = model in (FunctionClassifier, FunctionRegressor)
         if normalize:
             self._sizes["statistics"] = self._statistics("inputs", channels)
-        if kind is OperatorModel:
+        if is_operator:
             self._check_norms()
             if channels:
                 self._sizes["output_channels"] = targets.shape[-1]
             if normalize:
                 self._sizes["output_statistics"] = self._statistics("targets", channels)
-        elif "classes" in used:
-            self._sizes["classes"] = self._number("classes", classes, 1)
-        elif kind is not LanguageModel:
-            several = targets.ndim == 2
-            self._sizes["numbers"] = targets.shape[1] if several else None
-            self._sizes["output_statistics"] = self._statistics("targets", several)
-        on_line = kind is LanguageModel or (
-            kind is OperatorModel and isinstance(self._sizes["points"], int)
+        elif "classes" in options:
+            self._sizes["classes"] = self._count("targets", "classes", classes)
+        elif model is not LanguageModel:
+            has_columns = targets.ndim == 2
+            self._sizes["numbers"] = targets.shape[1] if has_columns else None
+            self._sizes["output_statistics"] = self._statistics("targets", has_columns)
+        is_line = model is LanguageModel or (
+            is_operator and isinstance(self._sizes["points"], int)
         )
-        if causal and (not on_line or self._sizes.get("grid") == "periodic"):
+        if causal and (not is_line or self._sizes.get("grid") == "periodic"):
             raise InputError(
                 "causal=True is for a target at each token of a line, of functions with "
                 "grid=midpoint; drop it."
             )
-        if causal is None and on_line and self.lengths("training") is None:
-            inputs, targets, *_ = self.data["validation" if self.whole else "training"]
-            check_later_inputs(inputs, targets)
+        if causal is None and is_line and self.lengths("training") is None:
+            check_later_inputs(*self._learned_data.columns.values())
 
     @classmethod
     def build(
@@ -226,24 +234,27 @@ class Arrays(AbstractDataSet):
         parameters: str | list[str] | None = None,
         **options: Any,
     ) -> "Arrays":
-        """Reads arrays by name from a file or folder (how-to/own-data.md): `inputs`, `targets`,
-        and if they exist `points`, `weights`, `mask`, `groups`, and the same for a part,
-        `validation_inputs`, `test_points` and so on. No group may be in two parts.
+        """Reads arrays by name from a file or folder (how-to/own-data.md): `inputs` and
+        `targets`; `points`, `weights`, `mask` and `groups` if they exist; and arrays of another
+        part, such as `validation_inputs` and `test_points`. A group may be in one part only.
 
-        Several names become channels. Inputs `[samples, columns]` are series, or with
-        `channels` unrelated columns, each in a unit of its own. Texts as targets are classes:
-        those of `labels` in their order, by default all in sorted order, which is printed and
-        kept by a run.
+        **Arguments:**
 
-        `parameters`, `[samples]` or `[samples, k]`, such as a viscosity, become k further
-        channels of the inputs, constant in each sample, see `with_parameters`; targets at
-        points then have an axis of channels too. Other parts have their own,
-        `validation_parameters`. The option `parameters` names other arrays, one or several."""
+        - `inputs`, `targets`: the names of the arrays. Several names become channels. Inputs
+          `[samples, columns]` are series, or with `channels` unrelated columns, each in its own
+          unit. Texts as targets are classes.
+        - `groups`: the name of the array; default: "groups".
+        - `dimensions`: the order of the dimensions in a file that names them.
+        - `labels`: the texts of the classes, in their order; default: all texts, sorted, which
+          are printed and saved by a run.
+        - `parameters`: the names of arrays `[samples]` or `[samples, k]`, such as a viscosity,
+          which become constant channels of the inputs, see `with_parameters`. Targets at
+          points then have an axis of channels too. Default: "parameters", if it exists.
+        - `options`: of `Arrays`.
+        """
         if labels is not None and len(set(labels)) < len(labels):
             twice = next(x for x in labels if labels.count(x) > 1)
-            raise InputError(
-                f"data.options.labels: {shown(twice)} is there twice; name it once."
-            )
+            raise InputError(f"data.options.labels: {shown(twice)} is twice; pass it once.")
         roles: dict[str, Any] = {"inputs": inputs, "targets": targets}
         roles["groups"] = groups or "groups"
         sources = array_names(roles)
@@ -254,23 +265,24 @@ class Arrays(AbstractDataSet):
         if names["inputs"] not in stored and "trajectories" in stored:
             raise InputError(
                 f"data.path={path}: there is no array {names['inputs']}, but trajectories; set "
-                "data.name=trajectories, or name inputs and targets by data.options."
+                "data.name=trajectories, or data.options.inputs and .targets."
             )
         first = stored.get(names["inputs"])
         if first is not None and first.dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
         if groups is not None:
-            found(path, stored, groups)
-        names |= {name: name for name in _AT_POINTS}
-        optional = ("groups", *_AT_POINTS)
+            find_array(path, stored, groups)
+        names |= {name: name for name in _DOMAIN}
+        optional = ("groups", *_DOMAIN)
         parts = read_parts(path, stored, names, optional, parameters, options, sources)
-        classes, known = numbered(path, {x: y["targets"] for x, y in parts.items()}, labels)
-        if known is not None and classes["training"].ndim == 1:
-            options.setdefault("classes", len(known))
+        all_targets = {part: columns["targets"] for part, columns in parts.items()}
+        all_targets, labels = number_labels(path, all_targets, labels)
+        if labels is not None and all_targets["training"].ndim == 1:
+            options.setdefault("classes", len(labels))
         channels = options.get("channels", False)
         for part, columns in parts.items():
             x = columns["inputs"]
-            y = classes[part]
+            y = all_targets[part]
             if channels and x.ndim == 2 and x.dtype.kind in "iuf":
                 # The columns of a table are the channels of one token.
                 x = x[:, None].astype(np.result_type(x, np.float32))
@@ -281,12 +293,12 @@ class Arrays(AbstractDataSet):
                 x = with_parameters(x, numbers, channels=channels)
                 options["channels"] = True
             columns |= {"inputs": x, "targets": y}
-        labels_of_groups = {part: columns.pop("groups") for part, columns in parts.items()}
-        _check_apart(path, names["groups"], labels_of_groups)
+        group_labels = {part: columns.pop("groups") for part, columns in parts.items()}
+        _check_apart(path, names["groups"], group_labels)
         training = parts.pop("training")
         options |= {part: tuple(columns.values()) for part, columns in parts.items()}
-        task = cls(**training, groups=labels_of_groups["training"], **options)
-        task.labels = known
+        task = cls(**training, groups=group_labels["training"], **options)
+        task.labels = labels
         return task
 
     @property
@@ -296,15 +308,15 @@ class Arrays(AbstractDataSet):
     @property
     def tokens_per_sample(self) -> int:
         if "points" in self._sizes:
-            return self.functions["validation" if self.whole else "training"].tokens
-        rows, *columns = self.data["training"][0].shape[1:3]
+            return self._learned_data.tokens
         if "image_shape" in self._sizes:
-            return rows // self.patch * (columns[0] // self.patch)
-        return rows
+            rows, columns, _ = self._sizes["image_shape"]
+            return rows // self.patch * (columns // self.patch)
+        return self.data["training"][0].shape[1]
 
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "Arrays":
-        """Functions on a coarser grid, with `tokens` points along each axis: a subset of the
-        points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
+        """The functions on a coarser grid with `tokens` points along each axis; see
+        `FunctionData.coarser`."""
         other = copy.copy(self)
         grid = self._sizes.get("grid", "")
         other._set({part: data.coarser(tokens, grid) for part, data in self.functions.items()})
@@ -319,79 +331,85 @@ class Arrays(AbstractDataSet):
     def fingerprint(self) -> str:
         """A checksum of all samples, and of their points and weights."""
         samples = super().fingerprint()
-        at_points = [(x.points, x.weights) for x in self.functions.values()]
-        return checksum_of_all((samples, at_points)) if self._sizes.get("fields") else samples
+        domains = [(x.points, x.weights) for x in self.functions.values()]
+        return checksum_of_all((samples, domains)) if self._sizes.get("fields") else samples
 
     def lengths(self, part: str) -> np.ndarray | None:
         return self.functions[part].lengths
 
-    def chosen(self, part: str, samples: np.ndarray) -> Batch:
+    def select(self, part: str, samples: np.ndarray) -> Batch:
         inputs, targets = (x[samples] for x in self.data[part])
         if "image_shape" in self._sizes:
             inputs = inputs.reshape(len(inputs), *self._sizes["image_shape"])
         domain = self.functions[part].domain(samples)
-        at_points = self.model is OperatorModel
-        return Batch(placed(inputs, domain), placed(targets, domain) if at_points else targets)
+        if self.model is OperatorModel:
+            targets = at_points(targets, domain)
+        return Batch(at_points(inputs, domain), targets)
 
     def _set(self, functions: dict[str, FunctionData]) -> None:
         self.functions = functions
         self.data = {part: tuple(data.columns.values()) for part, data in functions.items()}
 
+    @property
+    def _learned_data(self) -> FunctionData:
+        """The training part, or the validation part if that holds all samples."""
+        return self.functions["validation" if self.holds_out_all else "training"]
+
     def _statistics(self, name: str, channels: bool) -> Statistics:
-        """The statistics of a column to learn."""
-        data = self.functions["validation" if self.whole else "training"]
-        return data.statistics(name, channels=channels)
+        return self._learned_data.statistics(name, channels=channels)
 
     def _check_norms(self) -> None:
         for part, data in self.functions.items():
             data.check_norms(part, "targets", data.columns["targets"])
 
-    def _number(self, name: str, given: int | None, column: int) -> int:
-        """The number of different integers in the inputs (0) or the targets (1)."""
-        arrays = [part[column] for part in self.data.values() if part[column].size]
+    def _count(self, column: str, name: str, size: int | None) -> int:
+        """The largest integer of a column plus one, or the `size` that option `name` sets."""
+        arrays = [data.columns[column] for data in self.functions.values() if len(data)]
         least = min(x.min() for x in arrays)
         most = max(x.max() for x in arrays)
-        lowest = UNCOUNTED if column and name == "vocabulary" else 0
-        if least < lowest or (given is not None and most >= given):
+        lowest = UNCOUNTED if (column, name) == ("targets", "vocabulary") else 0
+        if least < lowest or (size is not None and most >= size):
             raise InputError(
-                f"{('inputs', 'targets')[column]} have the integers {least} to {most}; give "
-                f"them from {lowest}" + (f" to {name} - 1 = {given - 1}." if given else ".")
+                f"{column} have the integers {least} to {most}; pass integers from {lowest}"
+                + (f" to {name} - 1 = {size - 1}." if size else ".")
             )
-        return given or int(most) + 1
+        return size or int(most) + 1
 
 
-def _kind(
-    axes: tuple[int, ...], inputs: np.ndarray, targets: np.ndarray, *, image: bool
+def _model_of(
+    axes: tuple[int, ...], inputs: np.ndarray, targets: np.ndarray, *, may_be_images: bool
 ) -> Callable[..., Model]:
-    """What learns the arrays. `axes`: the points of an input. `image`: whether two or three may
-    be an image."""
+    """The model that learns arrays whose inputs have these axes of points."""
     types = "".join("f" if x.dtype.kind == "f" else "i" for x in (inputs, targets))
     channels = inputs.ndim - 1 - len(axes)
-    # Targets at the points, whose axis of channels is missing, are no numbers.
-    numbers = targets.ndim in (1, 2) and targets.shape[1:] != axes and not _one_hot(targets)
+    # Targets at the points, but without the axis of channels, are not numbers of a sample.
+    are_numbers = (
+        targets.ndim in (1, 2) and targets.shape[1:] != axes and not _is_one_hot(targets)
+    )
     if types == "ff" and axes and targets.shape[1 : targets.ndim - channels] == axes:
         return OperatorModel
-    if types == "ff" and axes and numbers:
+    if types == "ff" and axes and are_numbers:
         return FunctionRegressor
     if types == "fi" and axes and targets.ndim == 1:
-        return ImageClassifier if image and len(axes) in (2, 3) else FunctionClassifier
+        is_image = may_be_images and len(axes) in (2, 3)
+        return ImageClassifier if is_image else FunctionClassifier
     if types == "ii" and len(axes) == 1 and targets.shape[1:] == axes:
         return LanguageModel
     if types == "ii" and len(axes) == 1 and targets.ndim == 1:
         return SequenceClassifier
-    if types == "if" and len(axes) == 1 and numbers:
+    if types == "if" and len(axes) == 1 and are_numbers:
         return SequenceRegressor
     raise InputError(
         f"inputs {inputs.dtype}{[*inputs.shape]} and targets {targets.dtype}"
-        f"{[*targets.shape]} do not fit; give functions as real numbers of one shape "
-        "(with channels=True if both have a last axis of channels), images as real "
-        "numbers [samples, rows, columns], tokens as integers, classes as integers "
-        "[samples], targets.argmax(1) of one-hot ones, and numbers of a sample as real "
-        "numbers [samples] or [samples, numbers]."
+        f"{[*targets.shape]} do not fit; pass functions as real numbers of one shape (with "
+        "channels=True if both have a last axis of channels), images as real numbers [samples, "
+        "rows, columns], tokens as integers, classes as integers [samples] (targets.argmax(1) "
+        "if they are one-hot), and numbers of a sample as real numbers [samples] or [samples, "
+        "numbers]."
     )
 
 
-def _one_hot(targets: np.ndarray) -> bool:
+def _is_one_hot(targets: np.ndarray) -> bool:
     """Whether real targets are classes, each a row of zeros with a one."""
     if targets.ndim != 2 or targets.shape[1] == 1:
         return False
@@ -405,24 +423,24 @@ def with_parameters(
     *,
     channels: bool = False,
 ) -> Shaped[np.ndarray, "samples ..."]:
-    """Functions with parameters of each sample as further channels that are constant,
-    `[samples, *points, channels + k]`.
+    """Appends parameters of each sample as constant channels, `[samples, *points, channels +
+    k]`.
 
     **Arguments:**
 
     - `values`: `[samples, *points]`, or `[samples, *points, channels]` with `channels`.
-    - `parameters`: `[samples]` or `[samples, k]`, such as a viscosity or a source of the data.
+    - `parameters`: `[samples]` or `[samples, k]`, such as a viscosity.
     """
     if not channels:
         values = values[..., None]
-    own = parameters.reshape(len(parameters), *(1,) * (values.ndim - 2), -1)
-    if len(own) != len(values) or parameters.ndim > 2 or values.dtype.kind != "f":
+    if len(parameters) != len(values) or parameters.ndim > 2 or values.dtype.kind != "f":
         raise InputError(
             f"parameters {parameters.dtype}{[*parameters.shape]} do not fit functions of "
-            f"{len(values)} samples, {values.dtype}; give real functions, and a row of "
+            f"{len(values)} samples, {values.dtype}; pass real functions, and a row of "
             "parameters for each."
         )
-    constant = np.broadcast_to(own, (*values.shape[:-1], own.shape[-1]))
+    constant = parameters.reshape(len(parameters), *(1,) * (values.ndim - 2), -1)
+    constant = np.broadcast_to(constant, (*values.shape[:-1], constant.shape[-1]))
     return np.concatenate([values, constant], axis=-1, dtype=values.dtype)
 
 
@@ -433,15 +451,15 @@ def _check_groups(
     *,
     channels: bool,
 ) -> None:
-    """**Raises:** `InputError` for labels that do not fit, and for samples that are drawn at
-    random although they belong together."""
-    number = len(training)
-    if groups is not None and (groups.shape != (number,) or groups.dtype.kind not in "iuUS"):
+    """**Raises:** `InputError` for labels that do not fit, and for a random division of steps
+    of trajectories."""
+    size = len(training)
+    if groups is not None and (groups.shape != (size,) or groups.dtype.kind not in "iuUS"):
         raise InputError(
             f"groups are {groups.dtype}{[*groups.shape]}; pass a whole number or a text for "
-            f"each of {number} samples."
+            f"each of {size} samples."
         )
-    if any(0 < held < 1 for held in held_out.values() if not isinstance(held, tuple)):
+    if any(0 < x < 1 for x in held_out.values() if not isinstance(x, tuple)):
         labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
         inputs, targets = training.columns.values()
         check_trajectories(inputs, targets, labels, channels=channels)
@@ -449,12 +467,12 @@ def _check_groups(
 
 def _check_apart(path: str | Path, name: str, groups: dict[str, np.ndarray | None]) -> None:
     """**Raises:** `InputError` for a group that is in two parts of a file."""
-    for (one, x), (other, y) in itertools.combinations(groups.items(), 2):
-        if y is not None and x is None and one == "training":
+    for (part, x), (other, y) in itertools.combinations(groups.items(), 2):
+        if y is not None and x is None and part == "training":
             raise InputError(f"data.path={path}: {other}_{name} needs {name} in training too.")
         shared = [] if x is None or y is None else np.intersect1d(x, y)
         if len(shared):
             raise InputError(
                 f"data.path={path}: {shown(shared[0].item())} of {other}_{name} is also in the "
-                f"{one} part; keep each group in one part."
+                f"{part} part; keep each group in one part."
             )

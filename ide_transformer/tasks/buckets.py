@@ -1,4 +1,4 @@
-"""Batches of samples of about one length, so that a model compiles only a few times."""
+"""Batches of samples of similar length, so that a model compiles only a few times."""
 
 from collections.abc import Iterator
 
@@ -21,21 +21,21 @@ def padded_lengths(lengths: np.ndarray) -> np.ndarray:
 def sorted_batch(
     step: int, size: int, seed: int, lengths: np.ndarray, drawn: np.ndarray, window: int
 ) -> np.ndarray:
-    """The samples of a step. `drawn` are the samples of `window` steps in random order: sorted
-    by their padded length they are cut into batches, in random order again."""
+    """The samples of a step. Sorts `drawn`, the samples of `window` steps, by padded length,
+    and cuts them into batches, in random order."""
     batches = drawn[np.argsort(lengths[drawn], kind="stable")].reshape(window, size)
     order = np.random.default_rng([seed, step // window, 1]).permutation(window)
     return batches[order[step % window]]
 
 
-def window_of(size: int, number: int) -> int:
-    """The number of batches among which `number` samples are sorted, at most one pass."""
-    return min(max(number // size, 1), _WINDOW)
+def window_of(size: int, num_samples: int) -> int:
+    """How many batches of `size` samples are sorted at once: at most one pass."""
+    return min(max(num_samples // size, 1), _WINDOW)
 
 
-def by_length(chosen: np.ndarray, size: int, lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Samples in parts of at most `size`, each of one padded length."""
-    for length in np.unique(lengths[chosen]):
-        bucket = chosen[lengths[chosen] == length]
+def by_length(samples: np.ndarray, size: int, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Batches of at most `size` samples, each of one padded length."""
+    for length in np.unique(lengths[samples]):
+        bucket = samples[lengths[samples] == length]
         for first in range(0, len(bucket), size):
             yield bucket[first : first + size]

@@ -1,5 +1,4 @@
-"""Learn the flow maps of partial differential equations on a circle or torus, solved by exponax
-and cached."""
+"""Tasks of partial differential equations on a circle or torus, which exponax solves."""
 
 import abc
 import dataclasses
@@ -23,33 +22,33 @@ from .task import Part
 from .trajectories import AbstractTrajectories, Paths
 
 
-# Samples that are solved at once.
+# Samples solved at once.
 _CHUNK = 256
-# Pairs that are solved again with half the step and twice the points, and the largest relative
-# difference they may have.
+# How many pairs are solved again with half the step and twice the points, and by how much they
+# may change.
 _VERIFIED = 16
 _TOLERANCE = 1e-3
-# Steps from one function to the next.
+# The most steps from one function to the next.
 _MOST_STEPS = 10**6
-# Equations of exponax for velocities without divergence.
+# Classes of exponax for velocities without divergence.
 _SOLENOIDAL = ("NavierStokesVelocity", "KolmogorovFlowVelocity")
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractFlow(abc.ABC):
-    """The flow of a partial differential equation for real functions on the circle [0, 1) or a
-    torus: random functions, and what they become after some `time`."""
+    """The flow of a partial differential equation on the circle [0, 1) or a torus: draws random
+    real functions and maps them to their states after some `time`."""
 
     dimension: ClassVar[int] = 1
-    # The least number of points along each axis on which it is solved.
+    # The least number of points along each axis for the solution.
     points: ClassVar[int] = 512
     # Pairs from one random function: from 0 to `time`, from `time` to 2 `time`, …
     pairs: ClassVar[int] = 1
     # The step of the exponential Runge–Kutta scheme of fourth order.
     step: ClassVar[float]
-    # The most waves of a drawn function around the circle.
+    # The most waves of a random function around the circle.
     waves: ClassVar[int]
-    # What to change if the solution is not resolved.
+    # How to resolve a solution that is not resolved, for the error.
     advice: ClassVar[str]
     time: float
 
@@ -62,22 +61,23 @@ class AbstractFlow(abc.ABC):
     def stepper(self, points: int, step: float) -> Any:
         """A step of exponax on a grid with `points` along each axis."""
 
-    def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
-        """Random functions of mean 0 and variance 1, `[number, *points(, channels)]`, float64,
+    def draw(self, samples: int, points: int, random: np.random.Generator) -> np.ndarray:
+        """Draws functions of mean 0 and variance 1, `[samples, *points(, channels)]`, float64,
 
             u(x) = Σ_k (a_k cos 2πk·x + b_k sin 2πk·x),   0 < |k| <= waves,
 
-        over one of each k and -k, with a_k, b_k normal, independent and of one variance."""
+        where k runs over one of each pair ±k, and a_k, b_k are normal and independent with
+        equal variances."""
         axes = "xyz"[: self.dimension]
-        every = itertools.product(range(-self.waves, self.waves + 1), repeat=self.dimension)
-        k = np.array([n for n in every if n > (0,) * self.dimension])
+        grid = itertools.product(range(-self.waves, self.waves + 1), repeat=self.dimension)
+        k = np.array([n for n in grid if n > (0,) * self.dimension])
         k = k[np.linalg.norm(k, axis=1) <= self.waves]
-        a, b = random.normal(size=(2, number * self.channels, len(k))) / math.sqrt(len(k))
+        a, b = random.normal(size=(2, samples * self.channels, len(k))) / math.sqrt(len(k))
         x = 2 * np.pi * np.arange(points) / points
-        turned = [np.exp(1j * np.outer(n, x)) for n in k.T]
+        waves = [np.exp(1j * np.outer(n, x)) for n in k.T]
         rule = f"nk,{','.join('k' + axis for axis in axes)}->n{axes}"
-        u = np.einsum(rule, a - 1j * b, *turned, optimize=True).real
-        return _channels_last(u.reshape(number, self.channels, *u.shape[1:]))
+        u = np.einsum(rule, a - 1j * b, *waves, optimize=True).real
+        return _channels_last(u.reshape(samples, self.channels, *u.shape[1:]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,8 @@ class ExponaxFlow(AbstractFlow):
     - `equation`, `coefficients`: a class of `exponax.stepper`, such as "Burgers" or
       "reaction.AllenCahn", and its options.
     - `steps`: of the solution in each `time`.
+
+    For the other fields see `AbstractFlow`.
     """
 
     equation: str
@@ -112,64 +114,64 @@ class ExponaxFlow(AbstractFlow):
 
         name = self.equation.removeprefix("reaction.")
         module = exponax.stepper if name == self.equation else exponax.stepper.reaction
-        kind = vars(module).get(name)
-        if not isinstance(kind, type):
-            known = [name for name, x in vars(module).items() if isinstance(x, type)]
+        classes = {name: x for name, x in vars(module).items() if isinstance(x, type)}
+        if name not in classes:
             raise InputError(
-                f"stepper={self.equation}: {module.__name__} has no such class; it has "
-                f"{', '.join(known)}."
+                f"stepper={self.equation}: {module.__name__} has no such class; use one of "
+                f"{', '.join(classes)}."
             )
         if name in _SOLENOIDAL:
             raise InputError(
-                f"stepper={self.equation}: random velocities have divergence; give "
+                f"stepper={self.equation}: random velocities have divergence; use "
                 "NavierStokesVorticity or KolmogorovFlowVorticity, or trajectories of your own "
                 "(data.name=trajectories)."
             )
         try:
-            return kind(self.dimension, self.length, points, step, **self.coefficients)
+            return classes[name](self.dimension, self.length, points, step, **self.coefficients)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"stepper={self.equation}, coefficients={self.coefficients}: {error}"
             ) from None
 
 
-def solved(
-    flow: AbstractFlow, number: int, points: int, seed: int, *, times: int = 1
+def solve_random(
+    flow: AbstractFlow, samples: int, points: int, seed: int, *, times: int = 1
 ) -> np.ndarray:
-    """Random functions at 0, `time`, 2 `time`, …, `[times + 1, number, *points(, channels)]`,
+    """Random functions at 0, `time`, 2 `time`, …, `[times + 1, samples, *points(, channels)]`,
     float64."""
     stride = math.ceil(flow.points / points)
-    size = number * flow.channels * (points * stride) ** flow.dimension
+    size = samples * flow.channels * (points * stride) ** flow.dimension
     check_bytes(f"times={times}", 8 * (times + 1) * size)
-    u = flow.drawn(number, points * stride, np.random.default_rng(seed))
-    every = (slice(None, None, stride),) * flow.dimension
-    return _marched(flow, u, times)[:, :, *every]
+    u = flow.draw(samples, points * stride, np.random.default_rng(seed))
+    coarse = (slice(None, None, stride),) * flow.dimension
+    return _solve(flow, u, times)[:, :, *coarse]
 
 
-def _marched(flow: AbstractFlow, u: np.ndarray, times: int = 1, refined: int = 1) -> np.ndarray:
-    """The solution from functions on the grid on which they are solved, with steps divided by
-    `refined`."""
+def _solve(
+    flow: AbstractFlow, u: np.ndarray, times: int = 1, refinement: int = 1
+) -> np.ndarray:
+    """Solves from functions on the grid of the solution, with `refinement` times as many
+    steps."""
     import exponax
 
-    steps = math.ceil(flow.time / flow.step) * refined
+    steps = math.ceil(flow.time / flow.step) * refinement
     if steps > _MOST_STEPS:
         raise InputError(
             f"{flow}: time={flow.time:g} takes {steps:,} steps, more than {_MOST_STEPS:,}; "
-            "give a shorter time."
+            "set a shorter time."
         )
-    # The last chunk is padded: one program serves all.
-    number, points = u.shape[:2]
-    size = min(number, _CHUNK)
+    # The last chunk is padded, so that one program serves all.
+    samples, points = u.shape[:2]
+    size = min(samples, _CHUNK)
     first = _channels_first(u, flow.dimension)
-    first = np.concatenate([first, first[: -number % size]])
-    first = first.reshape(-1, size, *first.shape[1:])
+    first = np.concatenate([first, first[: -samples % size]])
+    states = [first.reshape(-1, size, *first.shape[1:])]
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         march = exponax.repeat(flow.stepper(points, flow.time / steps), steps)
         march = jax.jit(jax.vmap(march))
-        found = [first]
         for _ in range(times):
-            found.append(np.stack([march(jnp.asarray(x)) for x in found[-1]]))
-    return np.stack([_channels_last(x.reshape(-1, *x.shape[2:])[:number]) for x in found])
+            states.append(np.stack([march(jnp.asarray(x)) for x in states[-1]]))
+    return np.stack([_channels_last(x.reshape(-1, *x.shape[2:])[:samples]) for x in states])
 
 
 def _channels_first(u: np.ndarray, dimension: int) -> np.ndarray:
@@ -183,17 +185,16 @@ def _channels_last(u: np.ndarray) -> np.ndarray:
 
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, np.ndarray]:
     """Trajectories of a flow on a grid, `[samples, pairs + 1, *points(, channels)]`, for each
-    name in `sizes`; solved once, then read from the cache as long as the code that solves them
-    is unchanged.
+    name in `sizes`. They are cached until the code that solves them changes.
 
     **Raises:** `InputError` if exponax is needed and not installed, the solution is not
     resolved, or the file in the cache is damaged.
     """
-    kind = type(flow).__module__
-    files = (__file__, getattr(sys.modules[kind], "__file__", None))
+    module = type(flow).__module__
+    files = (__file__, getattr(sys.modules[module], "__file__", None))
     code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
-    described = repr((kind, flow, flow.step, flow.waves, sizes, points, flow.pairs, code))
-    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    content = repr((module, flow, flow.step, flow.waves, sizes, points, flow.pairs, code))
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
         announce(f"solving {sum(sizes.values()):,} samples of {type(flow).__name__}", path)
@@ -201,7 +202,7 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
         verify(flow, points)
         arrays: dict[str, Any] = {}
         for seed, (name, size) in enumerate(sizes.items()):
-            u = solved(flow, size, points, seed, times=flow.pairs).astype(np.float32)
+            u = solve_random(flow, size, points, seed, times=flow.pairs).astype(np.float32)
             arrays[name] = np.moveaxis(u, 0, 1)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part, part.open("wb") as file:
@@ -211,19 +212,19 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
             return {name: file[name] for name in sizes}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} is damaged ({error}). Delete it, and it is computed again."
+            f"{path} is damaged ({error}). Delete it; it is then computed again."
         ) from None
 
 
 def verify(flow: AbstractFlow, points: int) -> float:
-    """The largest relative change of pairs with half the step and twice the points.
+    """By how much half the step and twice the points change pairs, relatively, at most.
 
     **Raises:** `InputError` if it is above 1e-3.
     """
     import exponax
 
     points *= math.ceil(flow.points / points)
-    path = solved(flow, _VERIFIED, points, 0, times=flow.pairs)
+    path = solve_random(flow, _VERIFIED, points, 0, times=flow.pairs)
     samples = np.arange(_VERIFIED)
     begins = samples * flow.pairs // _VERIFIED
     before = path[begins, samples]
@@ -231,32 +232,31 @@ def verify(flow: AbstractFlow, points: int) -> float:
     with jax.enable_x64(True):
         first = jnp.asarray(_channels_first(before, flow.dimension))
         finer = jax.vmap(exponax.map_between_resolutions, (0, None))(first, 2 * points)
-    every = (slice(None, None, 2),) * flow.dimension
-    fine = _marched(flow, _channels_last(np.asarray(finer)), refined=2)[1][:, *every]
-    off, fine = (x.reshape(_VERIFIED, -1) for x in (after - fine, fine))
-    error = np.max(np.linalg.norm(off, axis=1) / np.linalg.norm(fine, axis=1))
+    coarse = (slice(None, None, 2),) * flow.dimension
+    fine = _solve(flow, _channels_last(np.asarray(finer)), refinement=2)[1][:, *coarse]
+    norms = [np.linalg.norm(x.reshape(_VERIFIED, -1), axis=1) for x in (after - fine, fine)]
+    error = np.max(norms[0] / norms[1])
     if not error <= _TOLERANCE:
         raise InputError(
-            f"{flow} is not resolved: half the step and twice the points change it by a "
-            f"relative {error:.1e}, more than {_TOLERANCE}. {flow.advice}"
+            f"{flow} is not resolved: half the step and twice the points change it by "
+            f"{error:.1e}, more than {_TOLERANCE}. {flow.advice}"
         )
     return float(error)
 
 
 class FlowMapTask(AbstractTrajectories):
-    """Predict what a flow makes of a function; tokens are grid points. See
-    `AbstractTrajectories`.
+    """Predict to which function a flow maps a function; see `AbstractTrajectories`.
 
-    `inputs, targets: [samples, context(, channels)]`, on a periodic grid; in more than one
-    dimension each is a `Field`. Training, validation and test samples begin from different
-    random functions, the same for every run, and are solved once.
+    `inputs, targets: [samples, context(, channels)]` on a periodic grid; a `Field` in more than
+    one dimension. Training, validation and test samples begin with different random functions,
+    the same for every run.
 
     **Arguments:**
 
     - `flow`: the equation.
-    - `context`: the points of the grid along each axis.
-    - `samples`: the number of training samples.
-    - `held_out_samples`: the number for validation, and as many for the test.
+    - `context`: the points of the grid along each axis, which are the tokens.
+    - `samples`: the number of random functions for training.
+    - `held_out_samples`: the number for validation, and for the test.
     - `unrolled`, `pushforward`: see `Trajectories`.
     """
 
@@ -275,11 +275,11 @@ class FlowMapTask(AbstractTrajectories):
         self.flow = flow
         self.held_out_samples = held_out_samples
         sizes = {"training": samples, "validation": held_out_samples, "test": held_out_samples}
-        found = functions(flow, sizes, context)
+        states = functions(flow, sizes, context)
         super().__init__(
-            {part: Paths(states) for part, states in found.items()},
+            {part: Paths(x) for part, x in states.items()},
             flow.time * np.arange(flow.pairs + 1),
-            channels=found["training"].ndim > 2 + flow.dimension,
+            channels=states["training"].ndim > 2 + flow.dimension,
             unrolled=unrolled,
             pushforward=pushforward,
         )
@@ -293,22 +293,24 @@ class FlowMapTask(AbstractTrajectories):
     def trajectory(
         self, times: PositiveInt, samples: PositiveInt, part: Part | None = None
     ) -> np.ndarray:
-        """The first functions of a part at the times 0, `time`, 2 `time`, …, `[times + 1,
-        samples, *points(, channels)]`; solved at each call. `InputError` if `samples` are more
-        than there are."""
-        number = self.held_out_samples
-        if samples > number:
+        """The first functions of a part at 0, `time`, 2 `time`, …, `[times + 1, samples,
+        *points(, channels)]`. Each call solves them.
+
+        **Raises:** `InputError` if the part has fewer than `samples` functions.
+        """
+        size = self.held_out_samples
+        if samples > size:
             raise InputError(
-                f"samples={samples}: there are {number} {part or 'test'} functions."
+                f"samples={samples}: got {size} {part or 'test'} functions; set fewer."
             )
         seed = 1 if part == "validation" else 2
-        return solved(self.flow, number, self.context, seed, times=times)[:, :samples]
+        return solve_random(self.flow, size, self.context, seed, times=times)[:, :samples]
 
 
 def _viscous_flow(
     equation: str, viscosity: float, time: float, *, step: float, **options: int
 ) -> ExponaxFlow:
-    """The flow of an equation with a viscosity, solved by ETDRK4 in steps of at most `step`."""
+    """The flow of a viscous equation, solved by ETDRK4 in steps of at most `step`."""
     return ExponaxFlow(
         time=time,
         equation=equation,
@@ -324,13 +326,14 @@ class Burgers(FlowMapTask):
 
         u_t + (u²/2)_x = ν u_xx,   x in [0, 1), periodic,
 
-    from random functions of four waves, mean 0 and variance 1; see `FlowMapTask`. Waves steepen
-    to fronts of width `4ν / (jump of u)`, which meet and merge.
+    from random functions of four waves, mean 0 and variance 1. Waves steepen to fronts of width
+    `4ν / (jump of u)`, which meet and merge.
 
     **Arguments:**
 
     - `viscosity`: ν; `InputError` if 512 points do not resolve the fronts.
-    - `time`: at 0.3 a function has about half of its size, and one to four fronts.
+    - `time`: by 0.3 a function has lost about half of its size and has one to four fronts.
+    - `context`, `samples`, `held_out_samples`: see `FlowMapTask`.
     """
 
     configurable: ClassVar[bool] = True
@@ -353,13 +356,14 @@ class NavierStokes(FlowMapTask):
 
         ω_t + v·∇ω = ν Δω,   v = (∂_2 ψ, -∂_1 ψ),   Δψ = ω,   on the torus [0, 1)²,
 
-    from t = 0, `time`, 2 `time` and 3 `time`, so that it can be applied to its own outputs; see
-    `FlowMapTask`. Random eddies turn, merge and decay. Solving the samples takes minutes, once.
+    from t = 0, `time`, 2 `time` and 3 `time`, so that a model can be applied to its outputs.
+    Random eddies turn, merge and decay. The first time, solving the samples takes minutes.
 
     **Arguments:**
 
     - `viscosity`: ν; `InputError` if 64 points along each axis do not resolve the flow.
-    - `samples`, `held_out_samples`: the random functions, each of which gives four pairs.
+    - `context`, `samples`, `held_out_samples`: see `FlowMapTask`. Each function gives four
+      pairs.
     """
 
     configurable: ClassVar[bool] = True
@@ -387,17 +391,18 @@ class NavierStokes(FlowMapTask):
 
 class Exponax(FlowMapTask):
     """The flow map of an equation of exponax, `u(·, t) ↦ u(·, t + time)`, from t = 0, `time`,
-    2 `time`, …, from random functions of four waves; see `ExponaxFlow` and `FlowMapTask`.
+    2 `time`, …, for random functions of four waves.
 
     **Arguments:**
 
     - `stepper`, `coefficients`: a class in `exponax.stepper`, such as "KortewegDeVries" or
       "reaction.AllenCahn", and its options, such as `{dispersivity: 0.02}`.
     - `dimension`, `length`: of the torus, in the unit of the equation.
+    - `time`: from an input to its target.
     - `steps`, `points`: of the solution, in each `time` and along each axis; `InputError` if
       they do not resolve it.
-    - `pairs`: the steps of each solution that are learned.
-    - `unrolled`, `pushforward`: see `FlowMapTask`.
+    - `pairs`: the pairs of an input and its target from each random function.
+    - `context`, `samples`, `held_out_samples`, `unrolled`, `pushforward`: see `FlowMapTask`.
     """
 
     configurable: ClassVar[bool] = True

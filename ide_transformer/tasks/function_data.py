@@ -1,4 +1,4 @@
-"""Functions as samples: their values, their points, and the parts they are divided into."""
+"""Functions as samples: their values and points, and the parts of the data."""
 
 import dataclasses
 import functools as ft
@@ -15,7 +15,7 @@ from ..models import Field, Statistics, statistics
 from .buckets import padded_lengths
 
 
-# The number of points above which the computation of their cells shows its progress.
+# The number of points from which a progress bar is shown while their cells are computed.
 _MANY = 50_000
 
 
@@ -24,13 +24,12 @@ class FunctionData:
     """The samples of one part of the data.
 
     - `columns`: arrays by name, `[samples, …]`, in float32 or int32.
-    - `spans`: the axes of the points, for each column of functions. Other columns are of whole
-      samples.
-    - `points`: `[tokens, dimension]` of all samples, or `[samples, tokens, dimension]` of each
-      sample's own; `None` for a grid, which the model has.
+    - `spans`: the axes of the points in each column of functions. Other columns have no points.
+    - `points`: `[tokens, dimension]` if samples share them, or else `[samples, tokens,
+      dimension]`; `None` for the grid of the model.
     - `weights`: of the points in integrals, `[tokens]` or `[samples, tokens]`.
-    - `lengths`: to which samples with points of their own are padded; `None` for others.
-      Padding stands at the end: it has weight 0, the place of the first point, and values 0.
+    - `lengths`: to which samples with different points are padded; `None` for shared points.
+      Padding is at the end, with values 0 and weight 0 at the first point.
     - `period`: of the points, see `TokenDomain`.
     """
 
@@ -57,20 +56,21 @@ class FunctionData:
 
         **Arguments:**
 
-        - `points`: also `[tokens]`, of all samples on a line.
+        - `points`: also `[tokens]`, points on a line that samples share.
         - `weights`: default: the sizes of the Voronoi cells in the unit cube.
         - `mask`: `[samples, tokens]`, `False` at padding, anywhere in a sample.
-        - `prefix`: of the names of the arrays in errors, such as `validation_`.
+        - `prefix`: of the names of arrays in errors, such as `validation_`.
 
         **Raises:** `InputError` for shapes that do not fit, samples without a point, points
-        outside of [0, 1], and points that are twice in a sample.
+        outside of [0, 1], and equal points in a sample.
         """
         first, values = next(iter(columns.items()))
         spans = {name: span for name, span in spans.items() if name in columns}
         for name, x in columns.items():
             if len(x) != len(values):
                 raise InputError(
-                    f"{prefix}{first} have {len(values)} samples, and {prefix}{name} {len(x)}."
+                    f"{prefix}{first} have {len(values)} samples, and {prefix}{name} {len(x)}; "
+                    "pass as many."
                 )
             span = spans.get(name)
             if span is not None and (
@@ -88,20 +88,21 @@ class FunctionData:
                 )
             checked = {name: finite_numbers(prefix + name, x) for name, x in columns.items()}
             return cls(checked, spans)
-        of_each = points.ndim == 3
-        if mask is not None and not of_each:
+        is_shared = points.ndim != 3
+        if mask is not None and is_shared:
             raise InputError(
                 f"{prefix}mask belongs to points of each sample's own; drop it, or pass "
                 f"{prefix}points [samples, tokens, dimension]."
             )
-        placed = points[:, None] if points.ndim == 1 else points
-        if not of_each:
-            placed = placed[None]
+        # Shared points become those of one sample.
+        all_points = points[:, None] if points.ndim == 1 else points
+        if is_shared:
+            all_points = all_points[None]
             weights = None if weights is None else weights[None]
-        tokens = placed.shape[:2]
-        fitting = placed.ndim == 3 and tokens[0] == (len(values) if of_each else 1)
+        tokens = all_points.shape[:2]
+        fits = all_points.ndim == 3 and tokens[0] == (1 if is_shared else len(values))
         sizes = {name: columns[name].shape[span] for name, span in spans.items()}
-        if not fitting or any(size != tokens[1:] for size in sizes.values()):
+        if not fits or any(size != tokens[1:] for size in sizes.values()):
             raise InputError(
                 f"{prefix}{first} {[*values.shape]} do not fit {prefix}points "
                 f"{[*points.shape]}; pass as many values as points [tokens, dimension], or "
@@ -117,17 +118,17 @@ class FunctionData:
         lengths = real.sum(axis=1)
         if not lengths.all():
             raise InputError(
-                f"{prefix}points: sample {np.argmin(lengths)} has only padding; leave it out."
+                f"{prefix}points: sample {np.argmin(lengths)} has only padding; drop it."
             )
         order = np.argsort(~real, axis=1, kind="stable")[:, : lengths.max(initial=0)]
         real = np.take_along_axis(real, order, axis=1)
 
         def sort(name: str, x: np.ndarray, axis: int = 1) -> np.ndarray:
-            """An array with its padding at the end, as zeros."""
+            """Moves the padding of an array to the end, as zeros."""
             if mask is not None:
-                others = [i for i in range(1, x.ndim) if i != axis]
-                x = np.take_along_axis(x, np.expand_dims(order, others), axis)
-                x = np.where(np.expand_dims(real, others), x, 0)
+                other_axes = [i for i in range(1, x.ndim) if i != axis]
+                x = np.take_along_axis(x, np.expand_dims(order, other_axes), axis)
+                x = np.where(np.expand_dims(real, other_axes), x, 0)
             return finite_numbers(prefix + name, x)
 
         checked = {
@@ -136,13 +137,17 @@ class FunctionData:
             else finite_numbers(prefix + name, x)
             for name, x in columns.items()
         }
-        placed = sort("points", placed).astype(np.float32)
-        _check_in_unit_cube(f"{prefix}points", placed)
-        placed = np.where(real[..., None], placed, placed[:, :1])
-        period = (1.0,) * placed.shape[2] if grid == "periodic" else None
+        all_points = sort("points", all_points).astype(np.float32)
+        if all_points.min() < 0 or all_points.max() > 1:
+            raise InputError(
+                f"{prefix}points reach from {all_points.min():g} to {all_points.max():g}; "
+                "scale each axis to [0, 1]."
+            )
+        all_points = np.where(real[..., None], all_points, all_points[:, :1])
+        period = (1.0,) * all_points.shape[2] if grid == "periodic" else None
         if weights is None:
             with at(f"{prefix}points"):
-                weights = _cells(placed, real, period)
+                weights = _cell_sizes(all_points, real, period)
         else:
             weights = sort("weights", weights).astype(np.float32)
         wrong = (weights < 0).any(axis=1) | ~weights.any(axis=1)
@@ -151,16 +156,16 @@ class FunctionData:
                 f"{prefix}weights of sample {np.argmax(wrong)} are negative or all zero; pass "
                 "positive weights."
             )
-        if not of_each:
-            return cls(checked, spans, placed[0], weights[0], None, period)
-        return cls(checked, spans, placed, weights, lengths.astype(np.int32), period)
+        if is_shared:
+            return cls(checked, spans, all_points[0], weights[0], None, period)
+        return cls(checked, spans, all_points, weights, lengths.astype(np.int32), period)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
     @property
     def tokens(self) -> int:
-        """The number of points of a sample, or its mean."""
+        """The number of points of a sample, or its mean over samples."""
         if self.lengths is not None:
             return round(self.lengths.mean())
         return int(np.prod(self._axes))
@@ -185,38 +190,38 @@ class FunctionData:
     def take(self, samples: np.ndarray) -> "FunctionData":
         """Some of the samples."""
         columns = {name: x[samples] for name, x in self.columns.items()}
-        of_each = () if self.lengths is None else ("points", "weights", "lengths")
-        changed: dict[str, Any] = {name: getattr(self, name)[samples] for name in of_each}
-        return dataclasses.replace(self, columns=columns, **changed)
+        names = () if self.lengths is None else ("points", "weights", "lengths")
+        changes: dict[str, Any] = {name: getattr(self, name)[samples] for name in names}
+        return dataclasses.replace(self, columns=columns, **changes)
 
     def coarser(self, tokens: int | tuple[int, ...], grid: str) -> "FunctionData":
-        """Functions on a grid with fewer points along each axis: a subset of the points of a
-        "periodic" grid, means of neighbours on a "midpoint" grid.
+        """The functions on a grid with fewer points along each axis: on a "periodic" grid a
+        subset of their points, on a "midpoint" grid means of neighbours.
 
-        **Raises:** `InputError` for other functions.
+        **Raises:** `InputError` for functions on other points.
         """
         axes = self._axes if self.spans and self.points is None else ()
         fewer = tokens if isinstance(tokens, tuple) else (tokens,) * len(axes)
         fits = axes and len(fewer) == len(axes) and not any(map(op.mod, axes, fewer))
         if grid not in ("periodic", "midpoint") or not fits:
             raise InputError(
-                f"tokens={tokens}: only functions on a periodic or midpoint grid have coarser "
-                f"ones, whose points divide theirs, {axes}; for others evaluate on a file with "
-                "these points, data.path=…, or write a task with with_tokens."
+                f"tokens={tokens}: must divide the points {axes} of a periodic or midpoint "
+                "grid; for other points pass a file with them, data.path=…, or define "
+                "with_tokens in a task of your own."
             )
         columns = dict(self.columns)
         for name in columns.keys() & self.spans:
             span = self.spans[name]
             x = columns[name]
-            for axis, number in enumerate(fewer, span.start):
-                split = number, x.shape[axis] // number
+            for axis, size in enumerate(fewer, span.start):
+                split = size, x.shape[axis] // size
                 x = x.reshape(*x.shape[:axis], *split, *x.shape[axis + 1 :])
                 x = x.take(0, axis + 1) if grid == "periodic" else x.mean(axis + 1)
             columns[name] = x
         return dataclasses.replace(self, columns=columns)
 
     def statistics(self, name: str, *, channels: bool) -> Statistics:
-        """The statistics of a column, without padding."""
+        """The mean and standard deviation of a column, without padding."""
         values = self.columns[name]
         if self.lengths is not None and name in self.spans:
             assert self.weights is not None
@@ -235,21 +240,20 @@ class FunctionData:
             shares = self.weights / self.weights.sum(axis=-1, keepdims=True)
         shares = np.broadcast_to(shares, v.shape[:2])
         squares = np.einsum("npc,npc,np->n", v, v, shares, dtype=float)
-        # Squares that are rounded to zero have to be small beside the others.
+        # Far from `tiny`, so that squares which round to zero are negligible.
         wrong = (squares < 1e3 * limits.tiny * v[0].size) | (squares > limits.max)
         if wrong.any():
             raise InputError(
                 f"{name} of {wrong.sum()} {part} samples have a norm of "
                 f"{np.sqrt(squares[wrong][0]):.0e}, whose square is zero or not finite in "
-                f"single precision; a relative error needs it. Scale all {name}, or leave "
-                "these out."
+                f"single precision, but a relative error needs it; scale all {name}, or drop "
+                "these."
             )
 
 
-def placed(values: Any, domain: TokenDomain | None, axes: int = 1) -> Any:
-    """Values `[samples, *points(, channels)]` as a `Field` at the points of a domain, without
-    the padding beyond them. Without a domain they stay on the grid of a model. `axes`: how many
-    axes the points have."""
+def at_points(values: Any, domain: TokenDomain | None, axes: int = 1) -> Any:
+    """Values `[samples, *points(, channels)]` as a `Field` on a domain, without padding beyond
+    its points; unchanged without a domain. `axes`: how many axes the points have."""
     if domain is None:
         return values
     values = values.reshape(len(values), -1, *values.shape[1 + axes :])
@@ -261,8 +265,8 @@ def build_parts(
     spans: Mapping[str, slice],
     grid: PointRule | None,
 ) -> dict[str, FunctionData]:
-    """The parts that a user passed, from the columns, `points`, `weights` and `mask` of each by
-    name. A part without points has those that all training samples share.
+    """The data of each part, from its columns, `points`, `weights` and `mask`. A part without
+    points has the points that all training samples share.
 
     **Raises:** `InputError` for a part with other columns, types or channels than the training
     part, or another kind of points.
@@ -270,37 +274,38 @@ def build_parts(
     training = arrays["training"]
     shared = training["points"]
     parts = {}
-    for part, passed in arrays.items():
+    for part, part_arrays in arrays.items():
         prefix = "" if part == "training" else f"{part}_"
-        passed = dict(passed)
-        if passed["points"] is None and shared is not None and shared.ndim < 3:
-            passed["points"] = shared
-            if passed["weights"] is None:
-                passed["weights"] = training["weights"]
+        columns = dict(part_arrays)
+        if columns["points"] is None and shared is not None and shared.ndim < 3:
+            columns["points"] = shared
+            if columns["weights"] is None:
+                columns["weights"] = training["weights"]
         if prefix:
-            _check_alike(part, passed, training, spans)
-        at_points = [passed.pop(name) for name in ("points", "weights", "mask")]
-        columns = {name: x for name, x in passed.items() if x is not None}
-        parts[part] = FunctionData.build(columns, spans, *at_points, grid=grid, prefix=prefix)
+            _check_alike(part, columns, training, spans)
+        domain = {name: columns.pop(name) for name in ("points", "weights", "mask")}
+        functions = {name: x for name, x in columns.items() if x is not None}
+        parts[part] = FunctionData.build(functions, spans, **domain, grid=grid, prefix=prefix)
     return parts
 
 
 def _check_alike(
     part: str,
-    passed: Mapping[str, np.ndarray | None],
+    columns: Mapping[str, np.ndarray | None],
     training: Mapping[str, np.ndarray | None],
     spans: Mapping[str, slice],
 ) -> None:
-    if _kind(passed["points"]) != _kind(training["points"]):
+    kinds = [_describe_points(x["points"]) for x in (columns, training)]
+    if kinds[0] != kinds[1]:
         raise InputError(
-            f"{part}_points are {_kind(passed['points'])}, and those of the training part "
-            f"{_kind(training['points'])}; pass points of one kind to all parts."
+            f"{part}_points are {kinds[0]}, and training points {kinds[1]}; pass points of one "
+            "kind to all parts."
         )
-    for name in passed.keys() - {"points", "weights", "mask"}:
-        x = passed[name]
-        like = training[name]
-        if x is None or like is None:
-            if x is not like:
+    for name in columns.keys() - {"points", "weights", "mask"}:
+        x = columns[name]
+        reference = training[name]
+        if x is None or reference is None:
+            if x is not reference:
                 missing = f"{part}_{name}" if x is None else name
                 raise InputError(
                     f"{missing} is missing, which another part has; pass {name} to all parts."
@@ -308,88 +313,89 @@ def _check_alike(
             continue
         # Functions may have another number of points.
         span = spans.get(name)
-        ends = [y.shape[1:] if span is None else y.shape[span.stop :] for y in (x, like)]
-        kinds = ["f" if y.dtype.kind == "f" else "i" for y in (x, like)]
-        if x.ndim != like.ndim or ends[0] != ends[1] or kinds[0] != kinds[1]:
+        x_format, reference_format = (
+            (y.ndim, y.dtype.kind == "f", y.shape[1 if span is None else span.stop :])
+            for y in (x, reference)
+        )
+        if x_format != reference_format:
             raise InputError(
-                f"{part}_{name} are {x.dtype}{[*x.shape]}, and {name} {like.dtype}"
-                f"{[*like.shape]}; pass samples of the same type and channels to all parts."
+                f"{part}_{name} are {x.dtype}{[*x.shape]}, and {name} {reference.dtype}"
+                f"{[*reference.shape]}; pass samples of the same type and channels to each part."
             )
 
 
-def _kind(points: np.ndarray | None) -> str:
+def _describe_points(points: np.ndarray | None) -> str:
     if points is None:
         return "missing"
     dimension = 1 if points.ndim == 1 else points.shape[-1]
-    of = "each sample's own" if points.ndim == 3 else "all samples"
-    return f"of {of} in dimension {dimension}"
+    samples = "each sample's own" if points.ndim == 3 else "all samples"
+    return f"of {samples} in dimension {dimension}"
 
 
 def divide(
     parts: Mapping[str, FunctionData],
-    fractions: Mapping[str, float],
+    fractions: Mapping[str, Any],
     groups: np.ndarray | None = None,
 ) -> dict[str, FunctionData]:
-    """Draws further parts from the training samples, the same for every run. Samples with
-    points of their own are padded to the longest in their bucket.
+    """Draws the parts that are missing from the training samples, the same for every run. Pads
+    samples with different points to the longest in their bucket.
 
     **Arguments:**
 
-    - `fractions`: of each part to draw.
-    - `groups`: labels, equal for training samples that stay in one part.
+    - `fractions`: of the training samples, for each missing part.
+    - `groups`: labels of training samples; equal ones stay in one part.
 
-    **Raises:** `InputError` if there is nothing to learn, or nothing to validate on.
+    **Raises:** `InputError` if a part to learn or to validate on is empty.
     """
-    whole = parts["training"]
-    labels = np.arange(len(whole))
+    samples = parts["training"]
+    labels = np.arange(len(samples))
     if groups is not None:
         _, labels = np.unique(groups, return_inverse=True)
-    number = int(labels.max(initial=-1)) + 1
-    left = np.random.default_rng(0).permutation(number)
+    num_labels = int(labels.max(initial=-1)) + 1
+    remaining = np.random.default_rng(0).permutation(num_labels)
     divided = {}
     for part in ("validation", "test"):
-        if part in fractions:
-            drawn, left = np.split(left, [round(fractions[part] * number)])
-            divided[part] = whole.take(np.isin(labels, drawn))
-        else:
+        if part in parts:
             divided[part] = parts[part]
-    divided["training"] = whole.take(np.isin(labels, left))
+        else:
+            drawn, remaining = np.split(remaining, [round(fractions[part] * num_labels)])
+            divided[part] = samples.take(np.isin(labels, drawn))
+    divided["training"] = samples.take(np.isin(labels, remaining))
     sizes = {part: len(data) for part, data in divided.items()}
     if not sizes["validation"] or not (sizes["training"] or fractions.get("validation") == 1):
-        of_groups = "" if groups is None else f" in {number} groups"
-        left_for = ", ".join(f"{size} for {part}" for part, size in sizes.items())
+        in_groups = "" if groups is None else f" in {num_labels} groups"
+        part_sizes = ", ".join(f"{size} for {part}" for part, size in sizes.items())
         raise InputError(
-            f"{len(whole)} samples{of_groups} leave {left_for}; pass more, or other fractions "
-            "(data.validation, data.test)."
+            f"{len(samples)} samples{in_groups} leave {part_sizes}; pass more, or other "
+            "fractions (data.validation, data.test)."
         )
-    if whole.lengths is None:
+    if samples.lengths is None:
         return divided
     lengths = padded_lengths(np.concatenate([data.lengths for data in divided.values()]))
-    of_parts = np.split(lengths, np.cumsum([*sizes.values()])[:-1])
-    # A part that was passed may have room for fewer points.
+    part_lengths = np.split(lengths, np.cumsum([*sizes.values()])[:-1])
+    # A part of its own may have room for fewer points.
     return {
-        part: dataclasses.replace(data, lengths=np.minimum(longer, data.points.shape[1]))
-        for (part, data), longer in zip(divided.items(), of_parts, strict=True)
+        part: dataclasses.replace(data, lengths=np.minimum(longest, data.points.shape[1]))
+        for (part, data), longest in zip(divided.items(), part_lengths, strict=True)
     }
 
 
 def grid_like(points: np.ndarray) -> tuple[int, ...]:
-    """The shape of a grid of about as many points as a sample has."""
+    """The shape of a grid with about as many points as a sample."""
     dimension = 1 if points.ndim == 1 else points.shape[-1]
-    number = points.shape[1] if points.ndim == 3 else len(points)
-    return (round(number ** (1 / dimension)),) * dimension
+    num_points = points.shape[1] if points.ndim == 3 else len(points)
+    return (round(num_points ** (1 / dimension)),) * dimension
 
 
 def real_points(points: np.ndarray) -> np.ndarray:
-    """Which points `[samples, tokens, dimension]` are no padding, which lies at the first."""
+    """The mask of real points `[samples, tokens, dimension]`; padding repeats the first."""
     real = (points != points[:, :1]).any(axis=-1)
     real[:, 0] = True
     return real
 
 
 def mask_padding(columns: dict[str, np.ndarray | None]) -> None:
-    """Adds a `mask` to the arrays of a part whose `points` are NaN where a sample has fewer,
-    and puts zeros there."""
+    """Replaces padding, where `points` of each sample's own are NaN, by zeros and a `mask`."""
     points = columns["points"]
     if points is None or points.ndim != 3 or points.dtype.kind != "f":
         return
@@ -401,8 +407,8 @@ def mask_padding(columns: dict[str, np.ndarray | None]) -> None:
         x = columns[name]
         axis = 2 if name == "trajectories" else 1
         if x is not None and (len(x), *x.shape[axis : axis + 1]) == real.shape:
-            others = tuple(i for i in range(1, x.ndim) if i != axis)
-            columns[name] = np.where(np.expand_dims(real, others), x, 0)
+            other_axes = tuple(i for i in range(1, x.ndim) if i != axis)
+            columns[name] = np.where(np.expand_dims(real, other_axes), x, 0)
     if mask is None or mask.shape == real.shape:
         columns["mask"] = real
 
@@ -410,34 +416,27 @@ def mask_padding(columns: dict[str, np.ndarray | None]) -> None:
 def check_numbers(name: str, x: np.ndarray) -> None:
     if x.dtype.kind not in "fiu" or not x.ndim or 0 in x.shape[1:]:
         raise InputError(
-            f"{name} are {x.dtype}{[*x.shape]}; give real numbers or integers, at least one of "
-            "each sample."
+            f"{name} are {x.dtype}{[*x.shape]}; pass real numbers or integers, at least one "
+            "for each sample."
         )
 
 
 def finite_numbers(name: str, x: np.ndarray) -> np.ndarray:
-    """An array of finite numbers, in float32 or int32."""
+    """Converts numbers to float32 or int32, if they fit and are finite."""
     check_numbers(name, x)
     with np.errstate(over="ignore"):
-        changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
-    wrong = ~np.isfinite(changed) if x.dtype.kind == "f" else changed != x
+        converted = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
+    wrong = ~np.isfinite(converted) if x.dtype.kind == "f" else converted != x
     if wrong.any():
         place = np.argwhere(wrong)[0].tolist()
         raise InputError(
-            f"{name}: the number at {place} is {x[tuple(place)]}, which {changed.dtype} cannot "
-            "hold."
+            f"{name}: the number at {place} is {x[tuple(place)]}, which must be a finite "
+            f"{converted.dtype}."
         )
-    return changed
+    return converted
 
 
-def _check_in_unit_cube(name: str, points: np.ndarray) -> None:
-    least = points.min()
-    most = points.max()
-    if least < 0 or most > 1:
-        raise InputError(f"{name} reach from {least:g} to {most:g}; scale each axis to [0, 1].")
-
-
-def _cells(
+def _cell_sizes(
     points: np.ndarray, real: np.ndarray, period: tuple[float, ...] | None
 ) -> np.ndarray:
     """The size of the cell of each point, 0 at padding."""
@@ -445,9 +444,9 @@ def _cells(
     from rich.progress import track
 
     console: Any = Console(stderr=True)
-    hidden = real.sum() < _MANY or not console.is_terminal
-    shown = ft.partial(
-        track, description="cells of the points", console=console, disable=hidden
+    is_hidden = real.sum() < _MANY or not console.is_terminal
+    progress = ft.partial(
+        track, description="cells of the points", console=console, disable=is_hidden
     )
     box = ((0.0, 1.0),) * points.shape[-1]
-    return rules.cells_of_samples(points, box, period, real, shown)[1].astype(np.float32)
+    return rules.cells_of_samples(points, box, period, real, progress)[1].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Predict each next token of a text."""
+"""Tasks that predict each next token of a text."""
 
 import abc
 import copy
@@ -19,32 +19,30 @@ from .losses import Batch, Mean
 from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes, one_number
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer, load_tokenizer
-from .tokenizing import learned_size, tokenized
+from .tokenizing import learned_size, tokenize
 
 
 class AbstractNextToken(AbstractTask):
-    """Predict each next token, in windows of a longer text. The text is divided into its
-    training, test and validation part, in this order. A run keeps the tokenizer beside its
-    model."""
+    """Predict each next token in windows of a longer text. The text is divided into a training,
+    test and validation part, in this order. A run saves the tokenizer."""
 
     model = LanguageModel
     causal = True
-    holds_out_all = True
+    may_hold_out_all = True
     compared = None
     tokenizer: AbstractTokenizer
-    # The first token of each part, and the first after it.
+    # The first token of each part, and the first one after it.
     bounds: Mapping[str, tuple[int, int]]
-    # The tokens of a held-out window; `None` for the context.
+    # The length of held-out windows; `None` for the context.
     window: int | None = None
 
     @property
-    def whole(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def holds_out_all(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return "training" not in self.bounds
 
     @abc.abstractmethod
     def windows_at(self, starts: np.ndarray) -> np.ndarray:
-        """The `context + 1` tokens that begin at each of `starts`,
-        `[windows, context + 1]`."""
+        """The tokens of the windows that begin at `starts`, `[windows, context + 1]`."""
 
     @abc.abstractmethod
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch: ...
@@ -73,18 +71,18 @@ class AbstractNextToken(AbstractTask):
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        """A part in consecutive windows, each token predicted once; tokens left over at the end
-        are dropped. A `window` longer than the context is predicted in pieces, the last of
-        which may be shorter."""
+        """A part in consecutive windows, which predict each token once. Tokens after the last
+        whole window are dropped. A `window` longer than the context is predicted in pieces, of
+        which the last may be shorter."""
         window = self.window or self.context
         first, end = self.bounds.get(part, (0, 0))
-        whole, rest = divmod(window, self.context)
+        num_pieces, rest = divmod(window, self.context)
         for starts in in_parts(range(first, end - window, window), size, samples):
-            pieces = (starts[:, None] + self.context * np.arange(whole)).ravel()
+            pieces = (starts[:, None] + self.context * np.arange(num_pieces)).ravel()
             for piece in range(0, len(pieces), size):
                 yield self.batch_at(pieces[piece : piece + size])
             if rest:
-                yield self.with_tokens(rest).batch_at(starts + whole * self.context)
+                yield self.with_tokens(rest).batch_at(starts + num_pieces * self.context)
 
     def batch_at(self, starts: np.ndarray) -> Batch:
         windows = self.windows_at(starts).astype(np.int32)
@@ -98,32 +96,31 @@ class AbstractNextToken(AbstractTask):
 
     def divide(self, ends: Sequence[int], *, training: bool = True, test: bool) -> None:
         """Sets the bounds of the parts, from the ends of training, test and validation."""
-        used = {"training": training, "test": test, "validation": True}
-        bounds = zip(used, (0, *ends), ends, strict=False)
-        self.bounds = {part: (first, end) for part, first, end in bounds if used[part]}
+        has_part = {"training": training, "test": test, "validation": True}
+        bounds = zip(has_part, (0, *ends), ends, strict=False)
+        self.bounds = {part: (first, end) for part, first, end in bounds if has_part[part]}
         self.check_context()
 
-    def needed(self, part: str) -> int:
-        """The least number of tokens in a part."""
+    def min_tokens(self, part: str) -> int:
+        """The least number of tokens of a part."""
         return self.context + 1
 
     def check_context(self) -> None:
         for part, (first, end) in self.bounds.items():
-            if end - first < (needed := self.needed(part)):
+            if end - first < self.min_tokens(part):
                 raise InputError(
-                    f"model.context={self.context} is longer than the {part} text allows: it "
-                    f"has {end - first} tokens and needs {needed}. Use a longer text, a larger "
-                    "fraction or a shorter context."
+                    f"model.context={self.context} is longer than the {part} text allows: got "
+                    f"{end - first} tokens, expected {self.min_tokens(part)}. Use a longer "
+                    "text, a larger fraction or a shorter context."
                 )
 
     @property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
-        """The bytes of text of each token."""
+        """The bytes of each token in UTF-8."""
         return self.tokenizer.token_bytes
 
     def further_means(self, batch: Batch, loss: Mean) -> dict[str, Mean]:
-        """The bits per byte of the predicted text in UTF-8. Unlike the loss they compare
-        tokenizers."""
+        """The bits per byte of the text in UTF-8, which unlike the loss compare tokenizers."""
         size = int(np.sum(self.token_bytes[batch.targets]))
         return {"bits_per_byte": Mean(loss.total / math.log(2), size)}
 
@@ -131,17 +128,18 @@ class AbstractNextToken(AbstractTask):
         return {"perplexity": math.exp(loss) if loss < 709 else math.inf}
 
 
-def _ends(number: int, validation: float, test: float) -> list[int]:
+def _ends(size: int, validation: float, test: float) -> list[int]:
+    """The ends of the training, test and validation part of a text."""
     if test and validation + test >= 1:
         raise InputError(
             f"data.validation={validation} and data.test={test} leave nothing to learn; lower "
             "one."
         )
-    return [int(number * (1 - x)) for x in (validation + test, validation, 0)]
+    return [int(size * (1 - x)) for x in (validation + test, validation, 0)]
 
 
 def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
-    """The tasks. If they read one text in windows of several lengths, all hold out the same
+    """The tasks; if they read one text in windows of several lengths, with the same held-out
     tokens, in windows of the longest."""
     texts = [copy.copy(task) for task in tasks if isinstance(task, AbstractNextToken)]
     window = max((task.context for task in texts), default=0)
@@ -152,23 +150,24 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
     return [*texts]
 
 
-# The shortest windows that are searched for in the training part, and how many.
-_SHORTEST = 32
+# `repeated` searches for this many windows, with at least this many tokens.
 _COMPARED = 256
+_SHORTEST = 32
 
 
 class LanguageTask(AbstractNextToken):
-    """Predict each next token of a text; its end is held out. Training windows begin anywhere.
+    """Predict each next token of a text, whose end is held out. Training windows begin at
+    random tokens.
 
     **Arguments:**
 
     - `text`: the text.
-    - `context`: tokens in a sample.
-    - `tokenizer`: `characters`, `bpe` for a byte-pair encoding learned from the training
-      part, or a tokenizer.
-    - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
-    - `validation`, `test`: the fractions of the characters that are held out; `validation` 1
-      holds out all, `test` 0 makes no test part.
+    - `context`: the tokens of a sample.
+    - `tokenizer`: `characters`; `bpe` for a byte-pair encoding learned from the training part;
+      or a tokenizer.
+    - `vocabulary`: the tokens of the byte-pair encoding, 512 by default.
+    - `validation`, `test`: the fractions of the characters to hold out. `validation` 1 holds
+      out all, `test` 0 makes no test part.
     """
 
     @checked
@@ -209,13 +208,13 @@ class LanguageTask(AbstractNextToken):
         return checksum_of_all((self.tokens.astype(np.int64), self.bounds))
 
     def repeated(self) -> dict[Part, tuple[int, int]]:
-        """For each part the number of windows that also stand in the training part, and the
-        number of those looked at, at most 256. Empty for windows of less than 32 tokens, which
-        recur by chance."""
+        """For each part how many of its windows the training part also has, and how many were
+        searched for, at most 256. Empty for a context below 32 tokens, as short windows recur
+        by chance."""
         counts: dict[Part, tuple[int, int]] = {}
         if self.context < _SHORTEST:
             return counts
-        # A character for each token: Python searches texts fast.
+        # One character for each token, because Python searches texts fast.
         text = self.tokens.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
         learned = text[: self.bounds["training"][1]]
         for part in self.parts:
@@ -227,7 +226,8 @@ class LanguageTask(AbstractNextToken):
         return counts
 
     def sample(self, model: Model, length: int) -> str | None:
-        """Text after a new line, or after the first token if the tokenizer has no new line."""
+        """Text after a line break, or after the first token if the tokenizer has no line
+        break."""
         tokenizer = self.tokenizer
         prompt = "\n"
         try:
@@ -239,7 +239,8 @@ class LanguageTask(AbstractNextToken):
 
 
 class Shakespeare(LanguageTask):
-    """Predict the next token of the plays of Shakespeare; see `shakespeare`."""
+    """Predict each next token of the plays of Shakespeare; see `shakespeare` and
+    `LanguageTask`."""
 
     @classmethod
     def build(cls, context: int, **options: Any) -> "Shakespeare":
@@ -247,7 +248,8 @@ class Shakespeare(LanguageTask):
 
 
 class Text(LanguageTask):
-    """Predict the next token of a text file, or of the files in a folder; see `read_text`."""
+    """Predict each next token of a text file or of the files of a folder; see `read_text` and
+    `LanguageTask`."""
 
     @classmethod
     def build(cls, path: str | Path, context: int, **options: Any) -> "Text":
@@ -259,25 +261,25 @@ class Text(LanguageTask):
 
 
 class Dataset(AbstractNextToken):
-    """Predict each next token of texts of any size. The library `datasets` reads the texts and
-    keeps their tokens on disk, in the cache; the end is held out.
+    """Predict each next token of texts of any size, whose end is held out. The library
+    `datasets` reads the texts and caches their tokens on disk.
 
-    Each pass cuts the training part into windows of `context` tokens, from a random first
-    token, and takes each window once, in random order. Windows cross the ends of documents,
-    which a token marks; attention sees what is before it.
+    Each pass cuts the training part into windows of `context` tokens from a random first token,
+    and uses each window once, in random order. A window may contain the ends of documents,
+    which a token marks; attention looks across them.
 
     **Arguments:**
 
     - `path`: a file or folder of texts (`.txt`, `.md`: a document each) or of tables (`.jsonl`,
       `.parquet`, `.csv`: a document in each row), or the name of a data set of the hub.
     - `context`, `vocabulary`, `validation`, `test`: see `LanguageTask`. A run ends by
-      predicting what is held out: for a large text take small fractions.
+      predicting all held-out tokens, so use small fractions of a large text.
     - `tokenizer`: `characters`; `bpe` for a byte-pair encoding learned from 16 MiB spread over
       all texts; a file with a saved tokenizer; a checkpoint, see `load_pretrained`; or a
       tokenizer.
-    - `column`: the column of a table that has the texts.
-    - `between`: in text files, a line that stands between documents.
-    - `subset`, `split`: of a data set of the hub; by default the split `train`.
+    - `column`: the column of a table with the texts.
+    - `between`: a line that separates documents in text files.
+    - `subset`, `split`: of a data set of the hub; default: the split `train`.
     """
 
     @checked
@@ -297,8 +299,7 @@ class Dataset(AbstractNextToken):
     ):
         source = dict(column=column, between=between, subset=subset, split=split)
         size = learned_size(tokenizer, vocabulary)
-        found = tokenized(path, tokenizer, size, **source)
-        self.tokens, self.tokenizer, self.end = found
+        self.tokens, self.tokenizer, self.end = tokenize(path, tokenizer, size, **source)
         self.context = context
         ends = _ends(len(self.tokens), validation, test)
         self.divide(ends, training=validation < 1, test=test > 0)
@@ -307,20 +308,20 @@ class Dataset(AbstractNextToken):
         return self.tokens.windows(starts, self.context + 1)
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        # One less: a pass begins anywhere in the first window.
+        # One less, because a pass begins anywhere in the first window.
         windows = self.bounds["training"][1] // self.context - 1
         passes = [place // windows for place in range(step * size, (step + 1) * size)]
-        begin = [np.random.default_rng([seed, x]).integers(self.context) for x in passes]
-        starts = begin + self.context * in_passes(step, size, windows, seed)
+        offsets = [np.random.default_rng([seed, x]).integers(self.context) for x in passes]
+        starts = offsets + self.context * in_passes(step, size, windows, seed)
         return self.batch_at(starts[rows])
 
-    def needed(self, part: str) -> int:
+    def min_tokens(self, part: str) -> int:
         return 2 * self.context if part == "training" else self.context + 1
 
     @ft.cached_property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
         sizes = self.tokenizer.token_bytes.copy()
-        sizes[self.end] = 0  # the end of a document is no part of the text
+        sizes[self.end] = 0  # the mark of an end is not text
         return sizes
 
     def fingerprint(self) -> str:
@@ -328,7 +329,7 @@ class Dataset(AbstractNextToken):
         return checksum_of_all((self.tokens.fingerprint(), self.bounds))
 
     def repeated(self) -> dict[Part, tuple[int, int]]:
-        """Empty: to search a text of any size would take long."""
+        """Empty, because a search of a large text takes long."""
         return {}
 
     def sample(self, model: Model, length: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The losses of tasks, and the means that an evaluation adds up."""
+"""Losses, batches, and means over batches."""
 
 import abc
 import dataclasses
@@ -23,21 +23,21 @@ from ..integration import divergence, relative_difference
 from ..models import Field, Model, Statistics, fed_back
 
 
-# A target of `InstanceCrossEntropy` that is not counted.
+# A target that does not count in a cross-entropy.
 UNCOUNTED = -1
-# Running costs by name.
+# Running costs, by name.
 Costs: TypeAlias = Mapping[str, AbstractCost]
 
 
 class Batch(NamedTuple):
-    """Inputs of a model, and targets `[samples, …]`; a `Field` of functions at points."""
+    """Inputs of a model, and targets `[samples, …]`. Functions at points are a `Field`."""
 
     inputs: PyTree[np.ndarray | Array]
     targets: PyTree[np.ndarray | Array]
 
     def divided(self) -> tuple["Batch", "Batch"]:
-        """The arrays with an axis of samples, and the arrays that all samples share, such as
-        points; `eqx.combine` joins them."""
+        """Splits arrays with an axis of samples from arrays that all samples share, such as
+        points. `eqx.combine` joins them."""
         return eqx.partition(self, by_samples(self))
 
 
@@ -49,12 +49,12 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> Float[Array, ""]:
-        """The mean; of no terms, zero."""
+        """The mean; 0 without terms."""
         return self.total / jnp.maximum(self.count, 1)
 
 
 def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
-    """The means over several batches, the loss first; empty if no term was counted."""
+    """The means over several batches, the loss first; empty if no term counts."""
     sums: dict[str, Mean] = {}
     for new in batches:
         sums = jax.tree.map(operator.add, sums, new) if sums else new
@@ -71,9 +71,9 @@ def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
 class Loss(NamedTuple):
     """The loss of a batch.
 
-    - `objective`: what is minimised: the loss, and what a run adds.
+    - `objective`: the loss plus weighted running costs, which training minimises.
     - `figures`: the means that an evaluation reports, by name; one is `loss`.
-    - `field_evaluations`: evaluations of the solve, the mean over samples.
+    - `field_evaluations`: the mean evaluations of a solve over samples.
     - `terms`: running costs `costs.NAME`, without their weights.
     """
 
@@ -92,27 +92,26 @@ class AbstractLoss(eqx.Module):
     """The loss of a task. A loss of your own defines `measure`, `label`, and `difference` for
     exits by estimate."""
 
-    # Its name and unit, for figures.
+    # The name and unit of the loss, for plots.
     label: ClassVar[str]
     # Whether the outputs are logits of classes.
     classifies: ClassVar[bool] = False
 
     @property
     def difference(self) -> Callable[[Array, Array], Array] | None:
-        """How `EstimatedExit` compares expected and given outputs."""
+        """The difference of outputs by which `EstimatedExit` compares."""
         return divergence if self.classifies else None
 
     @abc.abstractmethod
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
-        """The loss, by the name `loss`, and further figures of a batch."""
+        """The figures of a batch by name, with the loss as `loss`."""
 
     def in_units_of(self, model: Model) -> "AbstractLoss":
-        """The loss for channels with the statistics of a model; by default unchanged."""
+        """The loss with the statistics of a model; by default unchanged."""
         return self
 
     def figures(self, means: dict[str, float]) -> dict[str, float]:
-        """The figures that an evaluation reports, from the means over all samples; by default
-        these means."""
+        """The figures to report, from the means over all samples; by default these means."""
         return means
 
     def __call__(
@@ -133,18 +132,18 @@ class AbstractLoss(eqx.Module):
 
         **Arguments:**
 
-        - `key`: draws the dropout.
+        - `key`: for dropout.
         - `costs`: running costs, by name.
         """
-        knots = model.equation.knots
-        with jax.ensure_compile_time_eval():
-            whole = diffrax.SaveAt(ts=jnp.asarray(knots))
-            saveat = whole if costs else diffrax.SaveAt(t1=True)
+        saveat = diffrax.SaveAt(t1=True)
+        if costs:
+            with jax.ensure_compile_time_eval():
+                saveat = diffrax.SaveAt(ts=jnp.asarray(model.equation.knots))
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
         outputs = model.outputs(solution.u1, batch.inputs)
         targets = jax.tree.map(jnp.asarray, batch.targets)
         figures = self.in_units_of(model).measure(outputs, targets)
-        # There is nothing to learn from the state of a solve that failed.
+        # Nothing is learned from a solve that failed.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
         path = Path(model, batch.inputs, solution.us)
@@ -156,8 +155,8 @@ class AbstractLoss(eqx.Module):
 
 
 class CrossEntropy(AbstractLoss):
-    """`-mean log p(target)` in nats, and the accuracy: the share of targets that are the most
-    likely output. Targets of -1 do not count.
+    """`-mean log p(target)` in nats, and the accuracy: the share of targets that the model
+    finds most likely. Targets of -1 do not count.
 
     `outputs: [..., classes]` are logits, `targets: [...]` integers.
     """
@@ -177,15 +176,15 @@ class CrossEntropy(AbstractLoss):
 
 
 class InstanceCrossEntropy(CrossEntropy):
-    """`CrossEntropy` of instances with several targets each, `targets: [instances, ...]`, and
-    their exact match: the share of instances whose targets are all right. Instances without a
-    target do not count."""
+    """`CrossEntropy` for samples with several targets each, `targets: [samples, ...]`, and the
+    exact match: the share of samples whose targets are all right. Samples without a target do
+    not count."""
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
-        right = (jnp.argmax(outputs, axis=-1) == targets) | (targets == UNCOUNTED)
+        is_right = (jnp.argmax(outputs, axis=-1) == targets) | (targets == UNCOUNTED)
         axes = tuple(range(1, targets.ndim))
         counted = jnp.any(targets != UNCOUNTED, axes)
-        exact = jnp.all(right, axes) & counted
+        exact = jnp.all(is_right, axes) & counted
         exact_match = Mean(jnp.sum(exact), jnp.sum(counted))
         return {**super().measure(outputs, targets), "exact_match": exact_match}
 
@@ -196,28 +195,28 @@ def _counted_mean(values: Array, targets: Array) -> Mean:
 
 
 class RelativeError(AbstractLoss):
-    """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`, the norm over all
-    points and channels of a sample, the mean over samples.
+    """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`: norms over all points
+    and channels of a sample, the mean over samples.
 
     `outputs` and `targets: [samples, tokens, ...]` have one shape; targets may have the axes of
-    a grid instead of `tokens`. If the targets are a `Field`, the norm has the weights of its
-    domain, `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
+    a grid instead of `tokens`. For a `Field` the norm uses the weights of its domain,
+    `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
 
-    A model with statistics of several channels divides each by its standard deviation, so that
-    no channel counts less for its unit.
+    If the model has statistics of several channels, each channel is divided by its standard
+    deviation, so that its unit does not matter.
 
     **Raises:** `InputError` if the shapes differ.
     """
 
     label = "relative error"
-    # What each channel is divided by; `None` for 1.
+    # Divides each channel; `None` for 1.
     scales: tuple[float, ...] | None = eqx.field(static=True, default=None)
 
     def in_units_of(self, model: Model) -> "RelativeError":
-        given: Statistics = getattr(model.read_out, "statistics", None) or ()
-        if len(given) < 2:
+        statistics: Statistics = getattr(model.read_out, "statistics", None) or ()
+        if len(statistics) < 2:
             return self
-        return dataclasses.replace(self, scales=tuple(scale for _, scale in given))
+        return dataclasses.replace(self, scales=tuple(scale for _, scale in statistics))
 
     @property
     def difference(self) -> Callable[[Array, Array], Array]:
@@ -231,13 +230,13 @@ class RelativeError(AbstractLoss):
             values = values.reshape(outputs.shape)
         if outputs.shape != values.shape:
             raise InputError(
-                f"the model gives outputs of shape {outputs.shape}, and the targets have "
+                f"the model returns outputs of shape {outputs.shape}, and the targets have "
                 f"{values.shape}; a relative error needs an output for each target."
             )
         factors = jnp.ones(())
         if isinstance(targets, Field) and targets.domain.weights is not None:
             shares = targets.domain.shares
-            # At a weight of 0, such as padding, the root has no finite derivative.
+            # The derivative of the root is infinite at weight 0, such as padding.
             roots = jnp.where(shares == 0, 0, jnp.sqrt(jnp.where(shares == 0, 1, shares)))
             factors = roots.astype(outputs.dtype)
             factors = factors.reshape(*factors.shape, *(1,) * (outputs.ndim - 2))
@@ -258,8 +257,8 @@ class MeanSquaredError(AbstractLoss):
 
         mean_j ((output_j - target_j) / std_j)²,
 
-    with the `statistics` of the model: 1 for the mean over the training samples, 0 for the
-    truth. An evaluation also reports, for each of several numbers j and in its unit,
+    with the `statistics` of the model, so that predicting the mean of the training samples
+    scores 1. An evaluation also reports for each number j, in its unit,
 
         rmse_j = sqrt(mean (output_j - target_j)²),   mae_j = mean |output_j - target_j|,
         r2_j = 1 - mean (output_j - target_j)² / mean (target_j - mean target_j)².
@@ -273,48 +272,48 @@ class MeanSquaredError(AbstractLoss):
     statistics: Statistics | None = eqx.field(static=True, default=None)
 
     def in_units_of(self, model: Model) -> "MeanSquaredError":
-        given = getattr(model.read_out, "statistics", None)
-        return dataclasses.replace(self, statistics=given)
+        statistics = getattr(model.read_out, "statistics", None)
+        return dataclasses.replace(self, statistics=statistics)
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         if outputs.shape != targets.shape or outputs.ndim not in (1, 2):
             raise InputError(
-                f"the model gives outputs of shape {outputs.shape}, and the targets have "
-                f"{targets.shape}; give [samples], or [samples, numbers], of both."
+                f"the model returns outputs of shape {outputs.shape}, and the targets have "
+                f"{targets.shape}; both must be [samples] or [samples, numbers]."
             )
-        found, truth = (x.reshape(len(x), -1) for x in (outputs, targets))
-        number = found.shape[1]
-        means, scales = np.array(self.statistics or ((0.0, 1.0),) * number).T
-        error = found - truth
-        # Near the mean no digits cancel in the variance.
-        centred = truth - jnp.broadcast_to(jnp.asarray(means, truth.dtype), truth.shape)
+        outputs, targets = (x.reshape(len(x), -1) for x in (outputs, targets))
+        numbers = outputs.shape[1]
+        means, scales = np.array(self.statistics or ((0.0, 1.0),) * numbers).T
+        error = outputs - targets
+        # Around the mean, because the variance would lose digits around 0.
+        centred = targets - jnp.broadcast_to(jnp.asarray(means, targets.dtype), targets.shape)
         scaled = affine(error, 1 / jnp.asarray(scales, error.dtype))
         sums = {"loss": jnp.sum(jnp.mean(scaled**2, axis=1))}
-        for j in range(number):
+        for j in range(numbers):
             sums[f"square_{j}"] = jnp.sum(error[:, j] ** 2)
             sums[f"absolute_{j}"] = jnp.sum(jnp.abs(error[:, j]))
             sums[f"target_{j}"] = jnp.sum(centred[:, j])
             sums[f"target_square_{j}"] = jnp.sum(centred[:, j] ** 2)
-        return {name: Mean(total, len(found)) for name, total in sums.items()}
+        return {name: Mean(total, len(outputs)) for name, total in sums.items()}
 
     def figures(self, means: dict[str, float]) -> dict[str, float]:
-        number = sum(name.startswith("absolute_") for name in means)
-        others = dict(means)
-        found = {"loss": others.pop("loss")}
-        for j in range(number):
-            square = others.pop(f"square_{j}")
-            absolute = others.pop(f"absolute_{j}")
-            variance = others.pop(f"target_square_{j}") - others.pop(f"target_{j}") ** 2
-            end = f"_{j + 1}" if number > 1 else ""
-            found[f"rmse{end}"] = math.sqrt(square)
-            found[f"mae{end}"] = absolute
-            found[f"r2{end}"] = 1 - square / variance if variance > 0 else math.nan
-        return {**found, **others}
+        numbers = sum(name.startswith("absolute_") for name in means)
+        remaining = dict(means)
+        figures = {"loss": remaining.pop("loss")}
+        for j in range(numbers):
+            square = remaining.pop(f"square_{j}")
+            absolute = remaining.pop(f"absolute_{j}")
+            variance = remaining.pop(f"target_square_{j}") - remaining.pop(f"target_{j}") ** 2
+            end = f"_{j + 1}" if numbers > 1 else ""
+            figures[f"rmse{end}"] = math.sqrt(square)
+            figures[f"mae{end}"] = absolute
+            figures[f"r2{end}"] = 1 - square / variance if variance > 0 else math.nan
+        return {**figures, **remaining}
 
 
 class RolloutError(RelativeError):
-    """The relative error of a map applied to its own outputs, the mean over its steps.
-    `targets` has the functions after each step. The gradient goes through all steps."""
+    """The relative error of a roll-out, in which outputs become inputs: the mean over its
+    steps. `targets` lists the functions after each step. Gradients go through all steps."""
 
     label = "relative error of a roll-out"
     # Whether the gradient of a step goes through the steps before it.
@@ -333,8 +332,8 @@ class RolloutError(RelativeError):
         inputs = batch.inputs
         losses = []
         for step, target in enumerate(batch.targets):
-            drawn = None if key is None else jax.random.fold_in(key, step)
-            loss, u = self.with_outputs(model, Batch(inputs, target), drawn, **options)
+            step_key = None if key is None else jax.random.fold_in(key, step)
+            loss, u = self.with_outputs(model, Batch(inputs, target), step_key, **options)
             u = u if self.through_all else jax.lax.stop_gradient(u)
             inputs = fed_back(inputs, u)
             losses.append(loss)
@@ -343,9 +342,9 @@ class RolloutError(RelativeError):
 
 
 class PushforwardError(RolloutError):
-    """`RolloutError` without the gradient of earlier steps: each step learns to correct earlier
-    errors as if they were noise of its inputs. Reference: Brandstetter et al., ICLR 2022, arXiv
-    2202.03376."""
+    """`RolloutError` without the gradient through earlier steps: each step learns to correct
+    earlier errors as if they were noise in its inputs. Reference: Brandstetter et al., ICLR
+    2022, arXiv 2202.03376."""
 
     label = "relative error of a roll-out without its gradient"
     through_all = False

@@ -1,4 +1,4 @@
-"""Reads the arrays of a task, and of its parts, by name."""
+"""Reads the arrays of a task and of its parts by name."""
 
 import difflib
 import functools as ft
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, short
-from .files import StoredArray, found, parts_in_file, read_arrays
+from .files import StoredArray, find_array, parts_in_file, read_arrays
 from .function_data import mask_padding
 
 
-# The likeness above which the name of an array is another one, misspelt.
-_LIKE = 0.8
-# How the names of the arrays of a part begin, also nearly.
+# The similarity from which a name counts as misspelt.
+_SIMILAR = 0.8
+# Right and nearly right prefixes of the names of arrays, and the right one.
 _PREFIXES = {
     "validation": "validation_",
     "valid": "validation_",
@@ -34,33 +34,33 @@ def read_parts(
     options: dict[str, Any],
     sources: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """The arrays of each part by role; `None` for an optional one that is missing. A text
-    `grid` becomes an option.
+    """The arrays of each part by role; `None` for an optional one that is missing. An array
+    `grid` with a text becomes an option.
 
     **Arguments:**
 
-    - `names`: of the arrays, by role. The arrays of a part begin with its name, `test_inputs`.
+    - `names`: of the arrays, by role. Names of another part have a prefix, `test_inputs`.
     - `optional`: the roles that may be missing.
-    - `parameters`: the names of the parameters of samples, `[samples]` or `[samples, k]`, which
-      are joined; default: "parameters", if a part has them.
-    - `sources`: other arrays that are read, of which some of these are made.
+    - `parameters`: the names of arrays `[samples]` or `[samples, k]` to join; default:
+      "parameters", if a part has them.
+    - `sources`: the names of other arrays that are in use.
 
-    **Raises:** `InputError` for a name that is missing, or nearly right, and for parts on
-    different grids.
+    **Raises:** `InputError` for a name that is missing or misspelt, and for parts on different
+    grids.
     """
     numbers = parameter_names(parameters)
-    with_numbers = parameters is not None or any(
+    has_parameters = parameters is not None or any(
         f"{prefix}parameters" in stored for prefix in ("", *_PREFIXES.values())
     )
-    needed = [name for role, name in names.items() if role not in optional]
-    needed += numbers * with_numbers
-    every = [*needed, *(names[role] for role in optional)]
-    held_out = parts_in_file(stored, every, options)
+    required = [name for role, name in names.items() if role not in optional]
+    required += numbers * has_parameters
+    all_names = [*required, *(names[role] for role in optional)]
+    held_out = parts_in_file(stored, all_names, options)
     prefixes = {"training": "", **{part: f"{part}_" for part in held_out}}
     for prefix in prefixes.values():
-        for name in needed:
-            found(path, stored, f"{prefix}{name}")
-    _check_names(Path(path), stored, [*every, *numbers, "grid"], sources)
+        for name in required:
+            find_array(path, stored, f"{prefix}{name}")
+    _check_names(Path(path), stored, [*all_names, *numbers, "grid"], sources)
     grids = {
         name: str(stored[name].read())
         for name in (f"{prefix}grid" for prefix in prefixes.values())
@@ -69,15 +69,15 @@ def read_parts(
     if grids and options.get("grid") is None:
         if len(set(grids.values())) > 1:
             several = ", ".join(f"{name} is {grid}" for name, grid in grids.items())
-            raise InputError(f"data.path={path}: {several}; all parts need one kind of grid.")
+            raise InputError(f"data.path={path}: {several}; use one grid for all parts.")
         options["grid"] = next(iter(grids.values()))
     arrays = read_arrays(
-        path, stored, [f"{prefix}{name}" for prefix in prefixes.values() for name in every]
+        path, stored, [f"{prefix}{name}" for prefix in prefixes.values() for name in all_names]
     )
     parts: dict[str, dict[str, Any]] = {}
     for part, prefix in prefixes.items():
         parts[part] = {role: arrays.get(f"{prefix}{name}") for role, name in names.items()}
-        if with_numbers:
+        if has_parameters:
             columns = [arrays[f"{prefix}{name}"] for name in numbers]
             columns = [x.reshape(len(x), -1) for x in columns]
             parts[part]["parameters"] = np.concatenate(columns, axis=1)
@@ -86,7 +86,7 @@ def read_parts(
 
 
 def parameter_names(parameters: str | list[str] | None) -> list[str]:
-    """The arrays of the parameters of samples."""
+    """The names of the arrays with parameters."""
     return parameters if isinstance(parameters, list) else [parameters or "parameters"]
 
 
@@ -96,21 +96,21 @@ def _check_names(
     names: Sequence[str],
     sources: Collection[str],
 ) -> None:
-    """Prints which arrays of NumPy are not read; other files have further variables.
+    """Prints which arrays of NumPy files are not read. (Other files usually have more.)
 
-    **Raises:** `InputError` for an array whose name is nearly one of `names`, also after the
-    prefix of a part."""
+    **Raises:** `InputError` for an array whose name is misspelt, or the prefix of its part.
+    """
     axes = {axis for array in stored.values() for axis in array.dimensions}
     unread = []
     for name in stored:
-        begins = name.split("_")[0]
-        prefix = _PREFIXES.get(begins, "")
-        rest = name.removeprefix(f"{begins}_") if prefix else name
+        first_word = name.split("_")[0]
+        prefix = _PREFIXES.get(first_word, "")
+        rest = name.removeprefix(f"{first_word}_") if prefix else name
         if name in axes or (rest in {*names, *sources} and name == f"{prefix}{rest}"):
             continue
         unread.append(name)
         missing = [x for x in names if f"{prefix}{x}" not in stored]
-        if likely := difflib.get_close_matches(rest, missing, n=1, cutoff=_LIKE):
+        if likely := difflib.get_close_matches(rest, missing, n=1, cutoff=_SIMILAR):
             raise InputError(
                 f"data.path={path}: the array {short(name)} is not read; rename it to "
                 f"{prefix}{likely[0]}, or drop it."
@@ -118,9 +118,9 @@ def _check_names(
     files = path.iterdir() if path.is_dir() else [path]
     if unread and any(file.suffix in (".npz", ".npy") for file in files):
         several = ", ".join(map(short, unread[:20])) + ", …" * (len(unread) > 20)
-        _tell_once(f"data.path={path}: not read: {several}")
+        _print_once(f"data.path={path}: not read: {several}")
 
 
 @ft.cache
-def _tell_once(message: str) -> None:
+def _print_once(message: str) -> None:
     print(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Maps between functions at points: on a grid, at random, or in clusters."""
+"""Maps between functions at points on a grid, at random points, or in clusters."""
 
 import abc
 import dataclasses
@@ -15,17 +15,17 @@ from .task import AbstractTask, Part, checked_dataclass, one_number, spread
 
 
 PointSet: TypeAlias = Literal["grid", "random", "clustered"]
-# Weights in integrals: the size of the cell of each point, or all equal, as in a softmax.
+# Weights in integrals: the size of the cell of each point, or equal weights, as in a softmax.
 WeightRule: TypeAlias = Literal["quadrature", "equal"]
 
-# Held-out samples that share random points, whatever the size of a batch.
+# How many held-out samples share random points, for any size of a batch.
 _BLOCK = 16
-# The first number of the seeds of held-out parts; training has 0.
+# The first number in the seed of each held-out part; in training it is 0.
 _PARTS: dict[Part, int] = {"validation": 1, "test": 2}
 
 
 class AbstractAtPoints(AbstractTask):
-    """A map between functions, at points that may change with each batch."""
+    """Learns a map between functions at points that may change with each batch."""
 
     model = OperatorModel
     loss = RelativeError()
@@ -34,21 +34,21 @@ class AbstractAtPoints(AbstractTask):
 
     @abc.abstractmethod
     def samples_of(self, part: Part) -> np.ndarray:
-        """The held-out samples as `functions` takes them, `[samples, …]`."""
+        """The held-out samples, `[samples, …]`, as arguments of `functions`."""
 
     @abc.abstractmethod
     def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
-        """The functions of some samples at the points that a seed draws."""
+        """Some samples as functions at points that `seed` draws."""
 
     @checked
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        chosen = self.samples_of(part)
-        chosen = chosen[spread(len(chosen), samples)]
-        length = len(chosen) if self.points == "grid" else _BLOCK
-        for first in range(0, len(chosen), max(length, 1)):
-            block = chosen[first : first + length]
+        selected = self.samples_of(part)
+        selected = selected[spread(len(selected), samples)]
+        length = len(selected) if self.points == "grid" else _BLOCK
+        for first in range(0, len(selected), max(length, 1)):
+            block = selected[first : first + length]
             for start in range(0, len(block), size):
                 yield self.functions(block[start : start + size], (_PARTS[part], first))
 
@@ -59,21 +59,21 @@ class BurgersInterval(AbstractAtPoints):
 
         u_t + (u²/2)_x = ν u_xx,   u = 0 at both ends,
 
-    known exactly at any point: by Cole and Hopf `u = -2ν φ_x / φ`, and
+    whose exact solution is `u = -2ν φ_x / φ` by Cole and Hopf, where
     `φ = 1 + Σ_k c_k cos(kπx) exp(-νk²π²t)` solves the heat equation. Each batch draws new
-    coefficients c, `Σ |c_k|` from 0.3 to 0.9. Inputs and targets are `u / 2ν`,
-    `[samples, context]`, at the middles of equal intervals; at other points each is a `Field`,
+    coefficients c with `Σ |c_k|` from 0.3 to 0.9. Inputs and targets are `u / 2ν`,
+    `[samples, context]`, at the middles of equal intervals. At other points each is a `Field`,
     whose points all samples of a batch share.
 
     **Arguments:**
 
     - `context`: the number of points.
-    - `viscosity`, `time`, `waves`: ν, the time of the flow, and the number of coefficients.
-    - `held_out_samples`: samples for validation, and as many for the test.
-    - `points`: "grid"; "random" for new points in each batch; "clustered" for half of them in a
-      window of length 1/8.
-    - `weights`: "quadrature" or "equal", in the integrals of the model. The relative error
-      always takes quadrature.
+    - `viscosity`, `time`, `waves`: ν, the time of the flow, the number of coefficients.
+    - `held_out_samples`: the number of validation samples, and of test samples.
+    - `points`: "grid"; "random": new points in each batch; "clustered": new points, half of
+      them in a window of length 1/8.
+    - `weights`: "quadrature" or "equal", for integrals in the model. The relative error always
+      uses quadrature weights.
     """
 
     context: PositiveInt
@@ -92,13 +92,13 @@ class BurgersInterval(AbstractAtPoints):
         return dataclasses.replace(self, context=one_number(tokens))
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        return self.functions(self._drawn(size, (0, seed, step)), (0, seed, step))
+        return self.functions(self._draw(size, (0, seed, step)), (0, seed, step))
 
     def samples_of(self, part: Part) -> np.ndarray:
-        return self._drawn(self.held_out_samples, (_PARTS[part],))
+        return self._draw(self.held_out_samples, (_PARTS[part],))
 
     def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
-        """The functions at the times 0 and `time` of coefficients c, `[samples, waves]`."""
+        """The functions at times 0 and `time` of coefficients c, `[samples, waves]`."""
         random = np.random.default_rng((*seed, 1))
         if self.points == "grid":
             x = (np.arange(self.context) + 0.5) / self.context
@@ -118,22 +118,22 @@ class BurgersInterval(AbstractAtPoints):
         )
         if self.points == "grid":
             return Batch(before, after)
-        own, of_norms = domains(x[:, None], self.weights)
-        return Batch(Field(before, own), Field(after, of_norms))
+        model_domain, norm_domain = domains(x[:, None], self.weights)
+        return Batch(Field(before, model_domain), Field(after, norm_domain))
 
-    def _drawn(self, number: int, seed: tuple[int, ...]) -> np.ndarray:
+    def _draw(self, num_samples: int, seed: tuple[int, ...]) -> np.ndarray:
         random = np.random.default_rng(seed)
-        c = random.normal(size=(number, self.waves))
-        size = random.uniform(0.3, 0.9, size=(number, 1))
-        return size * c / np.abs(c).sum(1, keepdims=True)
+        c = random.normal(size=(num_samples, self.waves))
+        sums = random.uniform(0.3, 0.9, size=(num_samples, 1))
+        return sums * c / np.abs(c).sum(1, keepdims=True)
 
 
 def domains(
     points: np.ndarray, weights: WeightRule, period: tuple[float | None, ...] | None = None
 ) -> tuple[TokenDomain, TokenDomain]:
-    """Points of the unit cube as two domains: for a model, with the chosen weights, and for
-    norms of functions, with quadrature weights."""
+    """Points of the unit cube as two domains: with `weights` for a model, and with quadrature
+    weights for norms."""
     points = points.astype(np.float32)
-    whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1], period)
-    chosen = whole.weights if weights == "quadrature" else None
-    return TokenDomain(whole.points, chosen, period=period), whole
+    norm_domain = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1], period)
+    model_weights = norm_domain.weights if weights == "quadrature" else None
+    return TokenDomain(norm_domain.points, model_weights, period=period), norm_domain

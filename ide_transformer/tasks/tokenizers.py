@@ -1,4 +1,4 @@
-"""Text to integers and back."""
+"""Tokenizers: text to integers and back."""
 
 import abc
 import contextlib
@@ -22,14 +22,14 @@ from ..pretrained.files import read_json
 if TYPE_CHECKING:
     import tokenizers as tk
 
-# Names of the token that ends a document; the first is ours.
+# Tokens that end a document; `BytePairTokenizer` uses the first.
 _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _END_CHARACTER = "\x03"
-# The ends of lines of `str.splitlines`.
+# The line ends of `str.splitlines`.
 _LINE_END = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
 
-def _library() -> ModuleType:
+def _import_tokenizers() -> ModuleType:
     require("tokenizers", "hf", "byte-pair encodings and tokenizers of checkpoints need")
     import tokenizers
 
@@ -54,28 +54,26 @@ class AbstractTokenizer(abc.ABC):
 
     @ft.cached_property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
-        """The bytes in UTF-8 of the text of each token; 0 for a token that `decode` leaves
-        out."""
+        """The bytes of each token in UTF-8; 0 for a token that `decode` leaves out."""
         texts = (self.decode([token]) for token in range(self.vocabulary))
         return np.array([len(text.encode()) for text in texts])
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
-        """Texts with the tokens that mark beginning and end, cut to `context` tokens and
-        padded to the longest; `InputError` if there are no such tokens."""
-        raise self._lacks("tokens that mark the end of a text", "encode_batch")
+        """Texts with the special tokens at their beginning and end, cut to `context` tokens and
+        padded to the longest; `InputError` if this is not supported."""
+        raise self._missing_method("encode_batch")
 
     def ending(self) -> tuple["AbstractTokenizer", int]:
-        """The tokenizer with a token that ends a document, and that token; `InputError` if
-        there is none. A text that contains it ends there."""
-        raise self._lacks("token that ends a document", "ending")
+        """A tokenizer with a token that ends a document, and this token; `InputError` if there
+        is none. In a text, too, the token ends a document."""
+        raise self._missing_method("ending")
 
     def for_others(self) -> "tk.Tokenizer":
-        """A tokenizer of the library `tokenizers` that gives the same tokens; `InputError` if
-        there is none."""
-        raise self._lacks("form for other libraries", "for_others")
+        """The equal tokenizer of the library `tokenizers`; `InputError` if there is none."""
+        raise self._missing_method("for_others")
 
-    def _lacks(self, what: str, method: str) -> InputError:
-        return InputError(f"{type(self).__name__} has no {what}; define {method}().")
+    def _missing_method(self, method: str) -> InputError:
+        return InputError(f"{type(self).__name__} does not support {method}(); define it.")
 
     @abc.abstractmethod
     def save(self, path: str | Path) -> None:
@@ -88,12 +86,12 @@ class CharacterTokenizer(AbstractTokenizer):
     def __init__(self, characters: str):
         if "".join(sorted(set(characters))) != characters:
             raise InputError(
-                "CharacterTokenizer: give each character once, in the order of code points, or "
-                "write CharacterTokenizer.train(text)."
+                "CharacterTokenizer: pass each character once, in the order of code points, or "
+                "use CharacterTokenizer.train(text)."
             )
         self.characters = characters
         points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
-        # The token of each code point; `vocabulary` for none.
+        # The token of each code point; `vocabulary` if there is none.
         self._table = np.full(int(points.max(initial=0)) + 2, len(characters), np.int32)
         self._table[points] = np.arange(len(characters))
 
@@ -113,8 +111,8 @@ class CharacterTokenizer(AbstractTokenizer):
         if unknown.any():
             first = chr(points[np.argmax(unknown)])
             raise InputError(
-                f"The character {first!r} does not occur in the text of the training; the "
-                f"model knows {self.characters!r}."
+                f"the character {first!r} is not in the training text; the tokenizer has "
+                f"{self.characters!r}."
             )
         return tokens
 
@@ -127,9 +125,9 @@ class CharacterTokenizer(AbstractTokenizer):
         return tokenizer, tokenizer.characters.index(_END_CHARACTER)
 
     def for_others(self) -> "tk.Tokenizer":
-        tk = _library()
-        numbers = {character: number for number, character in enumerate(self.characters)}
-        tokenizer = tk.Tokenizer(tk.models.WordLevel(numbers))
+        tk = _import_tokenizers()
+        vocabulary = {character: token for token, character in enumerate(self.characters)}
+        tokenizer = tk.Tokenizer(tk.models.WordLevel(vocabulary))
         tokenizer.pre_tokenizer = tk.pre_tokenizers.Split(tk.Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = tk.decoders.Fuse()
         return tokenizer
@@ -139,56 +137,56 @@ class CharacterTokenizer(AbstractTokenizer):
 
 
 class _LibraryTokenizer(AbstractTokenizer):
-    """Base class of tokenizers of the library `tokenizers`."""
+    """Base class for tokenizers of the library `tokenizers`."""
 
     def __init__(self, tokenizer: "tk.Tokenizer"):
         self._tokenizer = tokenizer
-        # Some numbers may have no token.
-        self._numbers = sorted(tokenizer.get_vocab().values())
+        # Some integers in between may be no tokens.
+        self._tokens = sorted(tokenizer.get_vocab().values())
 
     @property
     def vocabulary(self) -> int:
-        return self._numbers[-1] + 1 if self._numbers else 0
+        return self._tokens[-1] + 1 if self._tokens else 0
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        return self._called("decode", [int(token) for token in tokens])
+        return self._call("decode", [int(token) for token in tokens])
 
-    def _called(self, method: str, *arguments: Any, **options: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Calls a method of the library, which panics if a pattern takes too long."""
-        with _named_errors("the tokenizer fails at this text"):
+        with _wrap_errors("the tokenizer fails at this text"):
             return getattr(self._tokenizer, method)(*arguments, **options)
 
     @ft.cached_property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
-        # Decoded after another token, since some decoders change the beginning of a text.
+        # After another token, because some decoders change the beginning of a text.
         first = self.encode("a")[:1].tolist()
-        texts = self._called("decode_batch", [[*first, token] for token in self._numbers])
+        texts = self._call("decode_batch", [[*first, token] for token in self._tokens])
         before = len(self.decode(first).encode())
         sizes = np.zeros(self.vocabulary, int)
-        for token, text in zip(self._numbers, texts, strict=True):
+        for token, text in zip(self._tokens, texts, strict=True):
             sizes[token] = len(text.encode()) - before
-            if "\ufffd" in text:  # a part of a character
+            if "\ufffd" in text:  # part of a character
                 name = cast(str, self._tokenizer.id_to_token(token))
                 sizes[token] = 1 if name.startswith("<0x") else len(name)
         return sizes
 
 
 class BytePairTokenizer(_LibraryTokenizer):
-    """Byte-pair encoding on bytes, as in GPT-2; every text can be encoded."""
+    """Byte-pair encoding on bytes, as in GPT-2; it encodes every text."""
 
     @classmethod
     def train(cls, text: str, vocabulary: int) -> "BytePairTokenizer":
         """Learns `vocabulary` tokens from a text; 256 of them are the bytes."""
         if vocabulary < 256:
             raise InputError(
-                f"vocabulary={vocabulary}: 256 tokens are the bytes; give at least 256."
+                f"vocabulary={vocabulary}: 256 tokens are the bytes; pass 256 or more."
             )
-        tk = _library()
+        tk = _import_tokenizers()
         tokenizer = tk.Tokenizer(tk.models.BPE())
         tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = tk.decoders.ByteLevel()
         trainer = tk.trainers.BpeTrainer(
-            # It reserves memory for them; a text has no more pairs than bytes.
+            # Reserves memory, and a text has no more pairs than bytes.
             vocab_size=min(vocabulary, 256 + 4 * len(text)),
             initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -197,33 +195,32 @@ class BytePairTokenizer(_LibraryTokenizer):
         return cls(tokenizer)
 
     def encode(self, text: str) -> np.ndarray:
-        lines = self._called("encode_batch", text.splitlines(keepends=True))
+        lines = self._call("encode_batch", text.splitlines(keepends=True))
         tokens = [np.asarray(line.ids, dtype=np.int32) for line in lines]
         return np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
 
     def ending(self) -> tuple["BytePairTokenizer", int]:
-        """One more token, which `decode` leaves out."""
-        tokenizer = _library().Tokenizer.from_str(self._tokenizer.to_str())
+        """Adds a token, which `decode` leaves out."""
+        tokenizer = _import_tokenizers().Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.add_special_tokens([_ENDS[0]])
         return BytePairTokenizer(tokenizer), cast(int, tokenizer.token_to_id(_ENDS[0]))
 
     def for_others(self) -> "tk.Tokenizer":
-        tk = _library()
+        tk = _import_tokenizers()
         tokenizer = tk.Tokenizer.from_str(self._tokenizer.to_str())
-        # `encode` takes line by line.
+        # `encode` encodes each line alone.
         lines = tk.pre_tokenizers.Split(tk.Regex(_LINE_END), "merged_with_previous")
         words = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.pre_tokenizer = tk.pre_tokenizers.Sequence([lines, words])
         return tokenizer
 
     def save(self, path: str | Path) -> None:
-        # The library's own save hides the error of the system.
+        # The library's `save` hides errors of the system.
         Path(path).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 class PretrainedTokenizer(_LibraryTokenizer):
-    """The tokenizer of a checkpoint, of any kind. `encode` leaves out the marks of the
-    beginning and the end of a text."""
+    """The tokenizer of a checkpoint. `encode` adds no special tokens."""
 
     def __init__(self, tokenizer: "tk.Tokenizer"):
         super().__init__(tokenizer)
@@ -233,27 +230,27 @@ class PretrainedTokenizer(_LibraryTokenizer):
         self._tokenizer.encode("")
 
     def encode(self, text: str) -> np.ndarray:
-        return np.asarray(self._called("encode", text, add_special_tokens=False).ids, np.int32)
+        return np.asarray(self._call("encode", text, add_special_tokens=False).ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
         if isinstance(texts, str) or not texts:
-            raise InputError(f"encode_batch: texts={texts!r}; give a list of strings.")
-        marks = self._tokenizer.num_special_tokens_to_add(False)
-        if context < marks:
+            raise InputError(f"encode_batch: texts={texts!r}; pass a list of strings.")
+        special = self._tokenizer.num_special_tokens_to_add(False)
+        if context < special:
             raise InputError(
-                f"encode_batch: context={context}: {marks} tokens mark the beginning and the "
-                "end of a text; give more."
+                f"encode_batch: context={context}: {special} tokens mark the beginning and end "
+                "of a text; pass more."
             )
         self._tokenizer.enable_truncation(context)
-        encoded = self._called("encode_batch", list(texts))
+        encoded = self._call("encode_batch", list(texts))
         self._tokenizer.no_truncation()
         longest = max(len(text.ids) for text in encoded)
         tokens, mask, types = np.zeros((3, len(encoded), longest), np.int32)
         for row, text in enumerate(encoded):
-            here = row, slice(len(text.ids))
-            tokens[here] = text.ids
-            mask[here] = text.attention_mask
-            types[here] = text.type_ids
+            columns = slice(len(text.ids))
+            tokens[row, columns] = text.ids
+            mask[row, columns] = text.attention_mask
+            types[row, columns] = text.type_ids
         return Text(tokens, mask.astype(bool), types)
 
     def ending(self) -> tuple["PretrainedTokenizer", int]:
@@ -262,13 +259,13 @@ class PretrainedTokenizer(_LibraryTokenizer):
             return self, cast(int, self._tokenizer.token_to_id(name))
         raise InputError(
             f"the tokenizer of the checkpoint has no token that ends a document, such as "
-            f"{_ENDS[0]} or {_ENDS[1]}; take another tokenizer."
+            f"{_ENDS[0]} or {_ENDS[1]}; use another tokenizer."
         )
 
     def for_others(self) -> "tk.Tokenizer":
-        # Without marks of the beginning and the end, as `encode`.
+        # Like `encode`, without special tokens.
         content = json.loads(self._tokenizer.to_str()) | {"post_processor": None}
-        return _library().Tokenizer.from_str(json.dumps(content))
+        return _import_tokenizers().Tokenizer.from_str(json.dumps(content))
 
     def save(self, path: str | Path) -> None:
         content = {"checkpoint": json.loads(self._tokenizer.to_str())}
@@ -276,73 +273,77 @@ class PretrainedTokenizer(_LibraryTokenizer):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "PretrainedTokenizer":
-        """Reads the tokenizer of a checkpoint that `load_pretrained` finds: `tokenizer.json` in
-        its folder, or `<name>.tokenizer.json` next to an archive of glassllm; `InputError` if
-        there is none."""
+        """Reads the tokenizer of a checkpoint: `tokenizer.json` in its folder, or
+        `<name>.tokenizer.json` next to an archive of glassllm; `InputError` if there is none.
+        `path` as in `load_pretrained`."""
         path = find_pretrained(path)
         file = tokenizer_file(path)
         if not file.is_file():
             raise InputError(
-                f"{file} is missing, so the checkpoint can neither read nor write text. Put "
+                f"{file} is missing, which encodes and decodes text for this checkpoint; put "
                 "the tokenizer.json of its release there."
             )
-        tokenizer = _library().Tokenizer
-        with _named_errors(f"{file} is not a tokenizer"):
+        tk = _import_tokenizers()
+        with _wrap_errors(f"{file} is not a tokenizer"):
             if path.is_file():
-                return cls(_glassllm(read_json(file)))
-            return cls(tokenizer.from_file(str(file)))
+                return cls(_glassllm_tokenizer(read_json(file)))
+            return cls(tk.Tokenizer.from_file(str(file)))
 
 
 def end_token(tokenizer: "tk.Tokenizer") -> str | None:
     """The token that ends a document, if there is one."""
-    known = (x for x in (*_ENDS, _END_CHARACTER) if tokenizer.token_to_id(x) is not None)
-    return next(known, None)
+    ends = (x for x in (*_ENDS, _END_CHARACTER) if tokenizer.token_to_id(x) is not None)
+    return next(ends, None)
 
 
 def load_tokenizer(path: str | Path) -> AbstractTokenizer:
-    """The tokenizer that was saved to `path`; `InputError` if the file is damaged."""
+    """Loads a saved tokenizer; `InputError` if the file is damaged."""
     path = Path(path)
-    with _named_errors(f"{path} is not a tokenizer"):
+    with _wrap_errors(f"{path} is not a tokenizer"):
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
         if "characters" in content:
             return CharacterTokenizer(content["characters"])
-    tokenizer = _library().Tokenizer
-    with _named_errors(f"{path} is not a tokenizer"):
+    tk = _import_tokenizers()
+    with _wrap_errors(f"{path} is not a tokenizer"):
         if "checkpoint" in content:
-            return PretrainedTokenizer(tokenizer.from_str(json.dumps(content["checkpoint"])))
-        found = tokenizer.from_str(text)
+            return PretrainedTokenizer(tk.Tokenizer.from_str(json.dumps(content["checkpoint"])))
+        tokenizer = tk.Tokenizer.from_str(text)
         # The tokenizer of a checkpoint may do more than merge bytes.
-        more = any(content.get(x) for x in ("post_processor", "truncation", "padding"))
-        bytes_alone = (content.get("pre_tokenizer") or {}).get("type") == "ByteLevel"
-        merges = content["model"].get("type", "BPE") == "BPE" and bytes_alone and not more
-        return BytePairTokenizer(found) if merges else PretrainedTokenizer(found)
+        has_more = any(content.get(x) for x in ("post_processor", "truncation", "padding"))
+        has_bytes = (content.get("pre_tokenizer") or {}).get("type") == "ByteLevel"
+        merges_bytes = (
+            content["model"].get("type", "BPE") == "BPE" and has_bytes and not has_more
+        )
+        return (BytePairTokenizer if merges_bytes else PretrainedTokenizer)(tokenizer)
 
 
 @contextlib.contextmanager
-def _named_errors(said: str) -> Iterator[None]:
-    """Turns all errors inside, also panics of the library, into an `InputError`."""
+def _wrap_errors(message: str) -> Iterator[None]:
+    """Turns any error, also a panic of the library, into an `InputError`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        raise InputError(f"{said}: {error}.") from None
+        raise InputError(f"{message}: {error}.") from None
 
 
-def _glassllm(content: dict[str, Any]) -> "tk.Tokenizer":
+def _glassllm_tokenizer(content: dict[str, Any]) -> "tk.Tokenizer":
     """Byte-pair encoding on characters, whose merges cross neither words nor lines."""
-    tk = _library()
+    tk = _import_tokenizers()
     specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
     merges = [tuple(pair) for pair in content["merges"]]
     tokens = [*specials, *content["alphabet"], *(a + b for a, b in merges)]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = tk.Tokenizer(tk.models.BPE(vocabulary, merges, unk_token="<unk>"))
-    to = tk.normalizers
-    tokenizer.normalizer = to.Sequence([to.NFC(), to.Replace(" ", "▁")])
+    normalizers = tk.normalizers
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(" ", "▁")]
+    )
     words = tk.Regex("\\n|▁*[^▁\\n]+|▁+")
     tokenizer.pre_tokenizer = tk.pre_tokenizers.Split(words, "isolated")
-    back = tk.decoders
-    tokenizer.decoder = back.Sequence([back.Replace("▁", " "), back.Fuse()])
+    decoders = tk.decoders
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
     tokenizer.add_special_tokens(specials)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Tokenises texts of any size, to one sequence on disk, by the library `datasets`."""
+"""Tokenises texts of any size into one sequence on disk, with the library `datasets`."""
 
 import functools as ft
 import hashlib
@@ -22,11 +22,11 @@ from .tokenizers import (
 )
 
 
-# The kinds of files by their endings (any other is a text), and the files read of a folder.
+# Readers of tables, by the suffix of a file; other files are texts.
 _KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-_OF_FOLDERS = ".txt", ".md", ".jsonl", ".parquet", ".csv"
-# Bytes of text: that a killed process does again, in a batch, in a row of a text file, and from
-# which a byte-pair encoding is learned.
+_SUFFIXES_IN_FOLDERS = ".txt", ".md", ".jsonl", ".parquet", ".csv"
+# Bytes of text in a piece, of which each is cached, in a batch, in a row of a text file, and in
+# the sample from which a byte-pair encoding is learned.
 _PIECE = 2**26
 _BATCH = 2**22
 _BLOCK = 2**20
@@ -34,7 +34,7 @@ _LEARNED_FROM = 2**24
 
 
 class Tokens:
-    """A sequence of tokens that stays on disk, in a table of Arrow."""
+    """A sequence of tokens on disk, in an Arrow table."""
 
     def __init__(self, table: Any):
         self._parts = [x.flatten().to_numpy() for x in table["tokens"].chunks]
@@ -48,17 +48,17 @@ class Tokens:
         self, starts: Int[np.ndarray, " windows"], length: int
     ) -> Int[np.ndarray, "windows length"]:
         """The `length` tokens that begin at each of `starts`."""
-        found = np.empty((len(starts), length), np.int32)
-        for row, start in zip(found, starts, strict=True):
-            number = np.searchsorted(self._ends, start, side="right")
+        windows = np.empty((len(starts), length), np.int32)
+        for row, start in zip(windows, starts, strict=True):
+            index = np.searchsorted(self._ends, start, side="right")
             while len(row):
-                # Counted from the end of the part.
-                part = self._parts[number][start - self._ends[number] :][: len(row)]
+                # A negative index, from the end of the part.
+                part = self._parts[index][start - self._ends[index] :][: len(row)]
                 row[: len(part)] = part
                 row = row[len(part) :]
                 start += len(part)
-                number += 1
-        return found
+                index += 1
+        return windows
 
     def fingerprint(self) -> str:
         """A checksum of all texts, in their order."""
@@ -66,79 +66,83 @@ class Tokens:
 
 
 def learned_size(tokenizer: str | AbstractTokenizer, vocabulary: int | None) -> int:
-    """The number of tokens of a byte-pair encoding to learn."""
+    """The vocabulary of a byte-pair encoding to learn."""
     if vocabulary is not None and isinstance(tokenizer, str) and tokenizer != "bpe":
         raise InputError(
             f"data.vocabulary={vocabulary} is for byte pairs, but data.tokenizer is "
-            f"{tokenizer}; write data.tokenizer: bpe, or leave the vocabulary out."
+            f"{tokenizer}; set data.tokenizer=bpe, or drop the vocabulary."
         )
     return vocabulary or 512
 
 
-def tokenized(
+def tokenize(
     path: str | Path, tokenizer: str | AbstractTokenizer, vocabulary: int, **source: Any
 ) -> tuple[Tokens, AbstractTokenizer, int]:
-    """The tokens of texts, kept in the cache, their tokenizer, and its end token."""
+    """Tokenises texts, or reads their tokens from the cache. Returns the tokens, their
+    tokenizer and its end token."""
     require("datasets", "datasets", "data.name=dataset reads texts by the library")
     import datasets
     import filelock
 
     folder = cache_folder() / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
-    given = tokenizer if isinstance(tokenizer, AbstractTokenizer) else None
-    if given is None and tokenizer not in ("characters", "bpe"):
-        name = str(tokenizer)
-        if Path(name).is_file():
-            given = load_tokenizer(name)
-        else:
-            try:
-                given = PretrainedTokenizer.from_pretrained(name)
-            except InputError as error:
-                raise InputError(
-                    f"data.tokenizer={name!r}: {error} Or write characters or bpe."
-                ) from None
-    key = _hashed(str(Path(path).resolve()))
-    # One process tokenises; others on the machine wait, and read what it wrote.
+    if isinstance(tokenizer, str) and tokenizer not in ("characters", "bpe"):
+        tokenizer = _load_tokenizer(tokenizer)
+    key = _hash(str(Path(path).resolve()))
+    # One process tokenises; others on this machine wait, then read the cache.
     with filelock.FileLock(folder / f"{key}.lock"):
-        rows = _rows(Path(path), **source)
-        ready, end = (given or _learned(str(tokenizer), vocabulary, rows, folder)).ending()
-        ready.save(saved := folder / f"{key}.json")
-        encoding = _hashed(rows._fingerprint, saved.read_text(encoding="utf-8"), str(end))
-        dtype = np.min_scalar_type(ready.vocabulary - 1).name
+        rows = _read_rows(Path(path), **source)
+        if isinstance(tokenizer, str):
+            tokenizer = _learn_tokenizer(tokenizer, vocabulary, rows, folder)
+        tokenizer, end = tokenizer.ending()
+        saved = folder / f"{key}.json"
+        tokenizer.save(saved)
+        encoding = _hash(rows._fingerprint, saved.read_text(encoding="utf-8"), str(end))
+        dtype = np.min_scalar_type(tokenizer.vocabulary - 1).name
         columns: dict[str, Any] = {"tokens": datasets.List(datasets.Value(dtype))}
         columns["checksum"] = datasets.Value("int64")
         size = rows.data.nbytes
-        number = min(-(-size // _PIECE), len(rows))
-        done = []
-        for index in range(number):
-            piece = rows.shard(number, index, contiguous=True)
-            tokens = piece.map(
-                ft.partial(_encoded, ready, end, dtype),
+        num_pieces = min(-(-size // _PIECE), len(rows))
+        pieces = [
+            rows.shard(num_pieces, index, contiguous=True).map(
+                ft.partial(_encode, tokenizer, end, dtype),
                 batched=True,
                 batch_size=max(1, _BATCH * len(rows) // size),
                 remove_columns=rows.column_names,
                 features=datasets.Features(columns),
-                new_fingerprint=_hashed(encoding, f"{index} of {number}"),
-                desc=f"tokenising, part {index + 1} of {number}",
+                new_fingerprint=_hash(encoding, f"{index} of {num_pieces}"),
+                desc=f"tokenising, part {index + 1} of {num_pieces}",
             )
-            done.append(tokens)
-    return Tokens(datasets.concatenate_datasets(done).data.table), ready, end
+            for index in range(num_pieces)
+        ]
+    return Tokens(datasets.concatenate_datasets(pieces).data.table), tokenizer, end
 
 
-def _encoded(tokenizer: AbstractTokenizer, end: int, dtype: str, rows: Any) -> dict[str, Any]:
+def _load_tokenizer(name: str) -> AbstractTokenizer:
+    if Path(name).is_file():
+        return load_tokenizer(name)
+    try:
+        return PretrainedTokenizer.from_pretrained(name)
+    except InputError as error:
+        raise InputError(
+            f"data.tokenizer={name!r}: {error} Or use characters or bpe."
+        ) from None
+
+
+def _encode(tokenizer: AbstractTokenizer, end: int, dtype: str, rows: Any) -> dict[str, Any]:
     """A batch of texts as tokens, with end tokens, and their checksums."""
-    # In a table each text ends, unless it is empty.
-    ended = rows.get("ended") or map(bool, rows["text"])
+    # In a table each text is a document, unless it is empty.
+    has_ended = rows.get("ended") or map(bool, rows["text"])
     tokens = [
         np.append(tokenizer.encode(text or ""), [end] * ends).astype(dtype)
-        for text, ends in zip(rows["text"], ended, strict=True)
+        for text, ends in zip(rows["text"], has_ended, strict=True)
     ]
     digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in tokens]
     checksums = [int.from_bytes(x, "little", signed=True) for x in digests]
     return {"tokens": tokens, "checksum": checksums}
 
 
-def _rows(
+def _read_rows(
     path: Path,
     column: str = "text",
     between: str | None = None,
@@ -148,31 +152,35 @@ def _rows(
     """The texts as the column `text`; for text files also whether a row `ended` a document."""
     import datasets
 
-    files = files_of(path, _OF_FOLDERS) if path.exists() else []
+    files = files_of(path, _SUFFIXES_IN_FOLDERS) if path.exists() else []
     kinds = {_KINDS.get(file.suffix.lower(), "text") for file in files}
     options: dict[str, Any] = {"cache_dir": str(cache_folder() / "datasets")}
     if len(kinds) > 1:
         raise InputError(
-            f"{path} has files of the kinds {', '.join(sorted(kinds))}; give a folder with one."
+            f"{path} has files of the kinds {', '.join(sorted(kinds))}; pass a folder of one."
         )
-    named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in _OF_FOLDERS
-    if not files and not named:
-        raise InputError(f"{path}: no such file, and no owner/name of the hub.")
+    is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path))
+    if not files and not (is_hub_name and path.suffix not in _SUFFIXES_IN_FOLDERS):
+        raise InputError(
+            f"{path}: there is no such file; pass a file, or owner/name of the hub."
+        )
     empty = InputError(f"{path}: the texts are empty; there is nothing to learn.")
     if files and not any(file.stat().st_size for file in files):
         raise empty
-    used = ("between",) if kinds == {"text"} else () if files else ("subset", "split")
+    usable = ("between",) if kinds == {"text"} else () if files else ("subset", "split")
     for name, value in dict(between=between, subset=subset, split=split).items():
-        if value is not None and name not in used:
+        if value is not None and name not in usable:
             kind = "text files" if name == "between" else "data sets of the hub"
             raise InputError(f"data.options.{name}={value} is for {kind}; drop it for {path}.")
     try:
         if kinds == {"text"}:
             states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-            given = dict(files=states, between=between)
-            kind = {"text": datasets.Value("string"), "ended": datasets.Value("bool")}
+            types = {"text": datasets.Value("string"), "ended": datasets.Value("bool")}
             rows = datasets.Dataset.from_generator(
-                _blocks, datasets.Features(kind), gen_kwargs=given, **options
+                _read_blocks,
+                datasets.Features(types),
+                gen_kwargs=dict(files=states, between=between),
+                **options,
             )
         elif files:
             names = [str(file) for file in files]
@@ -181,17 +189,20 @@ def _rows(
             rows = datasets.load_dataset(*kinds, data_files=names, split="train", **options)
         else:
             rows = datasets.load_dataset(str(path), subset, split=split or "train", **options)
-    except Exception as error:  # the library and those below it have many
+    except Exception as error:  # `datasets` and the libraries it uses have many
         while error.__cause__ is not None:
             error = error.__cause__
         if isinstance(error, InputError):
             raise error from None
-        what = "cannot be read" if files else "no file, and no data set of the hub"
-        raise InputError(f"{path}: {what} ({error}).") from None
-    types = {name: getattr(x, "dtype", "list") for name, x in rows.features.items()}
-    if types.get(column) not in ("string", "large_string"):
-        there = ", ".join(f"{name} ({x})" for name, x in types.items())
-        raise InputError(f"data.column={column}: no column of texts; there are {there}.")
+        if files:
+            raise InputError(f"{path}: cannot be read ({error}).") from None
+        raise InputError(
+            f"{path}: neither a file nor a data set of the hub ({error})."
+        ) from None
+    dtypes = {name: getattr(x, "dtype", "list") for name, x in rows.features.items()}
+    if dtypes.get(column) not in ("string", "large_string"):
+        columns = ", ".join(f"{name} ({dtype})" for name, dtype in dtypes.items())
+        raise InputError(f"data.column={column}: set a column of texts; got {columns}.")
     if kinds != {"text"}:
         rows = rows.select_columns(column)
     if column != "text":
@@ -201,8 +212,8 @@ def _rows(
     return rows
 
 
-def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Iterator[Any]:
-    """The texts of files in whole lines, about a MiB at a time."""
+def _read_blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Iterator[Any]:
+    """The texts of files, about a MiB of whole lines at a time."""
     line = None if between is None else re.compile(rf"^{re.escape(between)}\r?(?:\n|\Z)", re.M)
     for file, *_ in files:
         empty = True
@@ -210,8 +221,8 @@ def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Itera
             try:
                 # Longer lines are cut.
                 while block := opened.read(_BLOCK) + opened.readline(_BLOCK):
-                    for number, text in enumerate(line.split(block) if line else [block]):
-                        if number and not empty:
+                    for index, text in enumerate(line.split(block) if line else [block]):
+                        if index and not empty:
                             yield {"text": "", "ended": True}
                             empty = True
                         if text:
@@ -226,23 +237,23 @@ def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Itera
             yield {"text": "", "ended": True}
 
 
-def _learned(name: str, vocabulary: int, rows: Any, folder: Path) -> AbstractTokenizer:
+def _learn_tokenizer(name: str, vocabulary: int, rows: Any, folder: Path) -> AbstractTokenizer:
     """Learns the characters of all texts, or byte pairs from a sample spread over them."""
     size = rows.data.nbytes
-    file = folder / f"{name}-{_hashed(rows._fingerprint, f'{vocabulary}')}.json"
+    file = folder / f"{name}-{_hash(rows._fingerprint, f'{vocabulary}')}.json"
     if not file.exists():
         if name == "characters":
             batches = rows.iter(max(1, _BATCH * len(rows) // size))
-            seen = set().union(*("".join(filter(None, x["text"])) for x in batches))
-            tokenizer = CharacterTokenizer("".join(sorted(seen)))
+            characters = set().union(*("".join(filter(None, x["text"])) for x in batches))
+            tokenizer = CharacterTokenizer("".join(sorted(characters)))
         else:
-            some = rows.select(range(0, len(rows), -(-size // _LEARNED_FROM)))
-            text = "".join(filter(None, some["text"]))
+            sample = rows.select(range(0, len(rows), -(-size // _LEARNED_FROM)))
+            text = "".join(filter(None, sample["text"]))
             tokenizer = BytePairTokenizer.train(text, vocabulary)
         with whole_file(file) as part:
             tokenizer.save(part)
     return load_tokenizer(file)
 
 
-def _hashed(*parts: str) -> str:
+def _hash(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

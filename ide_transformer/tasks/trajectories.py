@@ -1,4 +1,4 @@
-"""Trajectories: states of a system at several times."""
+"""Tasks of trajectories: states of a system at several times."""
 
 import copy
 import dataclasses
@@ -15,19 +15,19 @@ from ..equation import PointRule, TokenDomain
 from ..errors import InputError, did_you_mean
 from ..models import OperatorModel, Statistics, Timed
 from .files import array_names, stored_arrays
-from .function_data import FunctionData, build_parts, divide, grid_like, placed
+from .function_data import FunctionData, at_points, build_parts, divide, grid_like
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
 from .named_arrays import parameter_names, read_parts
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
-# The share of a time up to which two times are equal.
+# The relative difference up to which times are equal.
 _EQUAL = 1e-4
 
 
 class Paths(NamedTuple):
-    """Trajectories, and what is constant along each of them.
+    """Trajectories, and parameters and functions that are constant along each of them.
 
     - `states`: `[samples, times, *points(, channels)]`.
     - `parameters`: `[samples, numbers]`, such as a viscosity; `None` for none.
@@ -36,7 +36,7 @@ class Paths(NamedTuple):
     - `points`: `[tokens]` or `[tokens, dimension]`, or of each trajectory's own, `[samples,
       tokens, dimension]`; `None` for a grid, or for the points of training. States at points
       are `[samples, times, tokens(, channels)]`.
-    - `weights`: of these points in integrals; default: the sizes of their cells.
+    - `weights`: of the points in integrals; default: the sizes of their cells.
     - `mask`: `[samples, tokens]`, `False` where points of a trajectory's own are padding.
     - `times`: of the states; `None` for the times of training.
     """
@@ -52,20 +52,20 @@ class Paths(NamedTuple):
 
 class AbstractTrajectories(AbstractDataSet):
     """Predict the state of a system after a time Δt, `u(·, t) ↦ u(·, t + Δt)`, from pairs of
-    states in its trajectories. Outputs are inputs again, so that the model can be rolled out.
+    states in its trajectories. Outputs can be inputs again, in a roll-out.
 
-    Inputs have the channels of the state, then the parameters, the same at all points, then the
-    constant functions. Where a model learns several Δt, or is evaluated on another Δt than it
-    learned, inputs are `Timed`.
+    Channels of inputs are the channels of the state, then the parameters, then the constant
+    functions. If a model learns several Δt, or predicts another Δt than it learned, inputs are
+    `Timed`.
 
     **Arguments:**
 
-    - `parts`: the trajectories of "training", and of "validation" and "test" if they are not
-      drawn.
+    - `parts`: the trajectories of "training", and of "validation" and "test" unless they are
+      drawn from it.
     - `times`: of the states.
-    - `fractions`: of the training trajectories that other parts draw.
+    - `fractions`: of the training trajectories, for each part to draw.
 
-    For the others see `Trajectories`.
+    `Trajectories` documents the other arguments.
     """
 
     configurable: ClassVar[bool] = False
@@ -94,14 +94,14 @@ class AbstractTrajectories(AbstractDataSet):
                 f"trajectories are {[*shape]}; pass [samples, times, *points], or with "
                 "channels=True [samples, times, *points, channels]."
             )
-        # The number of axes of the points of a state.
+        # The number of axes of the points in a state.
         self.axes = len(points)
         self.scattered = training.points is not None
         self.points = points if training.points is None else grid_like(training.points)
         self.grid: PointRule = grid or ("midpoint" if self.scattered else "periodic")
         self.unrolled = unrolled
         if pushforward and unrolled == 1:
-            raise InputError("pushforward=True: with one step there is none; set unrolled=2.")
+            raise InputError("pushforward=True needs several steps; set unrolled=2 or more.")
         if unrolled > 1:
             self.loss = PushforwardError() if pushforward else RolloutError()
         spans = {"trajectories": slice(2, 2 + self.axes), "constant": slice(1, 1 + self.axes)}
@@ -116,11 +116,11 @@ class AbstractTrajectories(AbstractDataSet):
         self._times = {}
         self._pairs = {}
         for part, data in functions.items():
-            of_part = None if part not in parts else parts[part].times
-            name = "times" if of_part is None else f"{part}_times"
-            number = data.columns["trajectories"].shape[1]
-            every = _increasing(name, times if of_part is None else of_part, number)
-            self._times[part] = every[::stride]
+            part_times = parts[part].times if part in parts else None
+            name = "times" if part_times is None else f"{part}_times"
+            num_times = data.columns["trajectories"].shape[1]
+            all_times = times if part_times is None else part_times
+            self._times[part] = _check_times(name, all_times, num_times)[::stride]
             self._pairs[part] = self._pairs_of(self._times[part], steps)
         self.times = self._times["training"]
         self.duration = float(np.median(np.diff(self.times)) * min(steps))
@@ -129,52 +129,53 @@ class AbstractTrajectories(AbstractDataSet):
         )
         self.timed = self._is_timed()
         states = {part: x for part, (_, x, _) in self.data.items()}
-        of_each = functions["training"].lengths is not None
         # Shared points have one order, in which a travelling wave is not a copy of itself.
-        check_windows(states, any_order=of_each)
+        check_windows(states, any_order=functions["training"].lengths is not None)
         self._units = self._statistics() if normalize else {}
 
     def _set(self, functions: dict[str, FunctionData]) -> None:
-        """Makes samples of these trajectories: which, the time at which a pair begins, and the
-        times to the next state."""
+        """Sets the trajectories and their samples, `[samples, 3]`: the trajectory, the index of
+        the first state, and the steps to the next one."""
         self.functions = functions
         self.data = {}
         self.domains = {}
         for part, data in functions.items():
             states = data.columns["trajectories"]
-            pairs = self._pairs[part]
-            which = np.tile(np.arange(len(data)), len(pairs))
-            samples = np.concatenate(
-                [which[:, None], np.repeat(pairs, len(data), axis=0)], axis=1
-            )
+            pairs = np.repeat(self._pairs[part], len(data), axis=0)
+            trajectories = np.tile(np.arange(len(data)), len(self._pairs[part]))
+            samples = np.concatenate([trajectories[:, None], pairs], axis=1)
             self.data[part] = samples, states, data.columns.get("constant")
             if data.lengths is None:
                 axes = states.shape[2 : 2 + self.axes]
-                torus = len(axes) > 1 and self.grid == "periodic" and not self.scattered
-                # Elsewhere the model has its grid.
+                is_torus = len(axes) > 1 and self.grid == "periodic" and not self.scattered
+                # A model knows other grids.
                 self.domains[part] = (
-                    TokenDomain.periodic(axes) if torus else data.domain(np.arange(0))
+                    TokenDomain.periodic(axes) if is_torus else data.domain(np.arange(0))
                 )
-            for number, time in enumerate(self._times[part][1:], 1):
-                data.check_norms(part, f"states at the time {time:g}", states[:, number])
+            for index, time in enumerate(self._times[part][1:], 1):
+                data.check_norms(part, f"states at the time {time:g}", states[:, index])
 
     def _pairs_of(self, times: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
-        """The time at which each pair begins, and the times to the next state, `[pairs, 2]`."""
-        number = len(times)
-        most = max(steps) * self.unrolled
-        if most >= number:
+        """The index of the first state of each pair, and the steps to the next, `[n, 2]`."""
+        longest = max(steps) * self.unrolled
+        if longest >= len(times):
             raise InputError(
-                f"steps={max(steps)}, unrolled={self.unrolled} need {most + 1} times, and "
-                f"there are {number}; set smaller ones, or a smaller stride."
+                f"steps={max(steps)}, unrolled={self.unrolled} need {longest + 1} times, got "
+                f"{len(times)}; set smaller ones, or a smaller stride."
             )
         spacings = np.diff(times)
         if self.unrolled > 1 and np.ptp(spacings) > _EQUAL * spacings.min():
             raise InputError(
                 f"unrolled={self.unrolled}: times are from {spacings.min():g} to "
-                f"{spacings.max():g} apart; a roll-out in the loss needs equal times. Drop it."
+                f"{spacings.max():g} apart, but a roll-out in the loss needs equal times; drop "
+                "it."
             )
         return np.array(
-            [(begin, step) for step in steps for begin in range(number - step * self.unrolled)]
+            [
+                (begin, step)
+                for step in steps
+                for begin in range(len(times) - step * self.unrolled)
+            ]
         )
 
     @property
@@ -189,17 +190,17 @@ class AbstractTrajectories(AbstractDataSet):
         }
         if states.ndim > 2 + self.axes:
             further = 0 if constant is None else constant.shape[-1]
-            number = states.shape[-1]
-            sizes |= {"channels": number + further, "output_channels": number}
+            channels = states.shape[-1]
+            sizes |= {"channels": channels + further, "output_channels": channels}
         return sizes
 
     @property
     def tokens_per_sample(self) -> int:
-        return self.functions["validation" if self.whole else "training"].tokens
+        return self.functions["validation" if self.holds_out_all else "training"].tokens
 
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "AbstractTrajectories":
-        """The states on a coarser grid, with `tokens` points along each axis: a subset of the
-        points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
+        """The states on a coarser grid with `tokens` points along each axis; see
+        `FunctionData.coarser`."""
         other = copy.copy(self)
         other._set(
             {part: data.coarser(tokens, self.grid) for part, data in self.functions.items()}
@@ -209,8 +210,8 @@ class AbstractTrajectories(AbstractDataSet):
 
     @checked
     def for_duration(self, duration: PositiveFloat) -> "AbstractTrajectories":
-        """The data for a model that maps plain inputs over this time: inputs are `Timed` if a
-        pair has another Δt."""
+        """The task for a model that maps inputs over this time unless they are `Timed`: inputs
+        are `Timed` if a pair has another Δt."""
         other = copy.copy(self)
         other.duration = duration
         other.timed = other._is_timed()
@@ -218,15 +219,15 @@ class AbstractTrajectories(AbstractDataSet):
 
     def fingerprint(self) -> str:
         """A checksum of all trajectories, and of their times, points and weights."""
-        at_points = [(x.points, x.weights) for x in self.functions.values()]
-        return checksum_of_all((super().fingerprint(), self._times, at_points))
+        domains = [(x.points, x.weights) for x in self.functions.values()]
+        return checksum_of_all((super().fingerprint(), self._times, domains))
 
     def lengths(self, part: str) -> np.ndarray | None:
         lengths = self.functions[part].lengths
         return None if lengths is None else lengths[self.data[part][0][:, 0]]
 
     def domain_of(self, part: str, samples: np.ndarray) -> TokenDomain | None:
-        """The points of these trajectories; `None` if the model has them."""
+        """The points of these trajectories; `None` for the grid of the model."""
         if part in self.domains:
             return self.domains[part]
         return self.functions[part].domain(samples)
@@ -235,26 +236,27 @@ class AbstractTrajectories(AbstractDataSet):
     def trajectory(
         self, times: PositiveInt, samples: PositiveInt, part: Part | None = None
     ) -> np.ndarray:
-        """The first held-out trajectories, `[times + 1, samples, *points(, channels)]`; fewer
-        times if no more are known. `part`: default "test" if there is one.
+        """The first held-out trajectories, `[times + 1, samples, *points(, channels)]`, or all
+        their times if they have fewer. `part`: default "test" if there is one.
 
-        **Raises:** `InputError` if `samples` are more than there are.
+        **Raises:** `InputError` if the part has fewer than `samples` trajectories.
         """
         part = part or self.parts[-1]
         states = self.data[part][1]
         if samples > len(states):
-            raise InputError(f"samples={samples}: there are {len(states)} trajectories.")
+            raise InputError(f"samples={samples}: got {len(states)} trajectories; set fewer.")
         length = self._longest(samples, part)
         return np.moveaxis(states[:samples, : times + 1, :length], 1, 0)
 
     def times_up_to(self, number: int, part: Part) -> np.ndarray:
-        """The times 0 … `number` of the states; after the last one known, equally spaced."""
+        """The times 0 … `number` of the states, extended by equal steps."""
         times = self._times[part]
         more = times[-1] + (times[-1] - times[-2]) * np.arange(1, number + 1)
         return np.concatenate([times, more])[: number + 1]
 
     def constant(self, samples: int, part: Part | None = None) -> np.ndarray | None:
-        """The further input channels of these trajectories, `[samples, *points, channels]`."""
+        """The channels of the inputs that are not of the state, `[samples, *points, channels]`,
+        of the first trajectories."""
         part = part or self.parts[-1]
         constant = self.data[part][2]
         return None if constant is None else constant[:samples, : self._longest(samples, part)]
@@ -262,85 +264,85 @@ class AbstractTrajectories(AbstractDataSet):
     def inputs(
         self, states: Any, constant: np.ndarray | None = None, domain: TokenDomain | None = None
     ) -> Any:
-        """States `[samples, *points(, channels)]`, and what is constant, as inputs of a model.
-        `domain`: their points; default: those that all training states share."""
+        """States `[samples, *points(, channels)]` and `constant` channels as inputs of a model.
+        `domain`: their points; default: the points that training states share."""
         if constant is not None:
             states = np.concatenate([states, constant], axis=-1)
-        return placed(states, domain or self.domains.get("training"), self.axes)
+        return at_points(states, domain or self.domains.get("training"), self.axes)
 
-    def chosen(self, part: str, samples: np.ndarray) -> Batch:
-        learned, states, constant = self.data[part]
-        which, begins, steps = learned[samples].T
-        domain = self.domain_of(part, which)
-        inputs = self.inputs(
-            states[which, begins], None if constant is None else constant[which], domain
-        )
+    def select(self, part: str, samples: np.ndarray) -> Batch:
+        pairs, states, constant = self.data[part]
+        rows, begins, steps = pairs[samples].T
+        domain = self.domain_of(part, rows)
+        if constant is not None:
+            constant = constant[rows]
+        inputs = self.inputs(states[rows, begins], constant, domain)
         if self.timed:
-            durations = self._times[part][begins + steps] - self._times[part][begins]
-            inputs = Timed(inputs, durations.astype(np.float32))
+            inputs = Timed(inputs, self._durations(part, begins, steps).astype(np.float32))
         targets = [
-            placed(states[which, begins + n * steps], domain, self.axes)
+            at_points(states[rows, begins + n * steps], domain, self.axes)
             for n in range(1, self.unrolled + 1)
         ]
         return Batch(inputs, targets if self.unrolled > 1 else targets[0])
 
+    def _durations(self, part: str, begins: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        return self._times[part][begins + steps] - self._times[part][begins]
+
     def _statistics(self) -> dict[str, Statistics]:
-        """The units of inputs and outputs, from the training part if there is one."""
+        """The statistics of inputs and outputs, from the training part unless it is empty."""
         data = self.functions["training" if len(self.functions["training"]) else "validation"]
         channels = data.columns["trajectories"].ndim > 2 + self.axes
-        of_states = data.statistics("trajectories", channels=channels)
+        outputs = data.statistics("trajectories", channels=channels)
         further: Statistics = ()
         if "constant" in data.columns:
             further = data.statistics("constant", channels=True)
-        return {"statistics": of_states + further, "output_statistics": of_states}
+        return {"statistics": outputs + further, "output_statistics": outputs}
 
     def _is_timed(self) -> bool:
-        """Whether a pair is not `duration` apart."""
-        for part, pairs in self._pairs.items():
-            begins, steps = pairs.T
-            durations = self._times[part][begins + steps] - self._times[part][begins]
-            if np.any(np.abs(durations - self.duration) > _EQUAL * self.duration):
-                return True
-        return False
+        """Whether the Δt of a pair is not `duration`."""
+        errors = [
+            np.abs(self._durations(part, *pairs.T) - self.duration).max(initial=0)
+            for part, pairs in self._pairs.items()
+        ]
+        return bool(max(errors) > _EQUAL * self.duration)
 
     def _longest(self, samples: int, part: Part) -> int | None:
-        """The number of points to which the first samples are padded."""
+        """The number of points to which the first samples of a part are padded."""
         lengths = self.functions[part].lengths
         return None if lengths is None else int(lengths[:samples].max())
 
 
 class Trajectories(AbstractTrajectories):
     """Predict the state of a system after a time Δt, from trajectories that are arrays; see
-    `AbstractTrajectories`. A trajectory is wholly in one part of the data.
+    `AbstractTrajectories`. Each trajectory is in one part of the data.
 
     **Arguments:**
 
     - `trajectories`: states, `[samples, times, *points(, channels)]`.
-    - `times`: increasing, not necessarily equally spaced. Default: 0, 1, 2, ….
-    - `points`, `weights`, `mask`, `grid`: see `Arrays`. With points of each trajectory's own,
-      `[samples, tokens, dimension]`, states are `[samples, times, tokens(, channels)]`.
-    - `parameters`, `constant`: see `Paths`.
-    - `validation`, `test`: the fractions of the trajectories that are held out at random, the
-      same for every run; or the trajectories of that part. `test` 0 makes no test part;
-      `validation` 1 holds out all.
+    - `times`: increasing, not necessarily by equal steps. Default: 0, 1, 2, ….
+    - `points`, `weights`, `mask`, `parameters`, `constant`: see `Paths`.
+    - `validation`, `test`: the fraction of the trajectories to hold out at random, the same for
+      every run; or the trajectories of the part. `test` 0 makes no test part; `validation` 1
+      holds out all.
+    - `grid`: see `FunctionInputs`; default: "midpoint" with `points`, else "periodic".
     - `channels`: whether states have a last axis of channels.
     - `stride`: uses every `stride`-th time.
-    - `steps`: how many times lie between the states of a pair. With several numbers, or at
-      unequal times, one model learns several Δt.
-    - `unrolled`: the steps of a roll-out in the loss, see `RolloutError`; with more than 1 the
-      targets are a list, the states after each step.
+    - `steps`: from the state of an input to its target. With several numbers, or unequal times,
+      a model learns several Δt.
+    - `unrolled`: the steps of a roll-out in the loss, see `RolloutError`. Above 1, targets are
+      the list of states after each step.
     - `pushforward`: whether the gradient of each step ends at its inputs, see
       `PushforwardError`.
     - `normalize`: whether the model computes in standard deviations from the mean of the
-      training part, see `statistics`; it takes and gives the units of the data.
+      training part, see `statistics`; outside it the units are those of the data.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
-    states that are zero, too few times, and for trajectories of one part that are windows of
-    trajectories in another part.
+    states that are zero, too few times, and trajectories of one part that are windows of
+    trajectories in another.
     """
 
     configurable: ClassVar[bool] = True
-    holds_out_all = True
+    may_hold_out_all = True
 
     @checked
     def __init__(
@@ -363,18 +365,18 @@ class Trajectories(AbstractTrajectories):
         pushforward: bool = False,
         normalize: bool = False,
     ):
-        self.whole = validation == 1
-        training = Paths(trajectories, parameters, constant, points, weights, mask)
-        held_out = {"validation": validation, "test": test}
+        self.holds_out_all = validation == 1
+        parts = {"training": Paths(trajectories, parameters, constant, points, weights, mask)}
+        fractions: dict[str, float] = {}
+        for part, x in (("validation", validation), ("test", test)):
+            if isinstance(x, Paths):
+                parts[part] = x
+            else:
+                fractions[part] = x
         super().__init__(
-            {
-                "training": training,
-                **{part: held for part, held in held_out.items() if isinstance(held, Paths)},
-            },
+            parts,
             np.arange(trajectories.shape[1]) if times is None else times,
-            fractions={
-                part: held for part, held in held_out.items() if not isinstance(held, Paths)
-            },
+            fractions=fractions,
             grid=grid,
             channels=channels,
             stride=stride,
@@ -393,11 +395,18 @@ class Trajectories(AbstractTrajectories):
         parameters: str | list[str] | None = None,
         **options: Any,
     ) -> "Trajectories":
-        """Reads the array `inputs` from a file or folder (how-to/own-data.md), several names as
-        channels, and if they exist `times`, `points`, `weights`, `mask`, `parameters` and
-        `constant`, and the same for a part, `validation_trajectories`, `test_times` and so on.
-        Points of each trajectory's own may be NaN where it has fewer. `parameters` names other
-        arrays, one or several."""
+        """Reads arrays by name from a file or folder (how-to/own-data.md): `trajectories`;
+        `times`, `points`, `weights`, `mask`, `parameters` and `constant` if they exist; and
+        arrays of another part, such as `validation_trajectories` and `test_times`. Padding may
+        be NaN in points of each trajectory's own.
+
+        **Arguments:**
+
+        - `inputs`: the name of the trajectories. Several names become channels.
+        - `dimensions`: the order of the dimensions in a file that names them.
+        - `parameters`: the names of the parameters; default: "parameters", if it exists.
+        - `options`: of `Trajectories`.
+        """
         roles: dict[str, Any] = {"trajectories": inputs}
         sources = array_names(roles)
         if parameters is not None:
@@ -405,12 +414,11 @@ class Trajectories(AbstractTrajectories):
         stored = stored_arrays(path, roles, dimensions)
         name = inputs if isinstance(inputs, str) else "trajectories"
         if name not in stored:
-            pairs = {"inputs", "targets"} <= stored.keys()
+            has_pairs = {"inputs", "targets"} <= stored.keys()
             raise InputError(
                 f"data.path={path}: there is no array {name}, only "
                 f"{', '.join([*stored][:20])}.{did_you_mean(name, stored)} "
-                + ("Set data.name=arrays, which learns targets from inputs." if pairs else "")
-                + "Name another one by data.options.inputs." * (not pairs)
+                f"Set {'data.name=arrays' if has_pairs else 'data.options.inputs'}."
             )
         if stored[name].dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
@@ -424,8 +432,8 @@ class Trajectories(AbstractTrajectories):
 
 
 def _with_channels(data: FunctionData, channels: bool, stride: int) -> FunctionData:
-    """Every `stride`-th state in float32, and the further channels of its inputs as `constant`
-    functions."""
+    """The data with every `stride`-th state in float32, and parameters and constant functions
+    as the channels of one column `constant`."""
     states = data.columns["trajectories"][:, ::stride].astype(np.float32, copy=False)
     points = states.shape[data.spans["trajectories"]]
     further = []
@@ -445,14 +453,15 @@ def _with_channels(data: FunctionData, channels: bool, stride: int) -> FunctionD
     return dataclasses.replace(data, columns=columns, spans=spans)
 
 
-def _increasing(name: str, times: np.ndarray, number: int) -> np.ndarray:
-    """The times in double precision; dates as seconds since the first."""
-    if times.shape == (number,) and times.dtype.kind == "M":
+def _check_times(name: str, times: np.ndarray, num_times: int) -> np.ndarray:
+    """Checks that times increase, and converts them to double precision: dates to seconds since
+    the first."""
+    if times.shape == (num_times,) and times.dtype.kind == "M":
         times = (times - times[0]) / np.timedelta64(1, "s")
-    right = times.shape == (number,) and times.dtype.kind in "fiu"
-    if not right or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+    are_numbers = times.shape == (num_times,) and times.dtype.kind in "fiu"
+    if not are_numbers or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise InputError(
-            f"{name} are {times.dtype}{[*times.shape]}; pass {number} increasing numbers, one "
-            "for each state of a trajectory."
+            f"{name} are {times.dtype}{[*times.shape]}; pass {num_times} increasing numbers, "
+            "one for each state of a trajectory."
         )
     return times.astype(float)

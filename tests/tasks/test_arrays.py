@@ -116,7 +116,7 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
         (
             (VALUES, 1e39 * VALUES),
             {},
-            r"targets: the number at \[0, 0\] is .*e\+3[89], which float32",
+            r"targets: the number at \[0, 0\] is .*e\+3[89], .* float32",
         ),
         (
             (VALUES, VALUES * (np.arange(20) % 4 > 0)[:, None]),
@@ -269,7 +269,7 @@ def test_files_that_cannot_be_read(tmp_path):
         with pytest.raises(InputError, match=said):
             Dataset(tmp_path / name, 8)
     (tmp_path / "pipe.txt").unlink()
-    with pytest.raises(InputError, match="files of the kinds json, text; give"):
+    with pytest.raises(InputError, match="files of the kinds json, text"):
         Dataset(tmp_path, 8)
 
 
@@ -279,7 +279,7 @@ def test_options_that_a_file_does_not_use_are_refused(tmp_path):
         (table, {"between": "---"}, r"options\.between=--- is for text files; .*/a\.jsonl"),
         (table, {"subset": "en"}, r"options\.subset=en is for data sets of the hub"),
         (folder, {"split": "train"}, r"options\.split=train is for data sets of the hub"),
-        (folder, {"vocabulary": 300}, r"vocabulary=300 .* write data\.tokenizer: bpe"),
+        (folder, {"vocabulary": 300}, r"vocabulary=300 .* data\.tokenizer"),
     ):
         with pytest.raises(InputError, match=said):
             Dataset(path, 8, **options)

@@ -45,7 +45,7 @@ from tests.tasks.bad_files import (
 )
 
 
-WHICH = r"give an \.npz file, a folder of \.npy files, a \.parquet or \.csv table, or fields"
+WHICH = r"pass an \.npz file, a folder of \.npy files, a \.parquet or \.csv table, or fields"
 NAN = VALUES.copy()
 NAN[3, 4] = NAN[5, 6] = np.nan
 ROWS = ["a,b,targets", "1.5,2,0", "2.5,3,1"]
@@ -57,15 +57,15 @@ FILES = {
     "no bytes": (file_of("a.npz", b""), "a.npz: it is empty"),
     "pickle": (pickled, "inputs holds Python objects, which could run"),
     "out of the archive": (members("../x.npy"), r"\.\./x.npy leads out of the archive"),
-    "pipe": (pipe, f"is no file; {WHICH}"),
+    "pipe": (pipe, f"is not a file; {WHICH}"),
     "missing": (lambda x: x / "a.npz", "there is no such file or folder"),
     "unknown": (file_of("a.txt"), f"no arrays that can be read; {WHICH}.*np.savez"),
     "link": (folder_of(targets="../outside.npy"), "targets.npy is a link out of it"),
     "part outside": (part_outside, "test.npz is a link out of it"),
-    "wrong suffix": (renamed(arrays(), "a.h5"), "it is no .h5 file; name it a.npz"),
+    "wrong suffix": (renamed(arrays(), "a.h5"), "it is not a .h5 file; name it a.npz"),
     # Values and shapes.
     "nan": (arrays(inputs=NAN), r"inputs should be finite; 2 are not, the first at \[3, 4\]"),
-    "other shape": (arrays(targets=VALUES[:, None]), "do not fit; give functions as real"),
+    "other shape": (arrays(targets=VALUES[:, None]), "do not fit; pass functions as real"),
     # Tables.
     "lists": (table(**LISTS), "lists of the column targets are not all of one length"),
     "cut table": (cut(table(**PAIR | {x: VALUES[0] for x in PAIR})), f"damaged, .*{WHICH}"),

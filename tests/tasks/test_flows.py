@@ -67,9 +67,9 @@ def burgers_by_cole_hopf(u0, viscosity, time):
 
 
 def test_solutions_are_those_of_cole_and_hopf(monkeypatch):
-    before, after = flows.solved(BURGERS, 4, 128, seed=3)
+    before, after = flows.solve_random(BURGERS, 4, 128, seed=3)
     exact = burgers_by_cole_hopf(
-        BURGERS.drawn(4, 1024, np.random.default_rng(3)), VISCOSITY, TIME
+        BURGERS.draw(4, 1024, np.random.default_rng(3)), VISCOSITY, TIME
     )[:, ::8]
     assert before.dtype == after.dtype == np.float64
     assert np.linalg.norm(after - exact) < 1e-6 * np.linalg.norm(exact)
@@ -77,14 +77,16 @@ def test_solutions_are_those_of_cole_and_hopf(monkeypatch):
     assert np.linalg.norm(after - before) > 0.3 * np.linalg.norm(before)
     # The last chunk is not full.
     monkeypatch.setattr(flows, "_CHUNK", 3)
-    np.testing.assert_allclose(flows.solved(BURGERS, 4, 128, seed=3)[1], after, atol=1e-12)
+    np.testing.assert_allclose(
+        flows.solve_random(BURGERS, 4, 128, seed=3)[1], after, atol=1e-12
+    )
 
 
 @pytest.mark.heavy
 def test_vorticity_satisfies_its_equation():
     """By a central difference in t and Fourier derivatives of NumPy in the plane."""
     viscosity = 4e-3
-    u = flows.solved(navier_stokes(0.01, viscosity, 1), 2, 64, 0, times=2)
+    u = flows.solve_random(navier_stokes(0.01, viscosity, 1), 2, 64, 0, times=2)
     k = 2 * np.pi * np.fft.fftfreq(64, 1 / 64)
     p, q = k[:, None], k[None]
     square = np.where(p**2 + q**2 == 0, 1, p**2 + q**2)
@@ -104,10 +106,10 @@ def test_vorticity_satisfies_its_equation():
 
 @pytest.mark.parametrize("flow", [BURGERS, navier_stokes(1.0, 1e-2, 40)])
 def test_what_is_drawn_does_not_depend_on_the_grid(flow):
-    fine, coarse = (flow.drawn(5, points, np.random.default_rng(1)) for points in (64, 16))
+    fine, coarse = (flow.draw(5, points, np.random.default_rng(1)) for points in (64, 16))
     part = (slice(None), *(slice(None, None, 4),) * flow.dimension)
     np.testing.assert_allclose(fine[part], coarse, atol=1e-12)
-    many = flow.drawn(1600, 16, np.random.default_rng(0)).reshape(1600, -1)
+    many = flow.draw(1600, 16, np.random.default_rng(0)).reshape(1600, -1)
     assert abs(many.std() - 1) < 0.03 and np.abs(many.mean(1)).max() < 1e-12
 
 
@@ -212,7 +214,7 @@ def test_equations_for_several_functions(cache):
 
 
 def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypatch):
-    monkeypatch.setattr(flows, "solved", None)
+    monkeypatch.setattr(flows, "solve_random", None)
     monkeypatch.setitem(sys.modules, "exponax", None)
     assert build().fingerprint() == task.fingerprint()
     with pytest.raises(ide.InputError, match=r"exponax, which is not installed; run: pip inst"):
@@ -239,7 +241,7 @@ def test_targets_on_an_interval_solve_burgers_equation():
 
     def solution(t):
         task = tasks.BurgersInterval(points, viscosity, t)
-        c = task._drawn(3, (7,))
+        c = task._draw(3, (7,))
         return 2 * viscosity * task.functions(c, (0,)).targets.astype(np.float64)
 
     h, dt = 1 / points, 2e-3

@@ -130,7 +130,7 @@ def test_samples_that_come_twice_are_counted():
     )
     images.images[:5] += np.arange(1, 6)[:, None, None, None]
     images = images._replace(labels=images.labels.astype(np.int32))
-    task = tasks.ClassificationTask(images, images.chosen(np.arange(5)), patch=2)
+    task = tasks.ClassificationTask(images, images.select(np.arange(5)), patch=2)
     assert task.repeated()["test"][0] + task.repeated()["validation"][0] >= 5
 
 

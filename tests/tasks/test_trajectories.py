@@ -78,7 +78,7 @@ def test_times_and_what_is_constant():
         (dict(times=EVEN[:3]), r"times are float64\[3\]; pass 7 increasing numbers"),
         (dict(times=-EVEN), "pass 7 increasing numbers"),
         (dict(times=EVEN**2, unrolled=2), "times are from 0.25 to 2.75 apart"),
-        (dict(steps=(7,)), "steps=7, unrolled=1 need 8 times, and there are 7"),
+        (dict(steps=(7,)), "steps=7, unrolled=1 need 8 times, got 7"),
         (dict(channels=True), r"pass \[samples, times, \*points\]"),
         (dict(parameters=np.ones((3, 1))), "trajectories have 20 samples, and parameters 3"),
         (

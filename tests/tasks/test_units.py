@@ -155,7 +155,7 @@ def test_a_run_keeps_its_labels(tmp_path, monkeypatch, capsys, no_figures):
     found = training.evaluation_task(loaded).data["validation"][1]
     assert np.bincount(found).tolist() == [30, 0, 30]
     for path, said in (
-        ("c.csv", "data.path=c.csv: 'eel' is none of the labels ['cat', 'cow', 'dog']."),
+        ("c.csv", "data.path=c.csv: 'eel' is not one of the labels ['cat', 'cow', 'dog']."),
         ("d.csv", "data.path=d.csv: the weights of runs/a do not fit."),
     ):
         error = run_here(capsys, "evaluate", "runs/a", f"data.path={path}", expected=2)

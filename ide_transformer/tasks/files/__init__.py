@@ -4,8 +4,8 @@ from .kinds import stored_arrays as stored_arrays
 from .stored import (
     StoredArray as StoredArray,
     array_names as array_names,
-    found as found,
-    numbered as numbered,
+    find_array as find_array,
+    number_labels as number_labels,
     parts_in_file as parts_in_file,
     read_arrays as read_arrays,
 )

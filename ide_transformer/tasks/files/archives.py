@@ -1,4 +1,4 @@
-"""Arrays of NumPy: an `.npz` archive, a folder of `.npy` files, or one of them."""
+"""Arrays of NumPy: an `.npz` archive, an `.npy` file, or a folder of them."""
 
 import contextlib
 import functools as ft
@@ -15,7 +15,7 @@ from ...errors import InputError
 from .stored import StoredArray, inside, reading
 
 
-# The most bytes of a header; NumPy writes a few hundred.
+# The most bytes of a header; NumPy uses a few hundred.
 _HEADER = 2**14
 
 
@@ -29,9 +29,9 @@ def archive(path: Path) -> dict[str, StoredArray]:
         if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
             raise InputError(f"data.path={path}: {file.filename} leads out of the archive.")
         if name in stored:
-            raise InputError(f"data.path={path}: it has two arrays {name}.")
-        opening = ft.partial(_unpacked, path, file.filename)
-        stored[name] = _stored(path, name, opening, file.file_size)
+            raise InputError(f"data.path={path}: it has two arrays {name}; drop one.")
+        opening = ft.partial(_open_member, path, file.filename)
+        stored[name] = _stored_array(path, name, opening, file.file_size)
     return stored
 
 
@@ -41,39 +41,39 @@ def folder(path: Path) -> dict[str, StoredArray]:
 
 
 def single(file: Path, path: Path) -> StoredArray:
-    """The array of an `.npy` file, which may lie in the folder `path`."""
+    """The array of an `.npy` file. `path`: the file or its folder, for errors."""
     if not file.is_file():
-        raise InputError(f"data.path={path}: {file.name} is no file.")
-    return _stored(path, file.stem, ft.partial(file.open, "rb"), file.stat().st_size)
+        raise InputError(f"data.path={path}: {file.name} is not a file.")
+    return _stored_array(path, file.stem, ft.partial(file.open, "rb"), file.stat().st_size)
 
 
 @contextlib.contextmanager
-def _unpacked(path: Path, name: str) -> Iterator[Any]:
+def _open_member(path: Path, name: str) -> Iterator[Any]:
     with zipfile.ZipFile(path) as opened, opened.open(name) as file:
         yield file
 
 
-def _stored(path: Path, name: str, opening: Callable[[], Any], size: int) -> StoredArray:
-    form = np.lib.format
-    headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+def _stored_array(path: Path, name: str, opening: Callable[[], Any], size: int) -> StoredArray:
+    npy = np.lib.format
+    headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     with reading(path), opening() as file:
         # A header that unpacks to gigabytes is cut off.
         head = io.BytesIO(file.read(_HEADER))
-        version = form.read_magic(head)
+        version = npy.read_magic(head)
         if version not in headers:
-            raise ValueError(f"{name} has version {version} of the format of NumPy")
+            raise ValueError(f"{name} has version {version} of the .npy format")
         shape, _, dtype = headers[version](head, max_header_size=_HEADER)
-        needed = head.tell() + math.prod(shape) * dtype.itemsize
+        expected_size = head.tell() + math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
             raise InputError(
-                f"data.path={path}: {name} holds Python objects, which could run code; write "
-                "an array of numbers."
+                f"data.path={path}: {name} holds Python objects, which could run code; save an "
+                "array of numbers."
             )
-        if min(shape, default=0) < 0 or size != needed:
-            raise ValueError(f"{name} {[*shape]} needs {needed} bytes and has {size}")
+        if min(shape, default=0) < 0 or size != expected_size:
+            raise ValueError(f"{name} {[*shape]} needs {expected_size} bytes and has {size}")
 
     def read() -> np.ndarray:
         with reading(path), opening() as file:
-            return form.read_array(file, allow_pickle=False, max_header_size=_HEADER)
+            return npy.read_array(file, allow_pickle=False, max_header_size=_HEADER)
 
     return StoredArray(math.prod(shape), dtype.itemsize, read)

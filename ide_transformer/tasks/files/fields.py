@@ -22,7 +22,7 @@ from .stored import (
     inside,
     points_of,
     reading,
-    stacked,
+    stack_channels,
 )
 
 
@@ -92,7 +92,7 @@ def _variables(
         stored["times"] = _stored(path, kind, data[times[0]], times[:1])
     if of_each := _of_each_sample(data, first[:1], unknown):
         each = {x: _stored(path, kind, data[x], axes) for x, axes in of_each.items()}
-        stored["points"] = stacked(path, each)
+        stored["points"] = stack_channels(path, each)
     for name, axes in order.items():
         flat = space if points is not None and _contains(axes, space) else ()
         stored[name] = _stored(path, kind, data[name], axes, flat)

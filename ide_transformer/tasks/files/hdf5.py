@@ -17,13 +17,12 @@ from .stored import StoredArray, reading
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
     h5py = importlib.import_module("h5py")
-
     with reading(path), h5py.File(path, "r") as file:
         yield file
 
 
 def datasets(path: Path) -> dict[str, StoredArray]:
-    """All data sets of a file, `group/name`.
+    """All data sets of a file, by name, `group/name`.
 
     **Raises:** `InputError` for data in another file: external links, external storage and
     virtual data sets.
@@ -39,17 +38,17 @@ def datasets(path: Path) -> dict[str, StoredArray]:
             return None
         if item.external or item.is_virtual:
             return name
-        # A chunk is unpacked whole, also where it is larger than the array.
+        # HDF5 unpacks whole chunks, which may be larger than the array.
         numbers = max(item.size or 0, math.prod(item.chunks or (0,)))
         stored[name] = StoredArray(numbers, item.dtype.itemsize, ft.partial(_read, path, name))
         return None
 
     with opened(path) as file:
-        # A visit ends with the first name that is returned.
-        elsewhere = file.visititems_links(is_external) or file.visititems(add)
-    if elsewhere:
+        # A visit ends when a function returns a name.
+        external = file.visititems_links(is_external) or file.visititems(add)
+    if external:
         raise InputError(
-            f"data.path={path}: {elsewhere} lies in another file; copy it into this one "
+            f"data.path={path}: {external} lies in another file; copy it into this one "
             "(h5repack, or h5py's Group.copy with expand_external=True)."
         )
     return stored

@@ -1,4 +1,4 @@
-"""Which reader a file or folder needs."""
+"""Chooses the reader of a file or folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,19 @@ from . import archives, tables
 from .fields import fields
 from .hdf5 import datasets
 from .layouts import layout
-from .stored import KINDS, Roles, StoredArray, array_names, found, inside, reading, stacked
+from .stored import (
+    KINDS,
+    Roles,
+    StoredArray,
+    array_names,
+    find_array,
+    inside,
+    reading,
+    stack_channels,
+)
 
 
-# The first bytes of files, what they are, and the suffixes that name them.
+# The kind of a file by its first bytes, and the kinds that a suffix allows.
 _CONTENTS = {
     b"PK\x03\x04": "npz",
     b"PK\x05\x06": "npz",
@@ -46,25 +55,25 @@ _PARTS = {
 def stored_arrays(
     path: str | Path, roles: Roles | None = None, dimensions: Sequence[str] | None = None
 ) -> dict[str, StoredArray]:
-    """The arrays at a path, by name. Only sizes are read until an array is asked for.
+    """The arrays at a path, by name. Reads sizes only; an array is read when it is needed.
 
     | file | arrays |
     |---|---|
     | `.npz`, a folder of `.npy` files, one `.npy` file | by name |
-    | `.parquet`, `.csv` | the columns; all with numbers but those in `roles` are `inputs` |
-    | `.nc`, `.h5`, `.zarr` | the variables, `times`, and `points` if they have no equal steps |
+    | `.parquet`, `.csv` | the columns; columns of numbers without a role are also `inputs` |
+    | `.nc`, `.h5`, `.zarr` | the variables, `times`, and `points` if their steps are unequal |
     | of The Well, of PDEBench | `trajectories`, `times`, `parameters`, `constant` |
-    | a folder with `train`, `valid` and `test` files or folders | of training; others as
-      `validation_inputs`, `test_inputs` and so on |
+    | a folder with `train`, `valid` and `test` files or folders | of training; other parts with
+      a prefix, such as `validation_inputs` |
 
     **Arguments:**
 
-    - `roles`: what a task reads, by its own name: the name of an array, or several that become
-      channels, the last axis of an array that has the name of the role.
-    - `dimensions`: the order of the axes of `.nc`, `.h5` and `.zarr`, by name.
+    - `roles`: by the name of a role in a task, such as `inputs`, the name of its array; or
+      several names, whose arrays become the channels (the last axis) of an array of this role.
+    - `dimensions`: the order of the dimensions of `.nc`, `.h5` and `.zarr`.
 
-    **Raises:** `InputError` for a file of another kind, a damaged file, what lies outside of
-    the file or folder, and Python objects, which could run code.
+    **Raises:** `InputError` for a file of another kind, a damaged file, data outside of the
+    file or folder, and Python objects, which could run code.
     """
     path = Path(path)
     with reading(path):
@@ -78,8 +87,8 @@ def stored_arrays(
             if array.dimensions != training.dimensions:
                 raise InputError(
                     f"data.path={path}: {name} of {part.name} has the dimensions "
-                    f"{[*array.dimensions]}, and of the training part {[*training.dimensions]};"
-                    " set data.options.dimensions, the order in all parts."
+                    f"{[*array.dimensions]}, expected {[*training.dimensions]} as in training; "
+                    "set data.options.dimensions, the order in all parts."
                 )
             stored[f"{prefix}{name}"] = array
     return stored
@@ -97,7 +106,8 @@ def _parts(path: Path) -> dict[str, Path]:
                 continue
             if prefix in parts:
                 raise InputError(
-                    f"data.path={path}: {parts[prefix].name} and {x.name} are one part."
+                    f"data.path={path}: {parts[prefix].name} and {x.name} are one part; drop "
+                    "one."
                 )
             parts[prefix] = inside(x, path)
         if "" in parts:
@@ -108,11 +118,11 @@ def _parts(path: Path) -> dict[str, Path]:
 def _arrays(
     path: Path, roles: Roles, dimensions: Sequence[str] | None
 ) -> dict[str, StoredArray]:
-    """The arrays of one part, and those that several make."""
+    """The arrays of one part, with arrays of channels."""
     kind = _kind(path)
     if dimensions is not None and kind not in ("hdf5", "netcdf3", "zarr"):
         raise InputError(
-            f"data.options.dimensions={[*dimensions]}: {path} names no dimensions; drop it."
+            f"data.options.dimensions={[*dimensions]}: {path} has no named dimensions; drop it."
         )
     match kind:
         case "npz":
@@ -131,30 +141,31 @@ def _arrays(
             stored = fields(path, kind, roles, dimensions)
     if not stored:
         raise InputError(f"data.path={path}: there are no arrays that can be read; {KINDS}.")
-    _stack(path, stored, roles)
+    _stack_roles(path, stored, roles)
     if kind in ("parquet", "csv"):
-        # A column has a value for each sample, and points are shared by all.
+        # A column has a value for each sample, which these have not.
         for name in ("points", "weights", "mask"):
             stored.pop(name, None)
     return stored
 
 
-def _stack(path: Path, stored: dict[str, StoredArray], roles: Roles) -> None:
-    """Makes one array of the several that a role names. A single one beside it, with the same
-    dimensions, gets an axis of one channel."""
+def _stack_roles(path: Path, stored: dict[str, StoredArray], roles: Roles) -> None:
+    """Stacks the arrays of a role with several names. Arrays of roles with one name get an axis
+    of one channel if their dimensions are equal."""
     single = {names for names in roles.values() if isinstance(names, str)}
     for role, names in roles.items():
         if isinstance(names, str):
             continue
         for prefix in ("", "validation_", "test_"):
-            own = [f"{prefix}{x}" for x in names]
-            if prefix and not stored.keys() & set(own):
+            part_names = [f"{prefix}{x}" for x in names]
+            if prefix and not stored.keys() & set(part_names):
                 continue
-            channels = stacked(path, {x: found(path, stored, x) for x in own})
+            arrays = {x: find_array(path, stored, x) for x in part_names}
+            channels = stack_channels(path, arrays)
             stored[f"{prefix}{role}"] = channels
             for name in single & stored.keys():
                 if channels.dimensions and stored[name].dimensions == channels.dimensions[:-1]:
-                    stored[name] = stacked(path, {name: stored[name]})
+                    stored[name] = stack_channels(path, {name: stored[name]})
 
 
 def _kind(path: Path) -> str:
@@ -164,25 +175,25 @@ def _kind(path: Path) -> str:
                 return "zarr"
             return "layout" if _hdf5_files(path) else "folder"
         if not path.is_file():
-            raise InputError(f"data.path={path}: it is no file; {KINDS}.")
+            raise InputError(f"data.path={path}: it is not a file; {KINDS}.")
         with path.open("rb") as file:
             first = file.read(8)
     content = next((x for start, x in _CONTENTS.items() if first.startswith(start)), None)
-    named = _SUFFIXES.get(path.suffix.lower())
+    allowed = _SUFFIXES.get(path.suffix.lower())
     if not first:
         raise InputError(f"data.path={path}: it is empty.")
-    if named is None and content is None:
+    if allowed is None and content is None:
         raise InputError(f"data.path={path}: there are no arrays that can be read; {KINDS}.")
-    if named == ("zarr",):
+    if allowed == ("zarr",):
         raise InputError(f"data.path={path}: a Zarr store is a folder; unpack it.")
-    if named is None or content in named:
+    if allowed is None or content in allowed:
         return content or ""
     if content is not None:
         suffix = next(x for x, kinds in _SUFFIXES.items() if content in kinds)
         raise InputError(
-            f"data.path={path}: it is no {path.suffix} file; name it {path.stem}{suffix}."
+            f"data.path={path}: it is not a {path.suffix} file; name it {path.stem}{suffix}."
         )
-    return named[0]
+    return allowed[0]
 
 
 def _hdf5_files(path: Path) -> list[Path]:
@@ -190,32 +201,31 @@ def _hdf5_files(path: Path) -> list[Path]:
 
 
 def _layout(path: Path) -> dict[str, StoredArray]:
-    """The trajectories of all files of a folder, which have one layout."""
+    """The trajectories of the HDF5 files of a folder, which have one layout."""
     require("h5py", "fields", f"data.path={path}: HDF5 files are read by")
     files = [inside(x, path) for x in _hdf5_files(path)]
     for file in files:
         datasets(file)
-    known = layout(files)
-    if known is None:
+    stored = layout(files)
+    if stored is None:
         raise InputError(
-            f"data.path={path}: its HDF5 files have not the layout of The Well; name one file."
+            f"data.path={path}: its HDF5 files do not have the layout of The Well; pass one "
+            "file."
         )
-    return known
+    return stored
 
 
 def _columns(path: Path, table: tables.Table, roles: Roles) -> dict[str, StoredArray]:
-    """The columns of a table, and as `inputs` all with numbers that have no other role."""
+    """The columns of a table, and `inputs`, all columns of numbers without another role."""
     columns = table.columns
     if roles.get("inputs") != "inputs" or "inputs" in columns:
         return columns
-    apart = array_names(roles)
+    other_roles = array_names(roles)
     for name, place in table.mixed.items():
-        if name not in apart:
+        if name not in other_roles:
             raise InputError(
                 f"data.path={path}: the column {name} has numbers and {place}; correct it, or "
-                "name the columns to read, data.options.inputs=[…]."
+                "set the columns to read, data.options.inputs=[…]."
             )
-    names = [x for x in table.numbers if x not in apart]
-    if not names:
-        return columns
-    return columns | {"inputs": stacked(path, {x: columns[x] for x in names})}
+    inputs = {x: columns[x] for x in table.numbers if x not in other_roles}
+    return columns | {"inputs": stack_channels(path, inputs)} if inputs else columns

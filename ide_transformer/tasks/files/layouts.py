@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from .hdf5 import opened
-from .stored import MOST_COORDINATES, StoredArray, joined, points_of
+from .stored import MOST_COORDINATES, StoredArray, concatenate, points_of
 
 
 class _Field(NamedTuple):
@@ -61,12 +61,12 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
     _check_alike(layouts)
     first = layouts[files[0]]
     moving = [_stored(path, x, x.moving, over_time=True) for path, x in layouts.items()]
-    stored = {"trajectories": joined(files[0], moving)}
+    stored = {"trajectories": concatenate(files[0], moving)}
     if first.constant:
         constant = [
             _stored(path, x, x.constant, over_time=False) for path, x in layouts.items()
         ]
-        stored["constant"] = joined(files[0], constant)
+        stored["constant"] = concatenate(files[0], constant)
         if first.sizes[1] == 1:
             stored["inputs"] = _steady(stored["constant"])
             stored["targets"] = _steady(stored["trajectories"])

@@ -1,4 +1,4 @@
-"""Arrays in files: their sizes first, their numbers when they are asked for."""
+"""Arrays in files, whose sizes are known before they are read."""
 
 import contextlib
 import math
@@ -13,22 +13,23 @@ from ...errors import InputError, did_you_mean, printable, short, shown
 from ...memory import check_bytes
 
 
-# What a task reads, by its own name: an array, or several that become its last axis.
+# The arrays that a task reads, by role: the name of one, or of several that become channels.
 Roles: TypeAlias = Mapping[str, str | Sequence[str]]
-
-
-def array_names(roles: Roles) -> list[str]:
-    """The names of all arrays in these roles."""
-    return [name for x in roles.values() for name in ([x] if isinstance(x, str) else x)]
-
-
 # More coordinates than any axis has.
 MOST_COORDINATES = 2**24
+KINDS = (
+    "pass an .npz file, a folder of .npy files, a .parquet or .csv table, or fields as .nc, "
+    ".h5 or .zarr. In Python, np.savez('data.npz', inputs=…, targets=…) saves arrays"
+)
 
 
 class StoredArray(NamedTuple):
-    """An array in a file: how many numbers, the bytes of each, what reads them, and the names
-    of its axes if the file has them."""
+    """An array in a file.
+
+    - `numbers`, `itemsize`: how many numbers it has, and the bytes of each.
+    - `read`: reads it.
+    - `dimensions`: the names of its axes, if the file has them.
+    """
 
     numbers: int
     itemsize: int
@@ -36,15 +37,14 @@ class StoredArray(NamedTuple):
     dimensions: tuple[str, ...] = ()
 
 
-KINDS = (
-    "give an .npz file, a folder of .npy files, a .parquet or .csv table, or fields as .nc, "
-    ".h5 or .zarr. From arrays in Python np.savez('data.npz', inputs=…, targets=…) writes one"
-)
+def array_names(roles: Roles) -> list[str]:
+    """The names of all arrays of these roles."""
+    return [name for x in roles.values() for name in ([x] if isinstance(x, str) else x)]
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what the libraries raise for a file they cannot read into one line."""
+    """Turns errors of libraries that cannot read a file into an `InputError` of one line."""
     try:
         yield
     except InputError:
@@ -52,26 +52,26 @@ def reading(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(f"data.path={path}: it cannot be read ({error.strerror}).") from None
     except Exception as error:  # zipfile, NumPy, pyarrow, h5py, xarray and zarr have many
-        said = printable(" ".join(str(error).split()))[:200] or type(error).__name__
+        message = printable(" ".join(str(error).split()))[:200] or type(error).__name__
         raise InputError(
-            f"data.path={path}: it is damaged, or of an unknown kind ({said}); {KINDS}."
+            f"data.path={path}: it is damaged, or of an unknown kind ({message}); {KINDS}."
         ) from None
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """A file of a folder. **Raises:** `InputError` for a link that leaves the folder."""
+    """The path of a file in a folder. **Raises:** `InputError` for a link out of it."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"data.path={folder}: {path.name} is a link out of it; copy the file.")
     return path
 
 
-def found(path: str | Path, stored: Mapping[str, StoredArray], name: str) -> StoredArray:
-    """The array of this name. **Raises:** `InputError` where there is none."""
+def find_array(path: str | Path, stored: Mapping[str, StoredArray], name: str) -> StoredArray:
+    """The array with a name. **Raises:** `InputError` if there is none."""
     if name not in stored:
-        known = ", ".join(list(stored)[:20]) + (", …" if len(stored) > 20 else "")
+        names = ", ".join(list(stored)[:20]) + (", …" if len(stored) > 20 else "")
         raise InputError(
-            f"data.path={path}: there is no array {name}, only {known}."
-            f"{did_you_mean(name, stored)} Name others by data.options.inputs and .targets."
+            f"data.path={path}: there is no array {name}, only {names}."
+            f"{did_you_mean(name, stored)} Set data.options.inputs and .targets."
         )
     return stored[name]
 
@@ -79,8 +79,10 @@ def found(path: str | Path, stored: Mapping[str, StoredArray], name: str) -> Sto
 def parts_in_file(
     stored: Mapping[str, StoredArray], names: Sequence[str], options: dict[str, Any]
 ) -> list[str]:
-    """The held-out parts of which a file has arrays, such as `test_inputs`. They take the place
-    of `validation=1` in `options`. **Raises:** `InputError` for other fractions beside them."""
+    """The held-out parts for which a file has arrays, such as `test_inputs`. Its validation
+    part replaces `validation=1` in `options`.
+
+    **Raises:** `InputError` for another fraction of a part that the file has."""
     held_out = ("validation", "test")
     parts = [x for x in held_out if any(f"{x}_{name}" in stored for name in names)]
     if "validation" in parts and options.get("validation") == 1:
@@ -88,7 +90,7 @@ def parts_in_file(
     for part in parts:
         if options.get(part):
             raise InputError(
-                f"data.{part}={options[part]}: the file has {part} samples of its own; write "
+                f"data.{part}={options[part]}: the file has {part} samples of its own; set "
                 f"data.{part}=null, or drop its arrays."
             )
     return parts
@@ -97,49 +99,54 @@ def parts_in_file(
 def read_arrays(
     path: str | Path, stored: Mapping[str, StoredArray], names: Iterable[str]
 ) -> dict[str, np.ndarray]:
-    """The arrays with these names, as far as there are any. **Raises:** `InputError` if they
-    do not fit into memory."""
-    chosen = {name: stored[name] for name in names if name in stored}
+    """Reads the arrays with these names, if they exist.
+
+    **Raises:** `InputError` if they do not fit into memory."""
+    arrays = {name: stored[name] for name in names if name in stored}
     # As stored, in single precision, and divided into parts.
-    needed = sum(x.numbers * (x.itemsize + 4 + 4) for x in chosen.values())
-    check_bytes(f"data.path={path}", needed)
-    return {name: x.read() for name, x in chosen.items()}
+    check_bytes(f"data.path={path}", sum(x.numbers * (x.itemsize + 8) for x in arrays.values()))
+    return {name: x.read() for name, x in arrays.items()}
 
 
-def numbered(
+def number_labels(
     path: str | Path, arrays: Mapping[str, np.ndarray], labels: Sequence[str] | None
 ) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    """Texts of several arrays as the places of their labels, by default of all in sorted order,
-    which is printed; and the labels. Arrays of numbers stay as they are and have no labels.
+    """Replaces texts in arrays by the indices of their labels, and returns the labels; `None`
+    if all arrays are numbers. By default labels are all texts, sorted, and are printed.
 
-    **Raises:** `InputError` for a text that is none of the labels.
+    **Raises:** `InputError` for a text that is not a label.
     """
     texts = {name: x for name, x in arrays.items() if x.dtype.kind == "U"}
     if not texts:
         return dict(arrays), None
-    every = np.unique(np.concatenate([x.ravel() for x in texts.values()]))
-    known = every.tolist() if labels is None else [*labels]
+    unique = np.unique(np.concatenate([x.ravel() for x in texts.values()]))
     if labels is None:
-        several = ", ".join(f"{i} {short(x)}" for i, x in enumerate(known[:20]))
-        more = f", … {len(known) - 1}" if len(known) > 20 else ""
+        labels = unique.tolist()
+        several = ", ".join(f"{i} {short(x)}" for i, x in enumerate(labels[:20]))
+        more = f", … {len(labels) - 1}" if len(labels) > 20 else ""
         print(f"{path}: classes {several}{more}", file=sys.stderr)
-    if other := [x for x in every.tolist() if x not in known]:
-        several = ", ".join(map(shown, known[:20])) + ", …" * (len(known) > 20)
+    indices = {label: i for i, label in enumerate(labels)}
+    unknown = [x for x in unique.tolist() if x not in indices]
+    if unknown:
+        several = ", ".join(map(shown, labels[:20])) + ", …" * (len(labels) > 20)
         raise InputError(
-            f"data.path={path}: {shown(other[0])} is none of the labels [{several}]."
+            f"data.path={path}: {shown(unknown[0])} is not one of the labels [{several}]."
         )
-    place = {label: i for i, label in enumerate(known)}
-    found = np.array([place[x] for x in every.tolist()], np.int32)
-    classes = {name: found[np.searchsorted(every, x)] for name, x in texts.items()}
-    return dict(arrays) | classes, known
+    classes = np.array([indices[x] for x in unique.tolist()], np.int32)
+    numbered = {name: classes[np.searchsorted(unique, x)] for name, x in texts.items()}
+    return dict(arrays) | numbered, [*labels]
 
 
-def stacked(path: Path, parts: Mapping[str, StoredArray]) -> StoredArray:
-    """Arrays of one shape as channels, the last axis."""
-    arrays = list(parts.values())
+def stack_channels(path: Path, channels: Mapping[str, StoredArray]) -> StoredArray:
+    """Stacks arrays of one shape along a new last axis, the channels."""
+    arrays = list(channels.values())
     if len({x.dimensions for x in arrays}) > 1 or len({x.numbers for x in arrays}) > 1:
-        sizes = ", ".join(f"{name} {x.numbers} {[*x.dimensions]}" for name, x in parts.items())
-        raise InputError(f"data.path={path}: channels need arrays of one shape, not {sizes}.")
+        sizes = ", ".join(
+            f"{name} {x.numbers} {[*x.dimensions]}" for name, x in channels.items()
+        )
+        raise InputError(
+            f"data.path={path}: channels must be arrays of one shape, got {sizes}."
+        )
 
     def read() -> np.ndarray:
         with reading(path):
@@ -150,8 +157,8 @@ def stacked(path: Path, parts: Mapping[str, StoredArray]) -> StoredArray:
     return StoredArray(sum(x.numbers for x in arrays), size, read, dimensions)
 
 
-def joined(path: Path, arrays: Sequence[StoredArray]) -> StoredArray:
-    """The samples of several files, one after the other."""
+def concatenate(path: Path, arrays: Sequence[StoredArray]) -> StoredArray:
+    """Joins the samples of several files."""
     if len(arrays) == 1:
         return arrays[0]
 
@@ -164,8 +171,8 @@ def joined(path: Path, arrays: Sequence[StoredArray]) -> StoredArray:
 
 
 def points_of(axes: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Points `[tokens, dimension]` in [0, 1] of the product of axes, each with coordinates
-    `[size]` or `[size, dimension]`; `None` for a grid whose axes have equal steps."""
+    """The points `[tokens, dimension]` of the product of axes, scaled to [0, 1]; `None` if all
+    axes have equal steps. Coordinates of an axis are `[size]` or `[size, dimension]`."""
     columns = [np.asarray(x, float).reshape(len(x), -1) for x in axes]
     if all(x.shape[1] == 1 and _equal_steps(x[:, 0]) for x in columns):
         return None
@@ -173,16 +180,16 @@ def points_of(axes: Sequence[np.ndarray]) -> np.ndarray | None:
     dimension = sum(x.shape[1] for x in columns)
     check_bytes(f"{[*sizes]} points", 8 * dimension * math.prod(sizes))
 
-    def scaled(x: np.ndarray) -> np.ndarray:
+    def scale(x: np.ndarray) -> np.ndarray:
         extent = np.ptp(x, axis=0)
         return (x - x.min(0)) / np.where(extent > 0, extent, 1)
 
-    places = np.indices(sizes).reshape(len(sizes), -1)
-    found = [scaled(x)[place] for x, place in zip(columns, places, strict=True)]
-    return np.concatenate(found, axis=1)
+    indices = np.indices(sizes).reshape(len(sizes), -1)
+    coordinates = [scale(x)[index] for x, index in zip(columns, indices, strict=True)]
+    return np.concatenate(coordinates, axis=1)
 
 
 def _equal_steps(x: np.ndarray) -> bool:
-    """Whether coordinates have equal steps, to the rounding of single precision."""
+    """Whether coordinates have equal steps, up to rounding in single precision."""
     steps = np.diff(x)
     return len(x) < 3 or bool(np.ptp(steps) <= 1e-3 * abs(steps.mean()) + 1e-6 * np.ptp(x))

@@ -259,7 +259,7 @@ def hold_out_all(config: Config) -> Config:
     """The configuration with all samples in the validation part, if its task allows that."""
     task = task_class(config)
     parameters = parameters_of(task)
-    if not task.holds_out_all or "validation" not in parameters:
+    if not task.may_hold_out_all or "validation" not in parameters:
         return config
     no_test = {"test": 0.0} if "test" in parameters else {}
     return config.changed("data", validation=1.0, **no_test)

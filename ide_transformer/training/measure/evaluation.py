@@ -301,7 +301,7 @@ def check_finite(loaded: LoadedModel, rows: Sequence[dict[str, Any]]) -> None:
 
 def part_to_measure(task: AbstractTask, part: Part) -> Part:
     """The part, or all data if they are not divided. Raises `InputError` if there is none."""
-    if task.whole and part not in task.parts:
+    if task.holds_out_all and part not in task.parts:
         return "validation"
     if part not in task.parts:
         raise InputError(
@@ -313,5 +313,5 @@ def part_to_measure(task: AbstractTask, part: Part) -> Part:
 
 def describe_part(task: AbstractTask, part: Part) -> str:
     """The measured part of a task, in words."""
-    is_whole = task.whole and task.parts == ("validation",)
+    is_whole = task.holds_out_all and task.parts == ("validation",)
     return "all of it" if is_whole else f"{part} part"
