@@ -320,7 +320,7 @@ def _check_alike(
         if x_format != reference_format:
             raise InputError(
                 f"{part}_{name} are {x.dtype}{[*x.shape]}, and {name} {reference.dtype}"
-                f"{[*reference.shape]}; pass samples of the same type and channels to each part."
+                f"{[*reference.shape]}; pass the same type and channels to each part."
             )
 
 
