@@ -83,7 +83,7 @@ def march(
 ) -> Array:
     """The state at T after equal steps in each interval. Unlike `solve`, it is compiled once
     for all numbers of steps."""
-    scheme = solvers.prepared(solver, equation.constraint, unroll=True)
+    scheme = solvers.prepare_solver(solver, equation.constraint, unroll=True)
     plan = Steps(equation, solver, scheme, 1, None, u0.dtype)
     length = equation.control.interval_length
 
@@ -225,7 +225,7 @@ def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
         name = spelled_scheme(scheme)
     else:
         solver = scheme
-        name = eq.spelled(scheme)
+        name = eq.spell(scheme)
     if name in entries:
         return name, entries[name]
     steps_blocks = isinstance(solver, Residual | Velocity)

@@ -25,7 +25,7 @@ from ide_transformer.solvers import (
     Step,
     StepField,
     Terms,
-    given_name,
+    scheme_name,
     start_inside,
 )
 
@@ -169,7 +169,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return Projected(self.with_projected_solver())
 
     def start(self, field: StepField, u: Array) -> Past:
-        where = f"LearnedMultistep({self.num_steps}, {given_name(self.solver)}(…))"
+        where = f"LearnedMultistep({self.num_steps}, {scheme_name(self.solver)}(…))"
         example = f"LearnedMultistep({self.num_steps}, Strang())"
         start_inside(where, self.solver, field, u, example)
         return Past.of(u, self.num_steps + 1)

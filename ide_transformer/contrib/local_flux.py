@@ -28,7 +28,7 @@ from ide_transformer.equation import (
     affine,
     check_axes,
     check_features,
-    convolved,
+    convolve,
     gelu,
 )
 
@@ -111,13 +111,13 @@ class LocalFlux(AbstractOperator):
         check_axes(self, self.output.ndim - 2, domain, periodic=True)
         v = u
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            v = affine(convolved(self, v, kernel, domain, spacing=self.spacing), None, bias)
+            v = affine(convolve(self, v, kernel, domain, spacing=self.spacing), None, bias)
             if self.gated:
                 v, factor = jnp.split(v, 2, axis=-1)
                 v = self.activation(v) * factor
             else:
                 v = self.activation(v)
-        flux = convolved(self, v, self.output, domain, spacing=self.spacing)
+        flux = convolve(self, v, self.output, domain, spacing=self.spacing)
         return -self.speed * self._divergence(flux, domain)
 
     def _divergence(self, flux: Float[Array, "..."], domain: TokenDomain) -> State:
@@ -135,4 +135,4 @@ class LocalFlux(AbstractOperator):
         kernel = np.concatenate([np.multiply.outer(x, identity) for x in stencils], axis=-2)
         kernel = jnp.asarray(kernel / self.spacing, flux.dtype)
         # A negative distance reads the point after and the point itself.
-        return convolved(self, flux, kernel, domain, spacing=-self.spacing)
+        return convolve(self, flux, kernel, domain, spacing=-self.spacing)

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..integration import Mesh
 from ..models import Field, FunctionInputs, Model, OperatorModel, is_built_as
 from ..models.compiled import compiled_outputs
-from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
+from ..solvers import Strang, inconsistent_scheme, splitting_of, with_sub_solver
 
 
 # From points `[tokens, dimension]` to the values of functions, `[..., tokens]`.
@@ -51,7 +51,7 @@ class FunctionSolve:
         others = model.mesh.stepsize_controller, model.compute_dtype, model.exit
         if any(x is not None for x in others):
             raise InputError("error_budget: drop adaptive steps, compute_dtype and exit.")
-        if (other := inconsistent(model.solver)) is not None:
+        if (other := inconsistent_scheme(model.solver)) is not None:
             name = type(other).__name__
             raise InputError(f"error_budget: {name} does not converge; take LieTrotter().")
         (points,) = (own.points,) if isinstance(own.points, int) else own.points

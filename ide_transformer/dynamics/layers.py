@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..equation import AbstractControl, PiecewiseConstant, Scaled, Tied, scaled
+from ..equation import AbstractControl, PiecewiseConstant, Scaled, Tied, scale_operator
 from ..errors import InputError
 from ..models import Model
 
@@ -30,7 +30,7 @@ def in_layers(model: Model) -> Model:
 
     Its control is a `PiecewiseConstant` of `Scaled` operators; θ_l = θ where l begins."""
     control = stacked_intervals(
-        model.control, lambda block: tuple(scaled(x, jnp.ones(())) for x in block)
+        model.control, lambda block: tuple(scale_operator(x, jnp.ones(())) for x in block)
     )
     constraint = model.constraint
     if constraint.depth_axes:

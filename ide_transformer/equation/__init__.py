@@ -4,22 +4,28 @@ from .arrays import Depth, State, affine, float_array, inverse_affine, root
 from .constraints import AbstractNormalization, AbstractRescaling
 from .controls.control import low_precision
 from .controls.mapped import with_source
-from .devices import LAYOUT_AXES, divided, on_devices
+from .devices import LAYOUT_AXES, on_devices, partition_spec
 from .domain import by_samples, grid_of, lattice
 from .equation import as_control, contents
 from .function_space import PLAIN
-from .low_rank import LowRank, divided_weights, merge_low_rank, with_low_rank, without_low_rank
+from .low_rank import (
+    LowRank,
+    merge_low_rank,
+    partition_weights,
+    with_low_rank,
+    without_low_rank,
+)
 from .operators.attention import AbstractAttention
-from .operators.convolution import convolved
+from .operators.convolution import convolve
 from .operators.feed_forward import AbstractFeedForward, Activation, product
 from .operators.grid import Dimension, check_axes, grid_axes, on_grid
 from .operators.operator import AbstractWrappedOperator, Spectral, by_kind, check_features
 from .operators.positions import differences
 from .operators.quadrature.integrate import integrate
 from .operators.quadrature.token_mean import RESIDUALS
-from .operators.wrapped import drop, scaled
+from .operators.wrapped import drop, scale_operator
 from .public import *
 from .rules import PointRule
-from .spelling import listing, number_of_weights, spelled, spelled_options
-from .terms import OperatorField, make_terms, operator_fields, slowed, without_constraint
+from .spelling import count_weights, listing, spell, spell_options
+from .terms import OperatorField, make_terms, operator_fields, slow_terms, without_constraint
 from .tree import map_parts, parts, with_fields

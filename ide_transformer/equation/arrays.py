@@ -1,4 +1,4 @@
-"""Array types of the equation, and the affine map over features."""
+"""Array types, and affine maps over features."""
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -26,12 +26,12 @@ Features: TypeAlias = Float[Array, "*batch features"]
 # A number for each feature, or one for all.
 Vector = Float[Array, "*features"]
 
-# Numbers as a user gives them.
+# Numbers that a user passes.
 Numbers: TypeAlias = Real[ArrayLike, "..."]
 
 
 def float_array(x: Numbers) -> Array:
-    """An array of floats, which can be stacked over depth and trained."""
+    """Converts to an array of floats, which can be stacked over depth and trained."""
     return jnp.asarray(x, jnp.result_type(float, x))
 
 
@@ -48,13 +48,13 @@ def optional_positive_array(x: Annotated[Numbers, above(0)] | None) -> Array | N
 
 
 def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The square root, with derivative 0 instead of infinity at 0."""
+    """The square root, with derivative 0 instead of ∞ at 0."""
     zero = square == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def affine(s: Features, gain: Vector | None, bias: Vector | None = None) -> Features:
-    """`gain ⊙ s + bias`; `None` is 1 and 0."""
+    """`gain ⊙ s + bias`; `None` stands for 1 and 0."""
     if gain is not None:
         s = s * _along_features(gain, s)
     if bias is not None:
@@ -63,7 +63,7 @@ def affine(s: Features, gain: Vector | None, bias: Vector | None = None) -> Feat
 
 
 def inverse_affine(u: Features, gain: Vector | None, bias: Vector | None) -> Features:
-    """`(u - bias) / gain`; `None` is 1 and 0."""
+    """`(u - bias) / gain`; `None` stands for 1 and 0."""
     if bias is not None:
         u = u - _along_features(bias, u)
     if gain is not None:
@@ -74,7 +74,8 @@ def inverse_affine(u: Features, gain: Vector | None, bias: Vector | None) -> Fea
 def _along_features(vector: Array, u: Array) -> Array:
     if vector.shape not in ((), u.shape[-1:]):
         raise InputError(
-            f"A gain, bias or rate of shape {vector.shape} for {u.shape[-1]} features."
+            f"A gain, bias or rate has shape {vector.shape}; pass one number, or one for each "
+            f"of {u.shape[-1]} features."
         )
     # Explicit, because the package runs with rank promotion forbidden.
     shape = (1,) * (u.ndim - vector.ndim) + vector.shape

@@ -1,4 +1,4 @@
-"""Constraints on the state, and the normalisations of checkpoints."""
+"""Constraints on the state, and normalisations of checkpoints."""
 
 import abc
 from dataclasses import replace
@@ -35,8 +35,8 @@ class AbstractConstraint(eqx.Module):
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
-    # Points and weights of means over Ω_y, which a subclass may have as a field; `None` for
-    # equal weights. Not annotated, or it would be the first field.
+    # Points and weights of means over Ω_y; `None` for equal weights. A subclass may make it a
+    # field. Not annotated, or it would be the first field.
     domain = None
 
     def mean(self, v: Features) -> Float[Array, "*batch 1"]:
@@ -47,12 +47,11 @@ class AbstractConstraint(eqx.Module):
 
     @abc.abstractmethod
     def project(self, u: Features) -> Features:
-        """Projects each token on S. The spheres take the nearest point in the metric of their
-        gain."""
+        """Projects each token on S; spheres use the metric of their gain."""
 
     @abc.abstractmethod
     def tangent(self, u: Features, du: Features) -> Features:
-        """`d/dε project(u + ε du)` at `ε = 0+`: the part of `du` that S leaves free."""
+        """`d/dε project(u + ε du)` at `ε = 0+`: the part of `du` tangential to S."""
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
         """The distance of each token from S,
@@ -63,12 +62,12 @@ class AbstractConstraint(eqx.Module):
         return root(self.mean((u - self.project(u)) ** 2))[..., 0]
 
     def at_points(self, space: FunctionSpace) -> "AbstractConstraint":
-        """The constraint on functions of a feature, with its arrays as coefficients in
+        """The constraint on functions of a feature, reading its arrays as coefficients in
         `space`."""
         return self
 
 
-def _unequal(space: FunctionSpace) -> FeatureDomain | None:
+def _domain_of_means(space: FunctionSpace) -> FeatureDomain | None:
     return None if space.domain.equal else space.domain
 
 
@@ -112,13 +111,14 @@ class Nonnegative(AbstractConstraint):
     S2 does not meet S1 with σ1 = 0: never impose both on one state. The ReLU of a feed-forward
     acts inside the field, see `FeedForward`.
 
-    **Arguments:** `domain`, for the distance from S2; see `LayerNorm`.
+    **Arguments:** `domain`, points and weights of Ω_y for the distance from S2; `None` for
+    equal weights.
     """
 
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
     def at_points(self, space: FunctionSpace) -> "Nonnegative":
-        return replace(self, domain=_unequal(space))
+        return replace(self, domain=_domain_of_means(space))
 
     def project(self, u: Features) -> Features:
         return jax.nn.relu(u)
@@ -151,7 +151,7 @@ class AbstractNormalization(AbstractRescaling):
             functions["gain"] = y.of_factors(self.gain)
         if self.bias is not None and self.bias.ndim:
             functions["bias"] = y.of_values(self.bias)
-        return replace(self, domain=_unequal(space), **functions)
+        return replace(self, domain=_domain_of_means(space), **functions)
 
     def times(self, factor: Float[Array, ""]) -> "AbstractNormalization":
         """The normalisation with outputs multiplied by `factor`."""
@@ -204,7 +204,7 @@ class AbstractNormalization(AbstractRescaling):
         square = self.mean(v * v) + self.eps
         if is_known(square) and not np.all(square):
             raise InputError(
-                f"{type(self).__name__}: a token of equal features; give eps=1e-5."
+                f"{type(self).__name__}: the features of a token are all equal; set eps=1e-5."
             )
         scale = lax.rsqrt(square)
         return v * scale, scale
@@ -265,7 +265,11 @@ class RMSNorm(AbstractNormalization):
     (Zhang, Sennrich, arXiv 1910.07467). It maps onto `RMSSphere(gain)`. Like `LayerNorm` it has
     no limit as h → 0 if the gain varies over features.
 
-    **Arguments:** see `LayerNorm`; `eps` is added to the mean square.
+    **Arguments:**
+
+    - `gain`: γ, a number or `[features]`; `None` for 1.
+    - `eps`: added to the mean square.
+    - `domain`: points and weights of means over Ω_y; `None` for equal weights.
     """
 
     bias: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -281,7 +285,11 @@ class RMSSphere(AbstractSphere):
     With a scalar gain it is root-mean-square normalisation. Checkpoints with a vector are
     `RMSNorm`.
 
-    **Arguments:** see `Sphere`; `eps` is added to the mean square.
+    **Arguments:**
+
+    - `gain`: γ, positive, a number or `[features]`; `None` for 1.
+    - `eps`: added to the mean square.
+    - `domain`: points and weights of means over Ω_y; `None` for equal weights.
     """
 
     gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)
@@ -306,10 +314,10 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
 
     **Arguments:**
 
-    - `gain`: γ, positive, a number or `[features]`.
+    - `gain`, `bias`: γ > 0 and β, a number or `[features]`; `None` for 1 and 0.
     - `eps`: added to the variance. 0 is the exact projection. A positive number (layer norm
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
-    - `bias`, `domain`: see `LayerNorm`.
+    - `domain`: points and weights of means over Ω_y; `None` for equal weights.
     """
 
     gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)

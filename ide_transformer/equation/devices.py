@@ -1,6 +1,6 @@
-"""How arrays lie on the devices of a layout. Without a layout (`jax.set_mesh`) nothing changes.
+"""Divides arrays among the devices of a layout, if there is one (`jax.set_mesh`).
 
-Programs are written for whole arrays; XLA divides them according to their inputs and states."""
+Programs are written for whole arrays; XLA divides them like their inputs and states."""
 
 import math
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ LAYOUT_AXES: dict[str | None, tuple[str, ...]] = {
     "tokens": (SEQUENCE,),
     # Every token needs all features of the state for its norm.
     "state_features": (),
-    # Of weights: features of the state, and hidden features or heads inside an operator.
+    # Axes of weights: features of the state, and hidden features or heads.
     "features": ("fsdp",),
     "inner": ("tensor",),
     "vocabulary": ("tensor",),
-    # A scan takes the layers one by one.
+    # A scan reads layers one by one.
     "layers": (),
     None: (),
 }
@@ -34,15 +34,15 @@ def token_devices() -> int:
     return _sizes().get(SEQUENCE, 1)
 
 
-def divided(
+def partition_spec(
     shape: tuple[int, ...], names: tuple[str | None, ...], sizes: Mapping[str, int]
 ) -> PartitionSpec:
-    """The partition of an array whose axes have these `names`, keys of `LAYOUT_AXES`."""
+    """The partition of an array; `names` of its axes are keys of `LAYOUT_AXES`."""
     parts: list[tuple[str, ...] | None] = []
     for length, name in zip(shape, names, strict=True):
         axes = tuple(axis for axis in LAYOUT_AXES[name] if sizes.get(axis, 1) > 1)
-        number = math.prod(sizes[axis] for axis in axes)
-        parts.append(axes if axes and length % number == 0 else None)
+        num_devices = math.prod(sizes[axis] for axis in axes)
+        parts.append(axes if axes and length % num_devices == 0 else None)
     return PartitionSpec(*parts)
 
 
@@ -56,7 +56,7 @@ def on_devices(
     samples = ("samples",) if u.ndim > 2 else ()
     between = (None,) * (u.ndim - 2 - len(samples))
     names = (*samples, *between, "tokens", "state_features")
-    return jax.lax.with_sharding_constraint(u, divided(u.shape, names, sizes))
+    return jax.lax.with_sharding_constraint(u, partition_spec(u.shape, names, sizes))
 
 
 def _sizes() -> dict[str, int]:

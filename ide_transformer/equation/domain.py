@@ -1,4 +1,4 @@
-"""The token domain Ω_x: points of tokens and weights of integrals over them."""
+"""The token domain Ω_x: points and quadrature weights."""
 
 import dataclasses
 import math
@@ -18,10 +18,10 @@ from .arrays import State
 from .rules import Bounds, Interval
 
 
-# Stands for log 0: finite, and far below the logarithm of any weight.
+# Replaces log 0: finite, and far below the logarithm of any weight.
 LOG_ZERO = float(jnp.finfo(jnp.float32).min) / 4
 
-# The axes of each array of a domain that samples share.
+# The number of axes of each array if samples share the domain.
 _SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
 
 
@@ -30,7 +30,7 @@ EndWeights: TypeAlias = Annotated[Float[Array, "... ends tokens"], at_least(0)] 
 
 
 def _no_negative(weights: Weights) -> Weights:
-    # A compiled program cannot refuse a negative weight, so it becomes NaN.
+    # A compiled program cannot raise for a negative weight, so it becomes NaN.
     return jnp.where(weights < 0, jnp.nan, weights) if isinstance(weights, Tracer) else weights
 
 
@@ -44,12 +44,10 @@ class TokenDomain(eqx.Module):
 
         ∫_Ωx g(x') dx'  ≈  Σ_j w_j g(x_j).
 
-    Nothing else in the package knows how tokens are spaced.
-
     **Arguments:**
 
     - `points`: `[tokens, dimension]`. Text has dimension 1 and unit spacing, patches have 2.
-      With leading axes each sample has points of its own, which a model solves one by one.
+      With leading axes each sample has its own points, and a model solves samples one by one.
     - `weights`: `[..., tokens]`, non-negative; leading axes are samples. `None` means equal
       weights, for which attention is exactly the softmax.
     - `grid`: the number of points along each axis of a lattice, the last axis fastest; `None`
@@ -59,8 +57,8 @@ class TokenDomain(eqx.Module):
     - `period`: the length of each periodic axis, `None` for an axis with boundaries; `None` if
       all axes have boundaries.
     - `ends`, `end_weights`: `[ends, tokens]` and `[..., ends, tokens]`: `end_weights[r, j]` is
-      the weight of x_j in the integral `∫_{x' ≤ x}` up to `x = ends[r, j]`, which causal
-      attention takes. See `trapezoid` and `simpson`. `None` means `weights`.
+      the weight of x_j in the integral up to `x = ends[r, j]`, used by causal attention. See
+      `trapezoid` and `simpson`. `None` means `weights`.
     - `prefix`: the number of tokens before the grid, such as a class token.
     """
 
@@ -75,47 +73,53 @@ class TokenDomain(eqx.Module):
 
     def __check_init__(self):
         if not self.points.size:
-            raise InputError("TokenDomain: points are empty; give at least one.")
+            raise InputError("TokenDomain: points are empty; pass at least one.")
         if self.of_samples and not (self.grid is self.ends is None and not self.prefix):
             raise InputError(
-                f"TokenDomain: points {self.points.shape} of each sample's own have no grid, "
-                "ends or prefix; give points [tokens, dimension]."
+                f"TokenDomain: points {self.points.shape} for each sample cannot have grid, "
+                "ends or prefix; pass points [tokens, dimension]."
             )
-        number = self.num_tokens - self.prefix
+        num_points = self.num_tokens - self.prefix
         axes = {len(x) for x in (self.grid, self.spacing, self.period) if x is not None}
         missing = self.prefix and self.grid is None
-        if missing or axes - {self.dimension} or math.prod(self.grid or (number,)) != number:
+        if (
+            missing
+            or axes - {self.dimension}
+            or math.prod(self.grid or (num_points,)) != num_points
+        ):
             raise InputError(
                 f"TokenDomain: grid={self.grid}, spacing={self.spacing}, period={self.period} "
-                f"do not fit {number} points of dimension {self.dimension} after a prefix="
+                f"do not fit {num_points} points of dimension {self.dimension} after a prefix="
                 f"{self.prefix}; see TokenDomain.uniform."
             )
         if self.grid is not None and is_known(self.points):
             points = np.asarray(self.points)[self.prefix :]
             steps = np.array(self.steps)
-            places = np.stack(np.unravel_index(np.arange(number), self.grid), axis=-1)
+            places = np.stack(np.unravel_index(np.arange(num_points), self.grid), axis=-1)
             # Coordinates are rounded in proportion to the largest.
             rounding = 8 * float(jnp.finfo(points.dtype).eps) * np.abs(points).max(axis=0)
             error = np.abs(points - points[:1] - places * steps).max(axis=0)
             if (error > 1e-3 * steps + rounding).any():
                 raise InputError(
                     f"TokenDomain: the points do not form grid={self.grid}, the last axis "
-                    f"fastest, with steps {self.steps}; give their spacing, or leave grid out."
+                    f"fastest, with steps {self.steps}; set their spacing, or drop grid."
                 )
         if self.grid is not None and self.period is not None:
             around = zip(self.grid, self.steps, self.period, strict=True)
             if any(p is not None and abs(n * h - p) > 1e-3 * h for n, h, p in around):
                 raise InputError(
                     f"TokenDomain: grid={self.grid} with steps {self.steps} does not go around "
-                    f"period={self.period}; leave out the last point, or use "
+                    f"period={self.period}; drop the last point, or use "
                     "TokenDomain.periodic."
                 )
-        given = [x is not None for x in (self.ends, self.end_weights, self.weights)]
-        if any(given[:2]) and not all(given):
-            raise InputError("TokenDomain: end_weights need both ends and weights; give all.")
+        has_ends, has_end_weights, has_weights = (
+            x is not None for x in (self.ends, self.end_weights, self.weights)
+        )
+        if (has_ends or has_end_weights) and not (has_ends and has_end_weights and has_weights):
+            raise InputError("TokenDomain: pass ends, end_weights and weights together.")
         w = self.weights
         if w is not None and w.ndim == 1 and is_known(w) and not np.asarray(w).any():
-            raise InputError("TokenDomain: all weights are zero; give one above.")
+            raise InputError("TokenDomain: all weights are zero; pass a positive one.")
 
     @classmethod
     @checked
@@ -142,7 +146,9 @@ class TokenDomain(eqx.Module):
         shape = shape if isinstance(shape, tuple) else (shape,)
         lengths = length if isinstance(length, tuple) else (length,) * len(shape)
         if len(lengths) != len(shape):
-            raise InputError(f"TokenDomain.periodic: {length=}; give one for each axis.")
+            raise InputError(
+                f"TokenDomain.periodic: {length=}; pass one for each of {len(shape)} axes."
+            )
         spacing = tuple(x / n for x, n in zip(lengths, shape, strict=True))
         return cls(lattice(shape, spacing).points, None, shape, spacing, lengths)
 
@@ -164,7 +170,7 @@ class TokenDomain(eqx.Module):
 
         Order 2, in causal attention too.
         """
-        points = _as_known(points)
+        points = _compile_time_array(points)
         return cls(points[:, None], **rules.trapezoid(points)._asdict())
 
     @classmethod
@@ -175,7 +181,7 @@ class TokenDomain(eqx.Module):
 
         Order 4 on points `φ(j/n)`, φ smooth, in causal attention too, except in the first gap,
         which has the trapezoidal rule."""
-        points = _as_known(points)
+        points = _compile_time_array(points)
         return cls(points[:, None], **rules.simpson(points)._asdict())
 
     @classmethod
@@ -183,8 +189,8 @@ class TokenDomain(eqx.Module):
     def gauss_legendre(
         cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)
     ) -> "TokenDomain":
-        """The Gauss–Legendre rule, exact for polynomials of degree `2 tokens - 1`; for
-        integrals over the whole interval."""
+        """The Gauss–Legendre rule, exact for polynomials of degree `2 tokens - 1`. It is for
+        integrals over the whole interval, not for causal attention."""
         return cls(*rules.on_interval("gauss_legendre", tokens, interval))
 
     @classmethod
@@ -201,10 +207,10 @@ class TokenDomain(eqx.Module):
         **Arguments:**
 
         - `points`: `[tokens]` or `[tokens, dimension]`, dimension 1 to 3, in any order, all
-          different; or `[samples, tokens, dimension]`, points of each sample's own.
+          different; or `[samples, tokens, dimension]`, its own points for each sample.
         - `bounds`: lower and upper end of each axis; `None` for the range of the points.
-        - `period`: see `TokenDomain`.
-        - `mask`: of points of each sample's own, `False` at padding, whose weight is 0.
+        - `period`: the length of each periodic axis, `None` for an axis with boundaries.
+        - `mask`: `False` at padding, whose weight is 0; needs points `[samples, …]`.
         """
         if np.ndim(points) > 2 or mask is not None:
             points, weights = rules.cells_of_samples(points, bounds, period, mask)
@@ -224,14 +230,14 @@ class TokenDomain(eqx.Module):
 
     @property
     def of_samples(self) -> bool:
-        """Whether each sample has points of its own."""
+        """Whether each sample has its own points."""
         return self.points.ndim > 2
 
     @property
     def consecutive(self) -> bool:
         """Whether the points are 0, 1, 2, … on a line."""
-        in_a_row = self.grid is not None and len(self.grid) == 1 and not self.prefix
-        return in_a_row and self.spacing is None
+        is_line = self.grid is not None and len(self.grid) == 1 and not self.prefix
+        return is_line and self.spacing is None
 
     @property
     def steps(self) -> tuple[float, ...]:
@@ -258,7 +264,7 @@ class TokenDomain(eqx.Module):
 
     @property
     def log_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log w_j`, with `LOG_ZERO` and the derivative of w for w = 0; `None` for equal
+        """`log w_j`, or `LOG_ZERO` with the derivative of w if w = 0; `None` for equal
         weights."""
         return None if self.weights is None else _log(self.weights)
 
@@ -269,14 +275,14 @@ class TokenDomain(eqx.Module):
 
     @checked
     def product(self, other: "TokenDomain") -> "TokenDomain":
-        """All pairs of points of two domains, the second faster, with the product of their
-        weights."""
-        own, others = np.indices((self.num_tokens, other.num_tokens)).reshape(2, -1)
-        points = jnp.concatenate([self.points[own], other.points[others]], axis=1)
+        """All pairs of points of two domains, the second faster, weighted by the product of
+        their weights."""
+        first, second = np.indices((self.num_tokens, other.num_tokens)).reshape(2, -1)
+        points = jnp.concatenate([self.points[first], other.points[second]], axis=1)
         weights = None
         if self.weights is not None or other.weights is not None:
-            both = self._given_weights[..., own], other._given_weights[..., others]
-            weights = jnp.multiply(*jnp.broadcast_arrays(*both))
+            factors = self._point_weights[..., first], other._point_weights[..., second]
+            weights = jnp.multiply(*jnp.broadcast_arrays(*factors))
         period = None
         if self.period is not None or other.period is not None:
             period = self.period or (None,) * self.dimension
@@ -291,21 +297,21 @@ class TokenDomain(eqx.Module):
     def with_queries(
         self, points: Float[ArrayLike, "*samples queries dimension"]
     ) -> "TokenDomain":
-        """Appends points of weight zero, which see other tokens and are not seen: attention
-        gives the solution there. The result is no grid. Samples with points of their own may
-        have queries of their own too."""
+        """Appends points of weight zero: they see other tokens and are not seen, so the state
+        there is the solution between tokens. The result is not a grid. Samples with their own
+        points may have their own queries."""
         points = jnp.asarray(points, self.points.dtype)
         if self.end_weights is not None:
-            raise InputError("TokenDomain.with_queries: give a domain without end_weights.")
-        own = self._given_weights
-        weights = jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, points.shape[-2])])
+            raise InputError("TokenDomain.with_queries: the domain must have no end_weights.")
+        weights = self._point_weights
+        weights = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, points.shape[-2])])
         points = jnp.broadcast_to(points, (*self.points.shape[:-2], *points.shape[-2:]))
         points = jnp.concatenate([self.points, points], axis=-2)
         return TokenDomain(points, weights, period=self.period)
 
     @property
-    def _given_weights(self) -> Float[Array, "*batch tokens"]:
-        """The weights; for equal ones, the cells of a grid."""
+    def _point_weights(self) -> Float[Array, "*batch tokens"]:
+        """The weights, or the size of a cell if they are equal."""
         cell = math.prod(self.steps)
         return (
             jnp.full_like(self.points[..., 0], cell) if self.weights is None else self.weights
@@ -357,11 +363,11 @@ class TokenDomain(eqx.Module):
 
     @checked
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":
-        """Gives tokens weight 0 where `mask` is `False`, so that integrals leave them out."""
+        """Sets weights to 0 where `mask` is `False`, so that integrals skip these tokens."""
         mask = jnp.asarray(mask)
-        own = self._given_weights
-        shape = jnp.broadcast_shapes(own.shape, mask.shape)
-        weights = jnp.where(mask, jnp.broadcast_to(own, shape), 0)
+        weights = self._point_weights
+        shape = jnp.broadcast_shapes(weights.shape, mask.shape)
+        weights = jnp.where(mask, jnp.broadcast_to(weights, shape), 0)
         ends = self.end_weights
         ends = None if ends is None else jnp.where(mask[..., None, :], ends, 0)
         return dataclasses.replace(self, weights=weights, end_weights=ends)
@@ -372,27 +378,27 @@ def lattice(
     spacing: tuple[float, ...] | None = None,
     period: tuple[float | None, ...] | None = None,
 ) -> TokenDomain:
-    """A grid from zero on, with points known at compile time."""
-    numbers = np.indices(grid).reshape(len(grid), -1).T
+    """A grid that begins at zero, with points known at compile time."""
+    indices = np.indices(grid).reshape(len(grid), -1).T
     spacing = None if spacing is None or set(spacing) == {1} else spacing
     with jax.ensure_compile_time_eval():
-        points = jnp.asarray(numbers, jnp.result_type(float))
+        points = jnp.asarray(indices, jnp.result_type(float))
         points = points if spacing is None else points * jnp.asarray(spacing)[None]
     return TokenDomain(points, None, grid, spacing, period)
 
 
 def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
-    """The points along each axis; `InputError`, for the caller `name`, without a plain grid."""
+    """The points along each axis. Raises for the operator `name` without a plain grid."""
     if domain.grid is None or domain.weights is not None or domain.prefix:
         raise InputError(
             f"{name} needs tokens at equal distances on a grid, without weights, padding or a "
-            "class token: TokenDomain.uniform, periodic or midpoint."
+            "class token; use TokenDomain.uniform, periodic or midpoint."
         )
     return domain.grid
 
 
 def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
-    """Marks the arrays that have `axes` axes of samples; points of domains have none."""
+    """Marks the arrays with `axes` axes of samples; shared arrays of domains have none."""
 
     def of_part(part: Any) -> Any:
         if not isinstance(part, TokenDomain):
@@ -404,7 +410,7 @@ def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
     return jax.tree.map(of_part, tree, is_leaf=lambda x: isinstance(x, TokenDomain))
 
 
-def _as_known(points: ArrayLike) -> Array:
+def _compile_time_array(points: ArrayLike) -> Array:
     """A JAX array whose values can be read even while a program is compiled."""
     with jax.ensure_compile_time_eval():
         return jnp.asarray(points)
@@ -433,10 +439,10 @@ def _later(v: Array, tokens: int) -> Array:
 
 
 def _log(weights: Float[Array, "..."]) -> Float[Array, "..."]:
-    """See `log_weights`; NaN for a negative weight, which must not pass for zero."""
+    """See `log_weights`; NaN for a negative weight, which must not count as zero."""
     zero = weights == 0
     wide = jnp.promote_types(weights.dtype, jnp.float32)
     log = jnp.log(jnp.where(zero, 1, weights)).astype(wide)
-    # Has the derivative of the weight.
+    # Zero, with the derivative of the weight.
     change = (weights - jax.lax.stop_gradient(weights)).astype(wide)
     return jnp.where(zero, jnp.asarray(LOG_ZERO, wide) + change, log)

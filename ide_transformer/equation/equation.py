@@ -15,7 +15,7 @@ from .constraints import AbstractConstraint
 from .controls.control import AbstractControl, Tied, take
 from .domain import TokenDomain
 from .operators.operator import AbstractOperator
-from .spelling import listing, number_of_weights, spelled
+from .spelling import count_weights, listing, spell
 from .terms import make_terms
 from .tree import parts
 
@@ -48,20 +48,20 @@ class Equation(eqx.Module):
         domain: TokenDomain,
     ):
         constraint = as_control(constraint, control)
-        number = control.layers
+        layers = control.layers
         length = control.interval_length
-        if constraint.layers != number or not np.isclose(constraint.interval_length, length):
+        if constraint.layers != layers or not np.isclose(constraint.interval_length, length):
             raise InputError(
                 f"Equation: the constraint is on {constraint.layers} intervals of length "
-                f"{constraint.interval_length:g}, the control on {number} of {length:g}."
+                f"{constraint.interval_length:g}, the control on {layers} of {length:g}."
             )
         self.control = control
         self.constraint = constraint
         self.domain = domain
         if domain.of_samples:
             raise InputError(
-                f"Equation: its domain has points {domain.points.shape} of each sample's own; "
-                "solve the samples one by one with jax.vmap, as models do."
+                f"Equation: the domain has points {domain.points.shape} for each sample; solve "
+                "samples one by one with jax.vmap, as models do."
             )
         block = eqx.filter_eval_shape(control, 0.0)
         if not isinstance(block, tuple) or not block:
@@ -72,19 +72,22 @@ class Equation(eqx.Module):
         sets = eqx.filter_eval_shape(constraint, 0.0)
         sets = sets if isinstance(sets, tuple) else (sets,) * len(block)
         pairs = (block, AbstractOperator), (sets, AbstractConstraint)
-        for found, kind in pairs:
-            if others := [type(x).__name__ for x in found if not isinstance(x, kind)]:
-                raise InputError(f"Equation: {', '.join(others)} must be {kind.__name__}s.")
+        for instances, kind in pairs:
+            if wrong := [type(x).__name__ for x in instances if not isinstance(x, kind)]:
+                raise InputError(f"Equation: {', '.join(wrong)} must be {kind.__name__}s.")
         if len(sets) != len(block):
-            raise InputError(f"Equation: {len(sets)} constraints for {len(block)} operators.")
+            raise InputError(
+                f"Equation: got {len(sets)} constraints, expected one for each of {len(block)} "
+                "operators."
+            )
         # Stored, because tracing the control again is expensive.
         self.num_operators = len(block)
 
     def __repr__(self) -> str:
         entries = contents(self.control, self.constraint)
-        number = number_of_weights((self.control, self.constraint))
-        domain = spelled(self.domain)
-        return listing(self, {"parameters": number, **entries, "domain": domain})
+        weights = count_weights((self.control, self.constraint))
+        domain = spell(self.domain)
+        return listing(self, {"parameters": weights, **entries, "domain": domain})
 
     @property
     def continuous(self) -> bool:
@@ -104,7 +107,7 @@ class Equation(eqx.Module):
     @property
     def terms(self) -> diffrax.MultiTerm:
         """One term for each operator, for any diffrax solver; solvers that do not split solve
-        the sum. If θ jumps, prefer `solve`, which never reads past a jump."""
+        the sum. If θ jumps, use `solve`, which never reads past a jump."""
         return make_terms(self.control, self.constraint, self.domain, self.num_operators)
 
     def vector_field(self, t: Depth, u: State, args: PyTree = None) -> State:
@@ -117,21 +120,21 @@ class Equation(eqx.Module):
         return self.control.intervals(), self.constraint.intervals()
 
     def tabulate(self, points: np.ndarray, ends: np.ndarray) -> "Equation":
-        """Tabulates the weights for a march that evaluates the field at `points`, fractions of
-        each interval, and ends steps at `ends`; see `AbstractControl.tabulate`."""
+        """The equation with weights computed in advance, for a march that evaluates the field
+        at `points` and ends steps at `ends`, fractions of each interval."""
         constraint = self.constraint.tabulate(np.union1d(points, ends))
         return Equation(self.control.tabulate(points), constraint, self.domain)
 
     def terms_of(self, index: int) -> diffrax.MultiTerm:
         """The terms inside interval `index`."""
-        number = self.control.layers
-        message = f"Equation.terms_of: there are {number} intervals; give 0 to {number - 1}."
-        index = eqx.error_if(index, (index < 0) | (index >= number), message)
+        layers = self.control.layers
+        message = f"Equation.terms_of: index must be from 0 to {layers - 1}."
+        index = eqx.error_if(index, (index < 0) | (index >= layers), message)
         return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:
-        """The terms inside one interval, `interval` its slice of `intervals()`. They read its
-        own weights even at its end."""
+        """The terms inside interval `index`, whose slice of `intervals()` is `interval`. At its
+        end they still read its weights, not the next ones."""
         control, constraint = interval
         start = index * self.control.interval_length
         block_at = Partial(_inside, self.control, control, start)
@@ -140,17 +143,17 @@ class Equation(eqx.Module):
 
 
 def contents(control: PyTree, constraint: PyTree) -> dict[str, str]:
-    texts = {"control": spelled(control), "constraint": spelled(constraint)}
+    texts = {"control": spell(control), "constraint": spell(constraint)}
     if isinstance(control, AbstractControl):
         texts["control"] = type(control).__name__
         with contextlib.suppress(InputError):
             length = f"{control.interval_length:g}"
             texts["control"] += f", {control.layers} intervals of length {length}"
-        for number, operator in enumerate(parts(control, AbstractOperator), 1):
-            texts[f"operator {number}"] = spelled(operator, control.depth_axes)
+        for place, operator in enumerate(parts(control, AbstractOperator), 1):
+            texts[f"operator {place}"] = spell(operator, control.depth_axes)
     if isinstance(constraint, AbstractControl):
         sets = parts(constraint, AbstractConstraint)
-        texts["constraint"] = ", ".join(spelled(x, constraint.depth_axes) for x in sets)
+        texts["constraint"] = ", ".join(spell(x, constraint.depth_axes) for x in sets)
     return texts
 
 

@@ -1,4 +1,4 @@
-"""The feature domain Ω_y, bases of functions on it, and kernels."""
+"""The feature domain Ω_y, bases of functions on it, and weights as kernels."""
 
 import abc
 import dataclasses
@@ -16,7 +16,7 @@ from .rules import PointRule, point_rule
 
 
 Points: TypeAlias = Float[Array, " points"]
-Values: TypeAlias = Float[Array, "points number"]
+Values: TypeAlias = Float[Array, "points modes"]
 
 
 @checked
@@ -32,7 +32,7 @@ class FeatureDomain(eqx.Module):
     - `features`: the number of points.
     - `rule`: `"midpoint"`, the middles of equal parts, of order 2, and faster than any power
       for a cosine series; `"periodic"`, the points `j / features` of a circle;
-      `"gauss_legendre"` as for `TokenDomain`.
+      `"gauss_legendre"`, exact for polynomials of degree `2 features - 1`.
     """
 
     features: PositiveInt = eqx.field(static=True)
@@ -52,7 +52,7 @@ class FeatureDomain(eqx.Module):
         return self.rule in ("midpoint", "periodic")
 
     def with_points(self, features: int) -> "FeatureDomain":
-        """The domain of the same rule with another number of points."""
+        """The domain with another number of points, by the same rule."""
         return dataclasses.replace(self, features=features)
 
 
@@ -61,11 +61,11 @@ class AbstractBasis(eqx.Module):
     subclass are trained."""
 
     @abc.abstractmethod
-    def __call__(self, y: Points, number: int) -> Values:
-        """The first `number` functions at points y."""
+    def __call__(self, y: Points, modes: int) -> Values:
+        """The first `modes` functions at points y."""
 
-    def check(self, domain: FeatureDomain, number: int) -> None:
-        """Raises `InputError` if the points cannot represent `number` functions."""
+    def check(self, domain: FeatureDomain, modes: int) -> None:
+        """Raises `InputError` if the points cannot represent `modes` functions."""
 
 
 @checked
@@ -76,50 +76,50 @@ class Cosine(AbstractBasis):
     cosine series is even about both ends, so the midpoint rule converges faster than any
     power."""
 
-    def __call__(self, y: Points, number: int) -> Values:
-        a = jnp.arange(number)
+    def __call__(self, y: Points, modes: int) -> Values:
+        a = jnp.arange(modes)
         size = jnp.where(a == 0, 1.0, jnp.sqrt(2.0))[None]
         return size.astype(y.dtype) * jnp.cos(jnp.pi * jnp.outer(y, a.astype(y.dtype)))
 
 
 @checked
 class Legendre(AbstractBasis):
-    """Legendre polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. With the rule `"gauss_legendre"` n
-    functions at n points are orthonormal, with equal distances far from it."""
+    """Legendre polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. Use the rule `"gauss_legendre"`: n
+    functions at n points are orthonormal only there."""
 
-    def __call__(self, y: Points, number: int) -> Values:
+    def __call__(self, y: Points, modes: int) -> Values:
         x = 2 * y - 1
         values = [jnp.ones_like(x), x]
-        for a in range(1, number - 1):
+        for a in range(1, modes - 1):
             values.append(((2 * a + 1) * x * values[a] - a * values[a - 1]) / (a + 1))
-        size = jnp.sqrt(2 * jnp.arange(number, dtype=y.dtype) + 1)
-        return size[None] * jnp.stack(values[:number], axis=1)
+        size = jnp.sqrt(2 * jnp.arange(modes, dtype=y.dtype) + 1)
+        return size[None] * jnp.stack(values[:modes], axis=1)
 
 
 @checked
 class Nodal(AbstractBasis):
-    """Functions constant on each of n = `number` equal parts, `φ_a = √n` on part a.
+    """Functions constant on each of n = `modes` equal parts, `φ_a = √n` on part a.
 
     At n midpoints, kernels are the matrices of an ordinary Transformer; at r n points every
-    feature appears r times. The points must be a multiple of the parts."""
+    feature appears r times. The number of points must be a multiple of n."""
 
-    def __call__(self, y: Points, number: int) -> Values:
-        part = jax.nn.one_hot(_parts(y, number), number, dtype=y.dtype)
-        return jnp.sqrt(jnp.asarray(number, y.dtype)) * part
+    def __call__(self, y: Points, modes: int) -> Values:
+        part = jax.nn.one_hot(_parts(y, modes), modes, dtype=y.dtype)
+        return jnp.sqrt(jnp.asarray(modes, y.dtype)) * part
 
-    def check(self, domain: FeatureDomain, number: int) -> None:
-        sums = np.bincount(_parts(domain.points, number), domain.weights, number)
-        if np.ptp(sums) > 1e-6 / number:
+    def check(self, domain: FeatureDomain, modes: int) -> None:
+        sums = np.bincount(_parts(domain.points, modes), domain.weights, modes)
+        if np.ptp(sums) > 1e-6 / modes:
             raise InputError(
-                f"Nodal: {domain.features} points of rule={domain.rule} give {number} parts "
-                f"unequal weights; take a multiple of {number} points, or Cosine()."
+                f"Nodal: {domain.features} points of rule={domain.rule} have unequal weight on "
+                f"{modes} parts; use a multiple of {modes} points, or Cosine()."
             )
 
 
-def _parts(y: Any, number: int) -> Any:
-    # Rounding may put the beginning of a part, j / number, below it.
+def _parts(y: Any, modes: int) -> Any:
+    # Rounding may put the beginning of a part, j / modes, below it.
     above = 1 + 4 * jnp.finfo(y.dtype).eps
-    return (y * number * above).astype(int).clip(0, number - 1)
+    return (y * modes * above).astype(int).clip(0, modes - 1)
 
 
 class FeatureMap(eqx.Module):
@@ -147,14 +147,14 @@ class FeatureMap(eqx.Module):
         return mean + self.of_values(c - mean)
 
 
-# For numbers that are no functions of y, such as the channels of a picture.
+# For numbers that are not functions of y, such as the channels of an image.
 PLAIN = FeatureMap(None, None)
 
 
 @checked
 class FunctionSpace(eqx.Module):
-    """Functions of a feature y: the span of the first functions of a basis, given at the points
-    of Ω_y. States are functions `u(x, y, t)`, and weights are kernels
+    """Functions of a feature y: the span of the first functions of a basis, stored at the
+    points of Ω_y. States are functions `u(x, y, t)`, and weights are kernels
 
         W(y, ξ, t) = √(m_in / m_out) Σ_ab C_ab(t) φ_a(ξ) φ_b(y)
 
@@ -177,7 +177,8 @@ class FunctionSpace(eqx.Module):
     def __check_init__(self):
         if self.modes > self.domain.features:
             raise InputError(
-                f"FunctionSpace: {self.domain.features} points cannot hold {self.modes} modes."
+                f"FunctionSpace: {self.domain.features} points cannot represent {self.modes} "
+                "modes; use more features, or fewer modes."
             )
         self.basis.check(self.domain, self.modes)
 
@@ -189,7 +190,7 @@ class FunctionSpace(eqx.Module):
     def inner(self, modes: int) -> FeatureMap:
         """The map for functions with `modes` coefficients."""
         domain = self.domain_of(modes)
-        # Known at compile time, so that products of them are folded.
+        # Compile-time constants, so that their products are folded.
         points = jnp.asarray(domain.points, jnp.result_type(float))
         weights = jnp.asarray(domain.weights, jnp.result_type(float))
         phi = self.basis(points, modes)
@@ -198,18 +199,18 @@ class FunctionSpace(eqx.Module):
 
     def heads(self, heads: int, modes: int) -> FeatureMap:
         """The map for functions on Ω_h × Ω_y, with `modes` coefficients for each head."""
-        one = self.inner(modes)
-        assert one.values is not None and one.duals is not None
-        each = jnp.eye(heads, dtype=one.values.dtype)
-        return FeatureMap(jnp.kron(each, one.values), jnp.kron(each, one.duals))
+        head = self.inner(modes)
+        assert head.values is not None and head.duals is not None
+        identity = jnp.eye(heads, dtype=head.values.dtype)
+        return FeatureMap(jnp.kron(identity, head.values), jnp.kron(identity, head.duals))
 
     def domain_of(self, modes: int) -> FeatureDomain:
         """The points of functions with `modes` coefficients."""
         points, rest = divmod(modes * self.domain.features, self.modes)
         if rest:
             raise InputError(
-                f"FunctionSpace: {modes} modes have no whole number of points; take a multiple "
-                f"of {self.modes} features, not {self.domain.features}."
+                f"FunctionSpace: {modes} modes get a fraction of a point; features must be a "
+                f"multiple of {self.modes}, got {self.domain.features}."
             )
         domain = self.domain.with_points(points)
         self.basis.check(domain, modes)

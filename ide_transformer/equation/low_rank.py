@@ -1,4 +1,4 @@
-"""Changes of low rank of linear maps (LoRA), with which a trained model learns."""
+"""Low-rank changes of linear maps (LoRA), to train a pretrained model further."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,14 +22,13 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 @checked
 class LowRank(eqx.Module):
-    """A linear map and a change of rank r that is learned in its place,
+    """A frozen linear map with a learned change of rank r,
 
         u ↦ u W + b + (α/r) (u A) B,   A: [in, r],  B: [r, out].
 
-    Of a model with such maps, training changes A and B only. Source: Hu et al., arXiv
-    2106.09685.
+    Training a model with such maps changes A and B only. Source: Hu et al., arXiv 2106.09685.
 
-    **Arguments:** the map `linear`; `down` A, `up` B, and `alpha` α.
+    **Arguments:** `linear`, the map with W and b; `down` A, `up` B, and `alpha` α.
     """
 
     linear: Linear
@@ -52,7 +51,8 @@ class LowRank(eqx.Module):
         return self.linear.bias
 
     def at_points(self, into: FeatureMap, out: FeatureMap) -> "LowRank":
-        """See `Linear`; A reads functions of `into`, and B gives functions of `out`."""
+        """The integral that `Linear.at_points` gives; A reads functions of `into`, B makes
+        functions of `out`."""
         return with_fields(
             self,
             linear=self.linear.at_points(into, out),
@@ -77,15 +77,15 @@ def with_low_rank(
     *,
     key: PRNGKeyArray,
 ) -> Tree:
-    """The model whose linear maps of the names `targets` learn changes of low rank; see
-    `LowRank`. A is uniform on `±1/√in` and B is 0, so that the model has the same outputs.
+    """Replaces the linear maps named in `targets` by `LowRank` maps. A is uniform on `±1/√in`
+    and B is 0, so the outputs do not change.
 
-    **Raises:** `InputError` if no map has one of these names, and if the model has changes of
-    low rank already.
+    **Raises:** `InputError` if no map has one of these names, or if the model has low-rank
+    changes already.
     """
     if parts(model, LowRank):
         raise InputError(
-            "The model has changes of low rank already; merge them first (merge_low_rank)."
+            "The model has low-rank changes already; use merge_low_rank(model) first."
         )
 
     def is_map(x):
@@ -94,22 +94,22 @@ def with_low_rank(
     def name(path):
         return getattr(path[-1], "name", "")
 
-    there = jax.tree.leaves_with_path(model, is_leaf=is_map)
-    names = sorted({name(path) for path, part in there if is_map(part)} - {""})
+    leaves = jax.tree.leaves_with_path(model, is_leaf=is_map)
+    names = sorted({name(path) for path, part in leaves if is_map(part)} - {""})
     if unknown := [x for x in targets if x not in names]:
         raise InputError(
-            f"targets: no linear map is named {unknown[0]!r}; known: {', '.join(names)}."
+            f"targets: no linear map is named {unknown[0]!r}; use {', '.join(names)}."
         )
-    numbers = itertools.count()
+    counter = itertools.count()
 
     def change(path, part):
         if not is_map(part) or name(path) not in targets:
             return part
         *depth, width, out = part.weight.shape
         dtype = part.weight.dtype
-        own = jax.random.fold_in(key, next(numbers))
+        map_key = jax.random.fold_in(key, next(counter))
         bound = width**-0.5
-        down = jax.random.uniform(own, (*depth, width, rank), dtype, -bound, bound)
+        down = jax.random.uniform(map_key, (*depth, width, rank), dtype, -bound, bound)
         return LowRank(part, down, jnp.zeros((*depth, rank, out), dtype), alpha)
 
     return jax.tree.map_with_path(change, model, is_leaf=is_map)
@@ -117,26 +117,26 @@ def with_low_rank(
 
 @checked
 def merge_low_rank(model: Tree) -> Tree:
-    """The model with one matrix `W + (α/r) A B` in place of each `LowRank`.
+    """Replaces each `LowRank` by a `Linear` with the matrix `W + (α/r) A B`.
 
-    **Raises:** `InputError` for weights that are no matrices of layers, such as the terms of an
-    expansion in depth: products of A(t) and B(t) have other terms.
+    **Raises:** `InputError` if the weights are not one matrix per layer. In an expansion in
+    depth, products of A(t) and B(t) have other terms.
     """
     for control in parts(model, AbstractControl):
         if parts(control, LowRank) and not isinstance(control, PiecewiseConstant | Tied):
             kind = type(control).__name__
-            raise InputError(f"{kind}: changes of low rank in it cannot be merged.")
+            raise InputError(f"{kind}: its low-rank changes cannot be merged; keep them.")
     return map_parts(model, LowRank, lambda x, _: with_fields(x.linear, weight=x.weight))
 
 
 def without_low_rank(model: Tree) -> Tree:
-    """The model before changes of low rank."""
+    """Replaces each `LowRank` by its frozen map."""
     return map_parts(model, LowRank, lambda x, _: x.linear)
 
 
-def divided_weights(weights: Tree) -> tuple[Tree, Tree]:
-    """The weights that training changes, and the others, each with `None` in the places of the
-    other: A and B of a model with changes of low rank, else all and none."""
+def partition_weights(weights: Tree) -> tuple[Tree, Tree]:
+    """The weights that training changes, and the frozen ones; `None` in the places of the
+    other part. With `LowRank` maps only A and B are trained, otherwise all weights."""
     if not parts(weights, LowRank):
         return eqx.partition(weights, True)
 

@@ -1,6 +1,4 @@
-"""Quadrature rules: points, and weights for whole integrals and for integrals up to a point.
-
-The constructors of `TokenDomain` describe them."""
+"""Quadrature rules behind the constructors of `TokenDomain`."""
 
 import functools as ft
 import itertools
@@ -26,7 +24,7 @@ PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre"]
 
 
 def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
-    """The Lagrange factors at x of values at `points: [..., number]`."""
+    """The Lagrange factors at x of values at `points: [..., points]`."""
     factors = np.ones_like(points)
     for j, k in itertools.permutations(range(points.shape[-1]), 2):
         factors[..., j] *= (x - points[..., k]) / (points[..., j] - points[..., k])
@@ -34,7 +32,7 @@ def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
 
 
 class Rule(NamedTuple):
-    """Weights of `∫ g dx ≈ Σ_j w_j g(x_j)`; `end_weights[r, j]` is the weight of x_j in the
+    """Weights of `∫ g dx ≈ Σ_j w_j g(x_j)`. `end_weights[r, j]` is the weight of x_j in the
     integral up to `ends[r, j]`, which is x_{j+r}, or beyond all points."""
 
     weights: Float[Array, " points"]
@@ -47,7 +45,7 @@ def trapezoid(x: Float[Array, " points"]) -> Rule:
     return _trapezoid(x)
 
 
-# One program, instead of one for each operation and number of points.
+# Compiled once, not operation by operation.
 @jax.jit
 def _trapezoid(x: Float[Array, " points"]) -> Rule:
     gaps = _gaps(x)
@@ -61,10 +59,9 @@ def simpson(x: Float[Array, " points"]) -> Rule:
     """Source: Cartwright, "Simpson's Rule Cumulative Integration", 2017."""
     _check_points("simpson", x, 3)
     rule = _simpson(x)
-    known = is_known(rule.weights)
-    if known and min(np.min(rule.weights), np.min(rule.end_weights)) < 0:
+    if is_known(rule.weights) and min(map(np.min, (rule.weights, rule.end_weights))) < 0:
         raise InputError(
-            "TokenDomain.simpson: a gap is twice its neighbour; take TokenDomain.trapezoid."
+            "TokenDomain.simpson: a gap is twice its neighbour; use TokenDomain.trapezoid."
         )
     return rule
 
@@ -80,19 +77,19 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
     ended = zeros.at[2::2].add((a + b) / 6 * (2 - a / b))
     inner = ended.at[: 2 * len(b) : 2].add((a + b) / 6 * (2 - b / a))
     inner = inner.at[1 : 2 * len(b) : 2].add((a + b) ** 3 / (6 * a * b))
-    # Weights of a gap that is left, from x_{i-1} to x_i: at x_i, x_{i-1} and x_{i-2}.
+    # Weights of an unpaired last gap, from x_{i-1} to x_i: at x_i, x_{i-1} and x_{i-2}.
     a = gaps[:-1]
     b = gaps[1:]
-    left = (
+    last_gap = (
         b * (2 * b + 3 * a) / (6 * (a + b)),
         b * (b + 3 * a) / (6 * a),
         -(b**3) / (6 * a * (a + b)),
     )
     rows = []
-    for lag, (whole, before) in enumerate(((ended, zeros), (inner, ended), (inner, inner))):
-        with_gap = before.at[2 - lag : points - lag].add(left[lag])
+    for lag, (paired, before) in enumerate(((ended, zeros), (inner, ended), (inner, inner))):
+        with_gap = before.at[2 - lag : points - lag].add(last_gap[lag])
         even = (jnp.arange(points) + lag) % 2 == 0
-        rows.append(jnp.where(even, whole, with_gap))
+        rows.append(jnp.where(even, paired, with_gap))
     # The first gap alone has the trapezoidal rule; the mean of an empty integral is its point.
     rows[0] = rows[0].at[:2].set(gaps[0] / 2)
     rows[1] = rows[1].at[0].set(gaps[0] / 2)
@@ -129,43 +126,47 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
     """The sizes of the Voronoi cells of points in a box, which may have periodic axes."""
     x = np.asarray(points, float)
     if not x.size:
-        raise InputError(f"TokenDomain.from_points: points {x.shape} are empty; pass one.")
+        raise InputError(
+            f"TokenDomain.from_points: points {x.shape} are empty; pass at least one."
+        )
     x = x.reshape(len(x), -1)
     dimension = x.shape[1]
     if dimension > 3:
-        raise InputError(f"TokenDomain.from_points: points of dimension {dimension} above 3.")
+        raise InputError(
+            f"TokenDomain.from_points: points have dimension {dimension}; it must be at most 3."
+        )
     lengths = (None,) * dimension if period is None else period
-    around = np.array([length is not None for length in lengths])
+    periodic = np.array([length is not None for length in lengths])
     sizes = np.array([length or 0.0 for length in lengths])
     fits = len(lengths) == dimension
     if fits and bounds is None:
-        box = np.stack([x.min(0), np.where(around, x.min(0) + sizes, x.max(0))], -1)
+        box = np.stack([x.min(0), np.where(periodic, x.min(0) + sizes, x.max(0))], -1)
     else:
         box = np.array(bounds)
     fits = fits and box.shape == (dimension, 2) and (box[:, 0] < box[:, 1]).all()
-    if not fits or (around & (abs(np.ptp(box, axis=1) - sizes) > 1e-6 * sizes)).any():
+    if not fits or (periodic & (abs(np.ptp(box, axis=1) - sizes) > 1e-6 * sizes)).any():
         raise InputError(
             f"TokenDomain.from_points: bounds={box.tolist()} for points of dimension "
-            f"{dimension} and {period=}; give both ends of each axis, a period apart."
+            f"{dimension} and {period=}; pass both ends of each axis, a period apart."
         )
     outside = ((x < box[:, 0]) | (x > box[:, 1])).any(axis=1)
     if outside.any():
         raise InputError(f"TokenDomain.from_points: {x[outside][0]} is outside {box.tolist()}.")
-    places = np.where(around & (x == box[:, 1]), box[:, 0], x)
+    places = np.where(periodic & (x == box[:, 1]), box[:, 0], x)
     _, first = np.unique(places, axis=0, return_index=True)
-    if len(again := np.setdiff1d(np.arange(len(x)), first)):
+    if len(repeated := np.setdiff1d(np.arange(len(x)), first)):
         raise InputError(
-            f"TokenDomain.from_points: {x[again[0]]} is there twice; give it once."
+            f"TokenDomain.from_points: {x[repeated[0]]} occurs twice; pass it once."
         )
     if dimension > 1:
-        return _voronoi(x, box, around)
+        return _voronoi(x, box, periodic)
     order = np.argsort(x[:, 0])
     y = x[order, 0]
     length = np.ptp(box[0])
-    if around[0]:
+    if periodic[0]:
         y = np.concatenate([y[-1:] - length, y, y[:1] + length])
     borders = (y[1:] + y[:-1]) / 2
-    if not around[0]:
+    if not periodic[0]:
         borders = np.concatenate([box[0, :1], borders, box[0, 1:]])
     weights = np.empty(len(x))
     weights[order] = np.diff(borders)
@@ -180,43 +181,43 @@ def cells_of_samples(
     shown: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points `[samples, tokens, dimension]` and the sizes of their cells. Padding lies at the
-    first point of its sample and has the size 0. `shown` iterates over the samples and may show
-    the progress."""
+    first point of its sample and has the size 0. `shown` iterates over the samples and can show
+    progress."""
     x = np.array(points)
     real = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask)
     if x.ndim != 3 or real.shape != x.shape[:2]:
         raise InputError(
-            f"TokenDomain.from_points: points {x.shape} and a mask {real.shape}; give points "
-            "[samples, tokens, dimension] and mask [samples, tokens]."
+            f"TokenDomain.from_points: got points {x.shape} and a mask {real.shape}, expected "
+            "points [samples, tokens, dimension] and mask [samples, tokens]."
         )
     sizes = np.zeros(real.shape)
     for sample in shown(range(len(x))):
-        own = x[sample]
-        there = real[sample]
+        tokens = x[sample]
+        is_real = real[sample]
         with at(f"sample {sample}"):
-            if not there.any():
-                raise InputError("all points are padding; leave the sample out.")
-            sizes[sample, there] = cells(own[there], bounds, period)
-        own[~there] = own[there][0]
+            if not is_real.any():
+                raise InputError("all points are padding; drop the sample.")
+            sizes[sample, is_real] = cells(tokens[is_real], bounds, period)
+        tokens[~is_real] = tokens[is_real][0]
     return x, sizes
 
 
 def ordered(interval: Interval) -> Interval:
     if not interval[0] < interval[1]:
-        raise InputError(f"TokenDomain: {interval=}; give the lower end first.")
+        raise InputError(f"TokenDomain: {interval=}; pass the lower end first.")
     return interval
 
 
-def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """The sizes of Voronoi cells. Images of the points end the cells."""
+def _voronoi(x: np.ndarray, box: np.ndarray, periodic: np.ndarray) -> np.ndarray:
+    """The sizes of Voronoi cells, bounded by images of the points outside the box."""
     lengths = np.ptp(box, axis=1)
     on_sides = np.abs(x[:, :, None] - box) <= 1e-7 * lengths[:, None]
-    on_sides &= ~around[:, None]
+    on_sides &= ~periodic[:, None]
     x = np.where(on_sides[..., 0], box[:, 0], np.where(on_sides[..., 1], box[:, 1], x))
-    # Few images suffice, if no circle through the corners of a cell reaches beyond them.
+    # Few images suffice if no circle through the corners of a cell reaches beyond them.
     reach = 4 * len(x) ** (-1 / x.shape[1])
     while True:
-        points = _with_images(x, box, around, reach)
+        points = _with_images(x, box, periodic, reach)
         sizes = _cells_of(points, len(x), box, reach * lengths)
         if sizes is not None or reach >= 2:
             break
@@ -233,17 +234,17 @@ def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def _with_images(
-    x: np.ndarray, box: np.ndarray, around: np.ndarray, reach: float
+    x: np.ndarray, box: np.ndarray, periodic: np.ndarray, reach: float
 ) -> np.ndarray:
-    """The points and, up to `reach` lengths of the box beyond it, their images: a period away,
-    or mirrored at each side, and mirrored again."""
+    """The points and their images up to `reach` lengths of the box beyond it: a period away, or
+    mirrored once or twice at the sides."""
     for axis, (lower, upper) in enumerate(box):
         places = x[:, axis]
         length = upper - lower
         everywhere = np.full(len(x), True)
         # A point on a side is its own mirror image there.
         inside = (lower < places) & (places < upper)
-        if around[axis]:
+        if periodic[axis]:
             images = [(places - length, everywhere), (places + length, everywhere)]
         else:
             images = [
@@ -253,32 +254,32 @@ def _with_images(
                 (places + 2 * length, everywhere),
             ]
         parts = [x]
-        for image, used in images:
-            used = used & (np.maximum(lower - image, image - upper) <= reach * length)
-            part = x[used]
-            part[:, axis] = image[used]
+        for image, allowed in images:
+            near = np.maximum(lower - image, image - upper) <= reach * length
+            part = x[allowed & near]
+            part[:, axis] = image[allowed & near]
             parts.append(part)
         x = np.concatenate(parts)
     return x
 
 
 def _cells_of(
-    points: np.ndarray, number: int, box: np.ndarray, reach: np.ndarray
+    points: np.ndarray, num_cells: int, box: np.ndarray, reach: np.ndarray
 ) -> np.ndarray | None:
-    """The sizes of the cells of the first points, each the sum of pyramids with its point as
-    apex; `None` if a cell has no end, or if points farther than `reach` from the box might
-    change it. No image is farther than two lengths of the box."""
+    """The sizes of the cells of the first points, as sums of pyramids with the point as apex.
+    `None` if a cell is unbounded, or if points farther than `reach` from the box might change
+    it. No image is farther than two lengths of the box."""
     from scipy.spatial import Voronoi
 
-    found = Voronoi(points)
-    own = (found.ridge_points < number).any(axis=1)
-    pairs = found.ridge_points[own]
-    facets = [np.asarray(found.ridge_vertices[i]) for i in np.flatnonzero(own)]
+    diagram = Voronoi(points)
+    is_side = (diagram.ridge_points < num_cells).any(axis=1)
+    pairs = diagram.ridge_points[is_side]
+    facets = [np.asarray(diagram.ridge_vertices[i]) for i in np.flatnonzero(is_side)]
     sizes = np.array([len(x) for x in facets])
     corners = np.concatenate(facets)
     if (corners < 0).any():
         return None
-    places = found.vertices[corners]
+    places = diagram.vertices[corners]
     owner = np.repeat(pairs[:, 0], sizes)
     radius = np.linalg.norm(places - points[owner], axis=1)[:, None]
     beyond = np.maximum(box[:, 0] - places, places - box[:, 1]) + radius
@@ -295,18 +296,18 @@ def _cells_of(
         areas = np.linalg.norm(np.add.reduceat(np.cross(*sides), starts), axis=1) / 2
     heights = np.linalg.norm(np.subtract(*points[pairs].swapaxes(0, 1)), axis=1) / 2
     volumes = np.repeat(areas * heights / points.shape[1], 2)
-    return np.bincount(pairs.ravel(), volumes, minlength=number)[:number]
+    return np.bincount(pairs.ravel(), volumes, minlength=num_cells)[:num_cells]
 
 
 def _check_points(name: str, x: Array, least: int) -> None:
     if x.size < least or (is_known(x) and (np.diff(np.asarray(x)) <= 0).any()):
         raise InputError(
-            f"TokenDomain.{name}: {x.size} points; give {least} or more, in order."
+            f"TokenDomain.{name}: got {x.size} points; pass at least {least}, increasing."
         )
 
 
 def _gaps(x: Array) -> Array:
-    """The distances of neighbours, NaN if traced points are out of order."""
+    """The distances of neighbours; NaN if traced points are not increasing."""
     gaps = jnp.diff(x)
     return jnp.where(gaps > 0, gaps, jnp.nan)
 

@@ -18,34 +18,34 @@ from .operators.feed_forward import Linear
 _ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
-def spelled(x: Any, depth_axes: int = 0) -> str:
+def spell(x: Any, depth_axes: int = 0) -> str:
     """An object as a constructor call, with shapes for arrays and without defaults."""
     if isinstance(x, _ARRAYS):
         return f"[{','.join(map(str, x.shape[depth_axes:]))}]"
     if isinstance(x, Linear):
-        return spelled(x.weight, depth_axes) + ("" if x.bias is None else " + bias")
+        return spell(x.weight, depth_axes) + ("" if x.bias is None else " + bias")
     if isinstance(x, tuple | list):
-        return f"({', '.join(spelled(y, depth_axes) for y in x)})"
+        return f"({', '.join(spell(y, depth_axes) for y in x)})"
     if isinstance(x, eqx.Module) and type(x).__repr__ is eqx.Module.__repr__:
-        return f"{type(x).__name__}({spelled_options(x, depth_axes)})"
+        return f"{type(x).__name__}({spell_options(x, depth_axes)})"
     return getattr(x, "__name__", repr(x).partition("\n")[0])
 
 
-def spelled_options(x: Any, depth_axes: int = 0) -> str:
-    """The arguments of this call; a single object needs no name."""
+def spell_options(x: Any, depth_axes: int = 0) -> str:
+    """The arguments of this call, as text; a single object or array has no name."""
     if not dataclasses.is_dataclass(x):
-        return spelled(x)
+        return spell(x)
     parameters = inspect.signature(type(x)).parameters
     texts = {}
     for field in dataclasses.fields(x):
         value = getattr(x, field.name, None)
         default = field.default
         if default is dataclasses.MISSING:
-            own = parameters.get(field.name)
-            default = None if value is None or own is None else own.default
-        text = spelled(value, depth_axes)
+            parameter = parameters.get(field.name)
+            default = None if value is None or parameter is None else parameter.default
+        text = spell(value, depth_axes)
         # A scheme inside a scheme is always printed.
-        if isinstance(value, diffrax.AbstractSolver) or text != spelled(default, depth_axes):
+        if isinstance(value, diffrax.AbstractSolver) or text != spell(default, depth_axes):
             texts[field.name] = text
     if len(texts) == 1 and isinstance(getattr(x, *texts), eqx.Module | _ARRAYS):
         return str(*texts.values())
@@ -53,7 +53,7 @@ def spelled_options(x: Any, depth_axes: int = 0) -> str:
 
 
 def listing(x: object, entries: dict[str, str]) -> str:
-    """The class of an object, and below it a line for each entry."""
+    """The class of an object, then a line for each entry."""
     lines = [
         textwrap.fill(f"{name}: {text}", 96, initial_indent="  ", subsequent_indent="    ")
         for name, text in entries.items()
@@ -61,6 +61,6 @@ def listing(x: object, entries: dict[str, str]) -> str:
     return "\n".join([type(x).__name__, *lines])
 
 
-def number_of_weights(tree: PyTree) -> str:
+def count_weights(tree: PyTree) -> str:
     arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, _ARRAYS)]
     return f"{sum(x.size for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)):,}"

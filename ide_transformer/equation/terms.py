@@ -1,4 +1,4 @@
-"""The right-hand side as diffrax terms, one for each operator."""
+"""The right-hand side as diffrax terms, one per operator."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from .tree import map_parts, parts
 class OperatorField(eqx.Module):
     """The vector field of one operator, `(t, u, args) ↦ tangent(u, A_i(u; θ(t)))`."""
 
-    # At a depth: the block, and one constraint or one for each operator.
+    # Functions of depth: the block, and one constraint or one for each operator.
     block_at: Callable[[Depth], PyTree]
     constraint_at: Callable[[Depth], PyTree]
     domain: TokenDomain
@@ -37,14 +37,14 @@ class OperatorField(eqx.Module):
         return self.operator(t, args)(u, self.domain).astype(u.dtype)
 
     def operator(self, t: Depth, args: PyTree) -> AbstractOperator:
-        t = self._weights_of(t)
+        t = self._clock_at(t)
         return self.block_at(t)[self.index].at(t, args)
 
     def constraint(self, t: Depth) -> AbstractConstraint:
-        constraint = self.constraint_at(self._weights_of(t))
+        constraint = self.constraint_at(self._clock_at(t))
         return constraint[self.index] if isinstance(constraint, tuple) else constraint
 
-    def _weights_of(self, t: Depth) -> Depth:
+    def _clock_at(self, t: Depth) -> Depth:
         return t if self.clock is None else self.clock(t)
 
 
@@ -70,8 +70,8 @@ def without_constraint(terms: PyTree) -> PyTree:
     return map_parts(terms, OperatorField, lambda field, _: UnconstrainedField(**vars(field)))
 
 
-def slowed(terms: PyTree, start: Depth, rate: float) -> PyTree:
-    """The terms whose weights change at `rate` from depth `start` on; 0 freezes them."""
+def slow_terms(terms: PyTree, start: Depth, rate: float) -> PyTree:
+    """The terms with weights that change at `rate` after depth `start`; 0 freezes them."""
     return map_parts(
         terms,
         OperatorField,
@@ -80,7 +80,7 @@ def slowed(terms: PyTree, start: Depth, rate: float) -> PyTree:
 
 
 class _Slow(eqx.Module):
-    """A clock that runs at `rate` from `start` on, inside another clock."""
+    """A clock that runs at `rate` after `start`, composed with another clock."""
 
     inner: Callable[[Depth], Depth] | None
     start: Depth

@@ -39,42 +39,42 @@ class TokenMap(eqx.Module):
 def interpolation(
     source: TokenDomain, target: TokenDomain, *, degree: Literal[1, 3] = 1
 ) -> TokenMap:
-    """Functions on `source` at the points of `target`.
+    """The map from functions on `source` to their values at the points of `target`.
 
-    On a line, along each axis of a grid, and around a period: the polynomial of `degree`
-    through the nearest points, of order `degree + 1`. At scattered points of the plane or of
-    space: linear in Delaunay simplices.
+    On a line, along each axis of a grid and around a period it interpolates by polynomials of
+    `degree`, of order `degree + 1`. At scattered points of a plane or space it is linear in
+    Delaunay simplices.
 
     **Arguments:**
 
     - `source`, `target`: their points must be known at compile time.
     - `degree`: 1, or 3 on lines and grids.
 
-    **Raises:** `InputError` for points that do not fit, for example points of the target
-    farther outside the source than its points are apart.
+    **Raises:** `InputError` for points that do not fit, for example points of the target too
+    far outside the source.
     """
     if source.of_samples or target.of_samples:
         raise InputError(
-            "interpolation: these domains have points of each sample's own; give one sample."
+            "interpolation: the domains must not have points for each sample; pass one sample."
         )
     if source.prefix or target.prefix or source.dimension != target.dimension:
         raise InputError(
             f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
-            f"{target.dimension}; give equal ones, and domain.without_prefix."
+            f"{target.dimension}; they must be equal. For a prefix pass domain.without_prefix."
         )
     points = np.asarray(source.points, float)
     x = np.asarray(target.points, float)
     if source.dimension == 1:
         axes = [points[:, 0]]
     elif source.grid is not None:
-        # Not the values that occur, of which rounding makes more.
+        # Not np.unique, which counts rounded values twice.
         on_grid = points.reshape(*source.grid, -1)
         along = [np.moveaxis(on_grid[..., k], k, 0) for k in range(source.dimension)]
         axes = [x.reshape(len(x), -1)[:, 0] for x in along]
     elif degree == 1:
         return _in_simplices(points, x, source.period)
     else:
-        raise InputError("interpolation: scattered points allow degree=1 only.")
+        raise InputError(f"interpolation: {degree=}; scattered points need degree=1.")
     period = source.period or (None,) * len(axes)
     places = zip(axes, x.T, period, strict=True)
     stencils = [_stencil(*place, degree) for place in places]
@@ -101,23 +101,23 @@ def _stencil(
         raise InputError(f"interpolation: {degree=} needs {degree + 1} points along each axis.")
     order = np.argsort(axis)
     points = axis[order]
-    number = np.arange(len(axis))
+    indices = np.arange(len(axis))
     if period is not None:
         x = points[0] + (x - points[0]) % period
         points = np.concatenate([points - period, points, points + period])
-        number = np.tile(number, 3)
+        indices = np.tile(indices, 3)
     gaps = np.diff(points)
     if not gaps.all():
-        raise InputError(f"interpolation: two points at {points[np.argmin(gaps)]:g}.")
+        raise InputError(f"interpolation: two points are at {points[np.argmin(gaps)]:g}.")
     gap = gaps.max()
     if (far := x[(x < points[0] - gap) | (x > points[-1] + gap)]).size:
         raise InputError(
-            f"interpolation: {far[0]} is not between {points[0]} and {points[-1]}."
+            f"interpolation: {far[0]} must be between {points[0]} and {points[-1]}."
         )
     first = np.searchsorted(points, x, side="right") - (degree + 1) // 2
     first = np.clip(first, 0, len(points) - degree - 1)
     index = first[:, None] + np.arange(degree + 1)
-    return order[number[index]], lagrange(points[index], x)
+    return order[indices[index]], lagrange(points[index], x)
 
 
 def _in_simplices(
@@ -126,42 +126,40 @@ def _in_simplices(
     """Barycentric coordinates; outside all simplices, the nearest point."""
     from scipy.spatial import Delaunay, KDTree, QhullError
 
-    number, dimension = points.shape
+    num_points, dimension = points.shape
     around = [
         (0,) if length is None else (-1, 0, 1) for length in period or (None,) * dimension
     ]
     lengths = np.array([length or 0.0 for length in period or (None,) * dimension])
     shifts = np.array(list(itertools.product(*around))) * lengths
     points = (points[None] + shifts[:, None]).reshape(-1, dimension)
-    lower = points.reshape(-1, number, dimension).mean(axis=(0, 1)) - lengths / 2
+    lower = points.reshape(-1, num_points, dimension).mean(axis=(0, 1)) - lengths / 2
     x = np.where(lengths > 0, lower + (x - lower) % np.where(lengths > 0, lengths, 1), x)
     try:
         simplices = Delaunay(points)
     except (QhullError, ValueError):
         raise InputError(
-            f"interpolation: the source has {number} scattered points of dimension "
-            f"{dimension}; give {dimension + 1} or more that lie in no plane of fewer "
-            "dimensions, or a grid."
+            f"interpolation: the source has {num_points} scattered points of dimension "
+            f"{dimension}; pass at least {dimension + 1}, not all in one hyperplane, or a grid."
         ) from None
-    found = simplices.find_simplex(x)
-    inside = np.flatnonzero(found >= 0)
-    outside = np.flatnonzero(found < 0)
-    affine = simplices.transform[found[inside]]
+    simplex = simplices.find_simplex(x)
+    inside = np.flatnonzero(simplex >= 0)
+    outside = np.flatnonzero(simplex < 0)
+    affine = simplices.transform[simplex[inside]]
     offsets = x[inside] - affine[:, dimension]
     first = np.einsum("nij,nj->ni", affine[:, :dimension], offsets)
     factors = np.concatenate([first, 1 - first.sum(1, keepdims=True)], axis=1)
-    corners = simplices.simplices[found[inside]]
+    corners = simplices.simplices[simplex[inside]]
     nearest = KDTree(points).query(x[outside])[1] if len(outside) else np.empty(0, int)
     return _token_map(
         [np.repeat(inside, dimension + 1), outside],
-        [corners.ravel() % number, nearest % number],
+        [corners.ravel() % num_points, nearest % num_points],
         [factors.ravel(), np.ones(len(outside))],
         len(x),
     )
 
 
 def _token_map(rows: list, columns: list, values: list, tokens: int) -> TokenMap:
-    # Known at compile time.
     with jax.ensure_compile_time_eval():
         row, column, value = (jnp.asarray(np.concatenate(x)) for x in (rows, columns, values))
     return TokenMap(row, column, value, tokens)

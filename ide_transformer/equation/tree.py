@@ -1,4 +1,4 @@
-"""Finds and changes parts of a tree: operators of a block, fields of terms."""
+"""Finds and replaces parts of a tree, such as the operators of a block."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,8 +13,8 @@ Module = TypeVar("Module", bound=eqx.Module)
 
 
 def parts(tree: PyTree, kind: type[Part] | tuple[type[Part], ...]) -> list[Part]:
-    """The parts of one or several kinds, in order."""
-    is_part = _is(kind)
+    """The instances of one or several classes in a tree, in order."""
+    is_part = _is_instance(kind)
     return list(filter(is_part, jax.tree.leaves(tree, is_leaf=is_part)))
 
 
@@ -23,15 +23,15 @@ def map_parts(
     kind: type[Part] | tuple[type[Part], ...],
     change: Callable[[Part, int], PyTree],
 ) -> PyTree:
-    """Replaces each part of these kinds by `change(part, place)`."""
-    is_part = _is(kind)
+    """Replaces each instance of these classes by `change(part, place)`."""
+    is_part = _is_instance(kind)
     leaves, structure = jax.tree.flatten(tree, is_leaf=is_part)
     changed = [change(x, i) if is_part(x) else x for i, x in enumerate(leaves)]
     return jax.tree.unflatten(structure, changed)
 
 
-def _is(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
-    # By class, since `isinstance` looks into solvers that diffrax wraps.
+def _is_instance(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
+    # Not `isinstance`, which looks into solvers that diffrax wraps.
     return lambda x: issubclass(type(x), kind)
 
 

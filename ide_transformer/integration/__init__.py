@@ -1,4 +1,4 @@
-"""`solve`, with fixed or adaptive steps and gradient modes."""
+"""`solve`: fixed and adaptive steps, gradient modes, exits."""
 
 from .adaptive import TokenNorm
 from .public import *

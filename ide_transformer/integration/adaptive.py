@@ -1,4 +1,4 @@
-"""Adaptive steps: one diffrax solve in each interval, so that no step crosses a jump."""
+"""Adaptive steps: one diffrax solve per interval, so that no step crosses a jump."""
 
 from typing import NamedTuple, cast
 
@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 from ..equation import Equation, State, map_parts
 from ..equation.arrays import root
 from ..errors import InputError
-from ..solvers import evaluations_made, first_failure, prepared
+from ..solvers import evaluation_count, first_failure, prepare_solver
 from .gradients import AbstractGradient
 from .march import check_scheme, step_cost
 from .mesh import Mesh
@@ -22,23 +22,23 @@ from .output import Start, Status, Trajectory, field_evaluations
 
 def adapt(
     equation: Equation,
-    given: diffrax.AbstractSolver,
+    scheme: diffrax.AbstractSolver,
     mesh: Mesh,
     start: Start,
     gradient: AbstractGradient,
 ) -> Trajectory:
-    """Solves by the `given` scheme with the controller of the mesh, by at most `mesh.max_steps`
-    steps per interval."""
+    """Solves by a scheme and the step size controller of the mesh, with at most
+    `mesh.max_steps` steps per interval."""
     u0, args, output = start
-    check_scheme(equation, given, None)
-    solver = prepared(given, equation.constraint)
+    check_scheme(equation, scheme, None)
+    solver = prepare_solver(scheme, equation.constraint)
     length = equation.control.interval_length
     dtype = u0.dtype
     controller = mesh.stepsize_controller
     assert controller is not None
     if equation.domain.weights is not None:
         controller = without_padding(controller, equation.domain.weights)
-    controller = KeepsProposal(controller, type(given).__name__)
+    controller = KeepsProposal(controller, type(scheme).__name__)
     saveat = diffrax.SaveAt(
         t1=True, dense=output.dense, controller_state=True, solver_state=True
     )
@@ -47,12 +47,12 @@ def adapt(
         u, dt0, status = carry
         index, weights = inputs
         beginning = index * length
-        going_on = status.result == diffrax.RESULTS.successful
+        succeeded = status.result == diffrax.RESULTS.successful
         solution = diffrax.diffeqsolve(
             equation.interval_terms(index, weights),
             solver,
             t0=beginning,
-            t1=jnp.where(going_on, beginning + length, beginning),
+            t1=jnp.where(succeeded, beginning + length, beginning),
             dt0=jnp.minimum(dt0, length),
             y0=u,
             args=args,
@@ -70,32 +70,32 @@ def adapt(
         dt0 = jnp.asarray(state.proposal, dtype)
         rejected = solution.stats["num_rejected_steps"]
         stats = solution.stats["num_steps"], rejected, state.firsts
-        counted = evaluations_made(solution.solver_state)
-        return (u, lax.stop_gradient(dt0), status), (u, solution.interpolation, stats, counted)
+        count = evaluation_count(solution.solver_state)
+        return (u, lax.stop_gradient(dt0), status), (u, solution.interpolation, stats, count)
 
     carry = u0, jnp.array(length, dtype), Status.start(dtype)
     indices = jnp.arange(equation.control.layers, dtype=dtype)
-    (u1, _, status), (states, interpolation, stats, counted) = gradient.scan(
+    (u1, _, status), (states, interpolation, stats, count) = gradient.scan(
         interval, carry, (indices, equation.intervals())
     )
     cost = step_cost(equation, solver, u0.shape[-1], args)
-    (total, rejected, firsts), counted = jax.tree.map(jnp.sum, (stats, counted))
-    evaluations = field_evaluations(cost, total, firsts, counted)
+    (total, rejected, firsts), count = jax.tree.map(jnp.sum, (stats, count))
+    evaluations = field_evaluations(cost, total, firsts, count)
     return Trajectory(u1, states, interpolation, status, total, rejected, evaluations)
 
 
 class _State(NamedTuple):
     wrapped: PyTree
-    # The step for the next interval, and the last step.
+    # The first step size of the next interval, and the last one.
     proposal: ArrayLike
     latest: ArrayLike
-    # Whether a step of the interval was accepted, and how often the first one was tried.
-    begun: Bool[Array, ""]
+    # Whether a step of the interval was accepted, and how often the first step was tried.
+    has_accepted: Bool[Array, ""]
     firsts: Int[Array, ""]
 
 
 class KeepsProposal(diffrax.AbstractStepSizeController):
-    """A controller that remembers the step it proposed before a boundary cut it."""
+    """A controller that remembers the step size it proposed before a boundary cut it."""
 
     controller: diffrax.AbstractStepSizeController
     # The name of the scheme, for an error.
@@ -107,8 +107,7 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         first_end, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
         proposal = first_end - t0
-        begun = jnp.array(False)
-        return first_end, _State(state, proposal, proposal, begun, jnp.array(0))
+        return first_end, _State(state, proposal, proposal, jnp.array(False), jnp.array(0))
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -122,10 +121,10 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state.wrapped
         )
         latest = next_t1 - next_t0
-        begun = controller_state.begun
+        has_accepted = controller_state.has_accepted
         proposal = jnp.where(accepted, jnp.maximum(latest, controller_state.latest), latest)
-        firsts = controller_state.firsts + ~begun
-        state = _State(state, proposal, latest, begun | accepted, firsts)
+        firsts = controller_state.firsts + ~has_accepted
+        state = _State(state, proposal, latest, has_accepted | accepted, firsts)
         return accepted, next_t0, next_t1, made_jump, state, result
 
 
@@ -135,18 +134,18 @@ class TokenNorm(eqx.Module):
     weights: Float[Array, "*batch tokens"]
 
     def __call__(self, error: State) -> Float[Array, ""]:
-        counted = jnp.broadcast_to((self.weights > 0)[..., None], error.shape)
-        return root(jnp.sum(jnp.where(counted, error**2, 0)) / jnp.sum(counted))
+        is_real = jnp.broadcast_to((self.weights > 0)[..., None], error.shape)
+        return root(jnp.sum(jnp.where(is_real, error**2, 0)) / jnp.sum(is_real))
 
 
 def without_padding(
     controller: diffrax.AbstractStepSizeController, weights: Array
 ) -> diffrax.AbstractStepSizeController:
-    """Keeps padded tokens out of the error norm of a controller, if it is the default norm."""
+    """Excludes padding from the error norm of a controller, if it is the default norm."""
 
-    def replace(pid, _):
+    def replace_norm(pid, _):
         if pid.norm is not optx.rms_norm:
             return pid
         return eqx.tree_at(lambda pid: pid.norm, pid, TokenNorm(weights))
 
-    return map_parts(controller, diffrax.PIDController, replace)
+    return map_parts(controller, diffrax.PIDController, replace_norm)

@@ -1,4 +1,4 @@
-"""Exits: rules by which tokens stop before the end of a solve."""
+"""Exits: rules for tokens to stop before the end of a solve."""
 
 import abc
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from .output import Start, Trajectory, finite
 
 
 class Progress(NamedTuple):
-    """A march after step k of n.
+    """The progress of a march after step k of n.
 
     - `u`: the state `u_k`.
     - `increment`, `earlier`: `Δ_k = u_k - u_{k-1}` and `Δ_{k-1}`, NaN after the first step.
@@ -59,21 +59,21 @@ class Progress(NamedTuple):
 
 
 class AbstractExit(eqx.Module):
-    """A rule for stopping early. Until T a token that stops stays, or continues with the
-    increment of its last step:
+    """A rule for stopping early. A token stops after the first step at which `measure`, which a
+    subclass defines, is below `tolerance`. From then on it stays, or moves by the increment of
+    its last step:
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 
-    Other tokens still see it; between the stages of a step they see it move. It stops after a
-    step at which `measure`, which a subclass writes, is below `tolerance`; a
-    sample stops by the mean over its tokens, without padding. Time is saved only once all
-    tokens of a batch have stopped. Reference: Schuster et al., arXiv 2207.07061.
+    Other tokens still see it, and between the stages of a step they see it move. Time is saved
+    only once all tokens of a batch have stopped. Reference: Schuster et al., arXiv 2207.07061.
 
     **Arguments:**
 
     - `tolerance`: in the unit of the measure.
-    - `stops`: whether each `"token"` stops by itself, or a `"sample"` as a whole.
-    - `order`: 0 to stay, 1 to continue in a straight line. A constraint needs 0.
+    - `stops`: whether each `"token"` stops by its measure, or a `"sample"` by the mean over its
+      tokens without padding.
+    - `order`: 0 to stay, 1 to move in a straight line. A constraint needs 0.
     """
 
     tolerance: NonNegativeFloat
@@ -82,51 +82,51 @@ class AbstractExit(eqx.Module):
 
     @abc.abstractmethod
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
-        """The number that falls below the tolerance, for each token, or for each sample if the
-        outputs have no axis of tokens. NaN, while it is unknown, stops no token."""
+        """The number to compare with the tolerance, for each token, or for each sample if the
+        outputs have no axis of tokens. NaN stops no token."""
 
     def each(
         self, progress: Progress, weights: Float[Array, "*domains tokens"]
     ) -> Float[Array, "*batch tokens"]:
-        """The measure by which each token stops: its own, or the mean of its sample."""
+        """The measure that stops each token: of the token, or the mean of its sample."""
         measure = self.measure(progress)
         tokens = progress.u.shape[:-1]
         if self.stops == "token":
             if measure.shape != tokens:
                 raise InputError(
-                    f"{type(self).__name__}: measure has shape {measure.shape}, tokens "
-                    f"{tokens}; with one output for each sample give stops='sample'."
+                    f"{type(self).__name__}: measure has shape {measure.shape}, expected "
+                    f"{tokens}; for one output per sample set stops='sample'."
                 )
             return measure
         if measure.shape == tokens:
-            counted = jnp.broadcast_to(weights > 0, tokens)
-            measure = jnp.sum(jnp.where(counted, measure, 0), -1) / jnp.sum(counted, -1)
+            is_real = jnp.broadcast_to(weights > 0, tokens)
+            measure = jnp.sum(jnp.where(is_real, measure, 0), -1) / jnp.sum(is_real, -1)
         return jnp.broadcast_to(measure[..., None], tokens)
 
 
 @checked
 def divergence(
-    expected: Float[Array, "*points classes"], given: Float[Array, "*points classes"]
+    expected: Float[Array, "*points classes"], outputs: Float[Array, "*points classes"]
 ) -> Float[Array, "*points"]:
-    """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)` in nats, p and q with these logits: the growth of
-    the mean cross-entropy if p is right and q is given."""
+    """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)` in nats, for p and q with logits `expected` and
+    `outputs`: how much the mean cross-entropy grows if p is right and q is used."""
     p = jax.nn.log_softmax(expected)
-    q = jax.nn.log_softmax(given)
+    q = jax.nn.log_softmax(outputs)
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
 
 
 @checked
 def relative_difference(
     expected: Float[Array, "samples points *channels"],
-    given: Float[Array, "samples points *channels"],
+    outputs: Float[Array, "samples points *channels"],
 ) -> Float[Array, "samples points"]:
-    """`|expected - given|` at each point, in units of the root mean square of `|expected|` over
-    the sample; `|·|` is the norm over channels."""
+    """`|expected - outputs|` at each point, in units of the root mean square of `|expected|`
+    over the sample; `|·|` is the norm over channels."""
     shape = (*expected.shape[:2], -1)
     expected = expected.reshape(shape)
-    given = given.reshape(shape)
+    outputs = outputs.reshape(shape)
     size = jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1), axis=-1, keepdims=True))
-    return jnp.linalg.norm(expected - given, axis=-1) / jnp.where(size == 0, 1, size)
+    return jnp.linalg.norm(expected - outputs, axis=-1) / jnp.where(size == 0, 1, size)
 
 
 @checked
@@ -136,15 +136,19 @@ class EstimatedExit(AbstractExit):
         d( R(E_{q+1}), R(E_q) ),
 
     R the read-out, E_p the state at T extrapolated with order p (`Progress.end`), q = `order`.
-    A token that stops ends with E_q, whose error E_{q+1} estimates as in an embedded pair. With
+    A token that stops ends with E_q. E_{q+1} estimates its error, as in an embedded pair. With
     `divergence` the tolerance is in nats, about the mean growth of the loss. Each step costs
     two read-outs, more than a layer for a large vocabulary. Reference: Hairer, Nørsett, Wanner,
     Solving Ordinary Differential Equations I, II.4.
 
-    **Arguments:** see `AbstractExit`, and
+    **Arguments:**
 
-    - `difference`: d, of the expected and given outputs: `divergence` of logits,
-      `relative_difference` of functions, or your own.
+    - `tolerance`: in the unit of `difference`.
+    - `stops`: whether each `"token"` stops by its measure, or a `"sample"` by the mean over its
+      tokens without padding.
+    - `order`: 0 to stay after stopping, 1 to move in a straight line. A constraint needs 0.
+    - `difference`: d, of expected and actual outputs: `divergence` of logits,
+      `relative_difference` of functions, or your own function.
     """
 
     order: Literal[0, 1] = eqx.field(static=True, default=1)
@@ -152,9 +156,9 @@ class EstimatedExit(AbstractExit):
 
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
         expected = progress.read_out(progress.end(self.order + 1))
-        given = progress.read_out(progress.end(self.order))
-        # Rounding may make a divergence negative, below a tolerance of 0.
-        return jnp.maximum(self.difference(expected, given), 0)
+        outputs = progress.read_out(progress.end(self.order))
+        # Rounding may make a divergence negative, which a tolerance of 0 must not accept.
+        return jnp.maximum(self.difference(expected, outputs), 0)
 
 
 class _State(NamedTuple):
@@ -178,9 +182,9 @@ class _Stopping(AbstractScheme):
 
     def start(self, field: StepField, u: Array) -> _State:
         tokens = u.shape[:-1]
-        made = EvaluationCount(jnp.zeros(tokens, u.dtype))
+        evaluations = EvaluationCount(jnp.zeros(tokens, u.dtype))
         remaining = jnp.asarray(self.steps, u.dtype)
-        return _State(jnp.full_like(u, jnp.nan), jnp.ones(tokens, bool), remaining, made)
+        return _State(jnp.full_like(u, jnp.nan), jnp.ones(tokens, bool), remaining, evaluations)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         moving = state.moving
@@ -194,9 +198,9 @@ class _Stopping(AbstractScheme):
             increment = jnp.where(moving[..., None], step.y1 - u, state.increment)
             progress = Progress(y1, increment, state.increment, state.remaining, self.read_out)
             below = self.exit.each(progress, self.weights) < self.exit.tolerance
-            made = state.evaluations.plus(jnp.where(moving, self.cost, 0.0))
+            evaluations = state.evaluations.plus(jnp.where(moving, self.cost, 0.0))
             result = first_failure(finite(0.0), step.result)
-            return y1, _State(increment, moving & ~below, state.remaining, made), result
+            return y1, _State(increment, moving & ~below, state.remaining, evaluations), result
 
         y1, state, result = lax.cond(
             jnp.any(moving), advance, lambda: (rest, state, finite(0.0))
@@ -211,27 +215,26 @@ def march_until(
     exit: AbstractExit,
     read_out: Callable[[Array], PyTree[Array]],
 ) -> Trajectory:
-    """Marches the tokens that have not stopped. `InputError` for steps that need more than the
-    state."""
+    """Marches tokens until they stop. Raises if the steps need more than the state."""
     where = f"solve: exit={type(exit).__name__}(…)"
     if start.output.dense:
         raise InputError(
-            f"{where}: ask for states at the ends of intervals, SaveAt(ts=equation.knots)."
+            f"{where} has states at the ends of intervals only; use SaveAt(ts=equation.knots)."
         )
     sets = parts(eqx.filter_eval_shape(steps.equation.constraint, 0.0), AbstractConstraint)
-    bound = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
-    if exit.order and bound is not None:
-        raise InputError(f"{where}: a stopped token leaves the {bound}; give order=0.")
+    name = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
+    if exit.order and name is not None:
+        raise InputError(f"{where}: a stopped token leaves the {name}; set order=0.")
     if steps.cost is None:
         raise InputError(
-            f"{where}: the evaluations of {steps.name} depend on the state; take RK4()."
+            f"{where}: the evaluations of {steps.name} depend on the state; use RK4()."
         )
     t0, t1, *_ = steps.offsets
     field = StepField(steps.equation.terms_of(0), t0, t1, start.args)
-    start_inside(where, steps.given, field, start.u0, "LieTrotter() or RK4()")
+    start_inside(where, steps.scheme, field, start.u0, "LieTrotter() or RK4()")
     weights = steps.equation.domain.weights
     if weights is None:
         weights = jnp.ones(start.u0.shape[-2], start.u0.dtype)
-    total = steps.number * len(steps.indices)
+    total = steps.steps_per_interval * len(steps.indices)
     solver = _Stopping(steps.solver, exit, read_out, weights, steps.cost.first, total)
     return march(replace(steps, solver=solver, cost=None), start, scan)

@@ -1,4 +1,4 @@
-"""Gradient modes: which values a solve keeps for the gradient."""
+"""Gradient modes: which values a solve stores for the gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,33 +20,33 @@ _DOTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _NAMED = jax.checkpoint_policies.save_only_these_names(*RESIDUALS)
 
 
-# A plain function, since JAX cannot pickle a policy joined from two others.
+# Not `save_from_both_policies`, whose result cannot be pickled.
 def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
-    """A checkpoint policy: saves products of states with weights, and means of attention."""
+    """Checkpoint policy: saves products of states with weights, and means of attention."""
     return _DOTS(primitive, *args, **params) or _NAMED(primitive, *args, **params)
 
 
 class AbstractGradient(eqx.Module):
-    """A gradient mode: decides which values are kept, and recomputes the others. All modes
-    give the gradient of the discrete solution."""
+    """A gradient mode: stores some values of a solve and recomputes the others. All modes give
+    the gradient of the discrete solution."""
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
-        """The adjoint of diffrax for adaptive steps inside an interval."""
+        """The diffrax adjoint for adaptive steps inside an interval."""
         return diffrax.RecursiveCheckpointAdjoint()
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        """`lax.scan` over the intervals, by default keeping all values."""
+        """`lax.scan` over the intervals; by default stores all values."""
         return lax.scan(interval, carry, xs)
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
-        """The march of fixed steps, by default with the `scan` of this mode."""
+        """A march of fixed steps; by default uses the `scan` of this mode."""
         return march(steps, start, self.scan)
 
 
 @checked
 class Direct(AbstractGradient):
-    """Keeps every intermediate value. Adaptive solves then have forward mode (`jax.jvp`) too;
-    implicit schemes and `Reversible` never have it."""
+    """Stores every intermediate value. Adaptive solves then have forward mode (`jax.jvp`) too.
+    Implicit schemes and `Reversible` never have it."""
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
         return diffrax.DirectAdjoint()
@@ -54,8 +54,8 @@ class Direct(AbstractGradient):
 
 @checked
 class Recompute(AbstractGradient):
-    """Keeps a state for each interval and the values that `policy` saves inside; recomputes the
-    rest.
+    """Stores one state per interval and the values that `policy` saves inside, and recomputes
+    the rest.
 
     **Arguments:** `policy`, one of `jax.checkpoint_policies`. The default saves products of
     states with weights and means of attention. `None` saves nothing: less memory, one more
@@ -71,17 +71,18 @@ class Recompute(AbstractGradient):
 
 @checked
 class Recursive(AbstractGradient):
-    """Recursive checkpointing: keeps states at the ends of segments of depth, and solves a
-    segment again, by the same rule, when the gradient reaches it.
+    """Recursive checkpointing: stores states at the ends of segments of depth, and solves a
+    segment again, recursively, when the gradient reaches it.
 
-    With L intervals it keeps about `levels L^(1/levels)` states and makes `levels - 1` more
-    solves than `Recompute`, its case of one level. Memory is logarithmic for `levels = log2 L`.
+    With L intervals it stores about `levels L^(1/levels)` states and makes `levels - 1` more
+    solves than `Recompute`, which has one level. Memory is logarithmic for `levels = log2 L`.
     Reference: Griewank, Optim. Methods Softw. 1 (1992); Chen et al., arXiv 1604.06174.
 
     **Arguments:**
 
-    - `levels`: of nested segments; 2 keeps about `2 sqrt(L)` states.
-    - `policy`: the values saved inside an interval; see `Recompute`.
+    - `levels`: levels of nested segments; 2 stores about `2 sqrt(L)` states.
+    - `policy`: which values are saved inside an interval, one of `jax.checkpoint_policies`;
+      `None` saves nothing.
     """
 
     levels: PositiveInt = eqx.field(static=True, default=2)
@@ -95,14 +96,14 @@ class Recursive(AbstractGradient):
 
 
 def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:
-    """`lax.scan(body, carry, xs)` in nested segments, whose ends the gradient keeps."""
-    number = jax.tree.leaves(xs)[0].shape[0]
+    """`lax.scan(body, carry, xs)` in nested segments, whose ends are stored."""
+    total = jax.tree.leaves(xs)[0].shape[0]
 
-    def states_kept(length: int) -> float:
-        below = (levels - 1) * length ** (1 / max(levels - 1, 1))
-        return number // length + below + (4 if number % length else 0)
+    def num_stored(length: int) -> float:
+        inside = (levels - 1) * length ** (1 / max(levels - 1, 1))
+        return total // length + inside + (4 if total % length else 0)
 
-    length = min(range(1, number + 1), key=states_kept)
+    length = min(range(1, total + 1), key=num_stored)
     if levels == 1 or length == 1:
         return lax.scan(body, carry, xs)
 
@@ -110,11 +111,11 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
         return _scan(body, carry, xs, levels - 1)
 
     segment = jax.checkpoint(segment, policy=None, prevent_cse=False)
-    whole = number - number % length
-    segments = jax.tree.map(lambda x: x[:whole].reshape(-1, length, *x.shape[1:]), xs)
+    end = total - total % length
+    segments = jax.tree.map(lambda x: x[:end].reshape(-1, length, *x.shape[1:]), xs)
     carry, ys = lax.scan(segment, carry, segments)
-    ys = jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
-    if whole == number:
+    ys = jax.tree.map(lambda y: y.reshape(end, *y.shape[2:]), ys)
+    if end == total:
         return carry, ys
-    carry, last = segment(carry, jax.tree.map(lambda x: x[whole:], xs))
-    return carry, jax.tree.map(lambda y, end: jnp.concatenate([y, end]), ys, last)
+    carry, last = segment(carry, jax.tree.map(lambda x: x[end:], xs))
+    return carry, jax.tree.map(lambda y, rest: jnp.concatenate([y, rest]), ys, last)

@@ -1,4 +1,4 @@
-"""Fixed steps: a scan over the intervals, with their weights as its inputs."""
+"""Fixed steps: a scan over the intervals, whose inputs are their weights."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ..errors import InputError
 from .output import Start, Status, Trajectory, field_evaluations
 
 
-# The most blocks tabulated for each interval; longer tables cost more memory than they save.
+# The most blocks tabulated per interval; longer tables cost more memory than they save time.
 _MOST_POINTS = 8
 
 
@@ -30,26 +30,26 @@ class Carry(NamedTuple):
 class Steps(eqx.Module):
     """A fixed-step solve.
 
-    - `given`: the scheme you passed; `solver`: the one that runs.
-    - `number`: steps in each interval.
+    - `scheme`: the scheme you passed; `solver`: the prepared scheme that runs.
+    - `steps_per_interval`: steps in each interval.
     - `cost`: evaluations of a step, `None` if they depend on the state.
     """
 
     equation: Equation
-    given: diffrax.AbstractSolver
+    scheme: diffrax.AbstractSolver
     solver: diffrax.AbstractSolver
-    number: int = eqx.field(static=True)
+    steps_per_interval: int = eqx.field(static=True)
     cost: solvers.Evaluations | None = eqx.field(static=True)
     dtype: np.dtype = eqx.field(static=True)
 
     @property
     def name(self) -> str:
-        return type(self.given).__name__
+        return type(self.scheme).__name__
 
     @property
     def offsets(self) -> Float[np.ndarray, " ends"]:
         """The ends of the steps inside an interval, from its beginning."""
-        fractions = np.arange(self.number + 1) / self.number
+        fractions = np.arange(self.steps_per_interval + 1) / self.steps_per_interval
         return (self.equation.control.interval_length * fractions).astype(self.dtype)
 
     @property
@@ -71,13 +71,13 @@ class Steps(eqx.Module):
         def step(carry, inputs):
             t0, t1, made_jump = inputs
             u, state, result = carry
-            made = solvers.StepField(terms, t0, t1, args).step(self.solver, u, state, made_jump)
-            result = solvers.first_failure(result, made.result)
-            return Carry(made.y1, made.solver_state, result), made.dense_info if dense else None
+            new = solvers.StepField(terms, t0, t1, args).step(self.solver, u, state, made_jump)
+            result = solvers.first_failure(result, new.result)
+            return Carry(new.y1, new.solver_state, result), new.dense_info if dense else None
 
         # The field jumps at the beginning of an interval.
-        jumps = (np.arange(self.number) == 0) & (not self.equation.continuous)
-        if self.number == 1 or not loop:
+        jumps = (np.arange(self.steps_per_interval) == 0) & (not self.equation.continuous)
+        if self.steps_per_interval == 1 or not loop:
             infos = []
             for i, jump in enumerate(jumps):
                 carry, info = step(carry, (edges[i], edges[i + 1], bool(jump)))
@@ -86,7 +86,7 @@ class Steps(eqx.Module):
         ends = edges[:-1], edges[1:]
         if jumps.any():
             return lax.scan(step, carry, (*ends, jumps))
-        # A constant, so that no step has to test it.
+        # A constant, so that no step tests it.
         return lax.scan(lambda carry, t: step(carry, (*t, False)), carry, ends)
 
     def trajectory(
@@ -98,7 +98,7 @@ class Steps(eqx.Module):
         interpolation: diffrax.DenseInterpolation | None = None,
     ) -> Trajectory:
         intervals = self.equation.control.layers
-        steps = intervals * self.number
+        steps = intervals * self.steps_per_interval
         starts = 1 if self.equation.continuous else intervals
         count = field_evaluations(self.cost, steps, starts, solver_state)
         return Trajectory(u1, states, interpolation, status, steps, 0, count)
@@ -107,34 +107,35 @@ class Steps(eqx.Module):
 def step_cost(
     equation: Equation, solver: diffrax.AbstractSolver, features: int, args: PyTree
 ) -> solvers.Evaluations | None:
-    """The evaluations of the steps of a solve; `None` if they depend on the state."""
+    """The field evaluations of a step; `None` if they depend on the state."""
     block = eqx.filter_eval_shape(lambda: [x.at(0.0, args) for x in equation.control(0.0)])
     return solvers.count_evaluations(solver, block, features)
 
 
 def plan_steps(
     equation: Equation,
-    given: diffrax.AbstractSolver,
-    number: int,
+    scheme: diffrax.AbstractSolver,
+    steps_per_interval: int,
     state: Array | jax.ShapeDtypeStruct,
     args: PyTree = None,
 ) -> Steps:
-    """Plans a march and evaluates smooth weights ahead of it."""
-    check_scheme(equation, given, number)
-    solver = solvers.prepared(given, equation.constraint, unroll=True)
+    """Prepares the scheme of a march, and evaluates smooth weights in advance."""
+    check_scheme(equation, scheme, steps_per_interval)
+    solver = solvers.prepare_solver(scheme, equation.constraint, unroll=True)
     cost = step_cost(equation, solver, state.shape[-1], args)
-    if cost is not None and number <= _MOST_POINTS:
-        starts = np.arange(number)[:, None]
+    if cost is not None and steps_per_interval <= _MOST_POINTS:
+        starts = np.arange(steps_per_interval)[:, None]
         # The fractions of an interval at which the field is evaluated.
-        points = (starts + np.array(cost.fractions)) / number
+        points = (starts + np.array(cost.fractions)) / steps_per_interval
         points = np.unique(points.round(14))
         if len(points) <= _MOST_POINTS:
-            equation = equation.tabulate(points, np.arange(number + 1) / number)
-    return Steps(equation, given, solver, number, cost, np.dtype(state.dtype))
+            ends = np.arange(steps_per_interval + 1) / steps_per_interval
+            equation = equation.tabulate(points, ends)
+    return Steps(equation, scheme, solver, steps_per_interval, cost, np.dtype(state.dtype))
 
 
 def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
-    """Makes all steps of a plan by a scan over the stacked weights."""
+    """Makes all steps by a scan over the stacked weights of the intervals."""
     u0, args, output = start
 
     def interval(carry, inputs):
@@ -147,9 +148,9 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
             terms, edges, carry, args, dense=output.dense
         )
         status = status.after(result, u, edges[-1])
-        kept = u if output.states else None
+        saved = u if output.states else None
         if not output.dense:
-            return (u, solver_state, status), (kept, None)
+            return (u, solver_state, status), (saved, None)
         interpolation = diffrax.DenseInterpolation(
             ts=edges,
             ts_size=jnp.array(len(edges)),
@@ -159,7 +160,7 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
             t0_if_trivial=edges[0],
             y0_if_trivial=jnp.zeros_like(u),
         )
-        return (u, solver_state, status), (kept, interpolation)
+        return (u, solver_state, status), (saved, interpolation)
 
     state = steps.init(steps.equation.terms_of(0), u0, args)
     (u1, solver_state, status), (states, interpolation) = scan(
@@ -171,19 +172,19 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
 
 
 def check_scheme(
-    equation: Equation, solver: diffrax.AbstractSolver, number: int | None
+    equation: Equation, solver: diffrax.AbstractSolver, steps_per_interval: int | None
 ) -> None:
-    """Raises `InputError` if a scheme does not fit the equation or the steps in each interval;
-    `None` are adaptive steps."""
+    """Raises `InputError` if a scheme does not fit the equation or its steps. For adaptive
+    steps `steps_per_interval` is `None`."""
     control = equation.control
-    jumps_at_each = number == 1 < control.layers and not equation.continuous
+    jumps_at_each = steps_per_interval == 1 < control.layers and not equation.continuous
     if jumps_at_each and solvers.restarts_at_jumps(solver):
         raise InputError(
-            f"{type(solver).__name__} starts again where the field jumps, here at every step; "
-            "take PiecewiseLinear, or steps_per_interval=2 or more."
+            f"{type(solver).__name__} restarts where the field jumps, here at every step; use "
+            "PiecewiseLinear, or steps_per_interval=2 or more."
         )
     plan = solvers.SolvePlan(
-        steps=None if number is None else control.layers * number,
+        steps=None if steps_per_interval is None else control.layers * steps_per_interval,
         horizon=control.horizon,
         operators=equation.num_operators,
         continuous=equation.continuous,
@@ -192,7 +193,7 @@ def check_scheme(
 
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
-    """Raises `InputError` if the shape of u0 or of a rate does not fit the equation."""
+    """Raises `InputError` if u0 or the rate of an operator has a wrong shape or dtype."""
     tokens = equation.domain.num_tokens
     weights = equation.domain.weights
     shape = (tokens,) if weights is None else weights.shape
@@ -202,15 +203,15 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         broadcast = None
     if u0.shape[-2] != tokens or broadcast != u0.shape[:-1]:
         raise InputError(
-            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens; pass u0 "
-            f"[{', '.join(map(str, ('...', *shape)))}, features], or another TokenDomain."
+            f"solve: got u0 of shape {u0.shape}, expected "
+            f"[{', '.join(map(str, ('...', *shape)))}, features] for {tokens} tokens."
         )
     if not u0.size:
-        raise InputError(f"solve: u0 has shape {u0.shape}, which is empty; pass numbers.")
+        raise InputError(f"solve: u0 of shape {u0.shape} is empty; pass at least one number.")
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
-            f"solve: u0 has dtype {u0.dtype}; the state is float32 or float64. For products in "
-            "lower precision give a model compute_dtype=…."
+            f"solve: got u0 of dtype {u0.dtype}, expected float32 or float64. For products in "
+            "lower precision set compute_dtype of a model."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))
@@ -218,6 +219,6 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         rate = eqx.filter_eval_shape(field, 0.0, u0, args)
         if rate.shape != u0.shape:
             raise InputError(
-                f"solve: {type(operator).__name__} maps a state of shape {u0.shape} to "
-                f"{rate.shape}; du/dt has the shape of u."
+                f"solve: the rate of {type(operator).__name__} has shape {rate.shape}, "
+                f"expected the shape {u0.shape} of the state."
             )

@@ -1,8 +1,7 @@
-"""Runs a traced program and replaces arrays at marked places.
+"""Runs a function and replaces arrays at marked places.
 
-JAX has no public way to do so. Only this file reads traced programs; the rest of the package
-calls `mark` and `run_marked`. A new version of JAX may change the format, and then the test of
-this file fails."""
+JAX has no public way to do so. Only this file reads traced programs, whose format may change in
+a new version of JAX; then the test of this file fails."""
 
 import functools as ft
 import itertools
@@ -17,7 +16,7 @@ from jax.extend.core.primitives import cond_p, jit_p
 from jaxtyping import Array, PyTree
 
 
-# `fill(number, arrays, axis, size)` gives the arrays that leave this mark.
+# `fill(index, arrays, axis, size)` returns the arrays that leave mark `index`.
 Fill: TypeAlias = Callable[[int, list[Array], int, int], list[Array]]
 
 _mark_p = Primitive("mark")
@@ -25,7 +24,7 @@ _mark_p.multiple_results = True
 
 
 class MarkInLoop(ValueError):
-    """A mark in a loop, in which marks cannot be told apart."""
+    """A mark is in a loop, whose turns cannot be told apart."""
 
 
 @_mark_p.def_abstract_eval
@@ -34,7 +33,7 @@ def _marked(*arrays, axis: int, size: int):
 
 
 def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
-    """Marks a place, at which arrays are replaced by arrays with `size` entries on `axis`."""
+    """Marks arrays, to be replaced by arrays with `size` entries on `axis`."""
     leaves, structure = jax.tree.flatten(arrays)
     return jax.tree.unflatten(structure, _mark_p.bind(*leaves, axis=axis, size=size))
 
@@ -42,8 +41,8 @@ def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
 def run_marked(
     program: Callable, fill: Fill, *arguments: PyTree
 ) -> tuple[PyTree, list[list[Array]]]:
-    """Runs a program whose marks are replaced by `fill`. Returns its outputs, and the arrays
-    that entered each mark: zeros in branches of a `lax.cond` not taken."""
+    """Runs a function with marked arrays replaced by `fill`. Returns its outputs, and the
+    arrays that entered each mark: zeros in branches of a `lax.cond` not taken."""
     traced, outputs = jax.make_jaxpr(program, return_shape=True)(*arguments)
     entered: list[list[Array]] = []
 
@@ -60,8 +59,8 @@ def run_marked(
                 entered.append(inputs)
                 outputs = fill(len(entered) - 1, inputs, eqn.params["axis"], eqn.params["size"])
             elif not any(map(_has_marks, jaxprs_in_params(eqn.params))):
-                found = eqn.primitive.get_bind_params(eqn.params)
-                functions, parameters = found if isinstance(found, tuple) else ((), found)
+                binding = eqn.primitive.get_bind_params(eqn.params)
+                functions, parameters = binding if isinstance(binding, tuple) else ((), binding)
                 with eqn.ctx.manager:
                     outputs = eqn.primitive.bind(*functions, *inputs, **parameters)
                 if not eqn.primitive.multiple_results:
@@ -79,27 +78,28 @@ def run_marked(
 
     def switch(index: Array, branches: tuple[Any, ...], operands: list) -> list:
         first = len(entered)
-        made = []
+        # For each branch the arrays that enter its marks.
+        marked: list[list[list[Array]]] = []
 
-        def run(number: int, *operands: Array) -> tuple[list, list[list[Array]]]:
+        def run(branch_index: int, *operands: Array) -> tuple[list, list[list[Array]]]:
             """The outputs of a branch, and the arrays that enter its marks."""
-            before = list(itertools.chain(*made[:number]))
+            before = list(itertools.chain(*marked[:branch_index]))
             entered.extend(before)
-            branch = branches[number]
+            branch = branches[branch_index]
             outputs = evaluate(branch.jaxpr, branch.consts, list(operands))
             inside = entered[first + len(before) :]
             del entered[first:]
             return outputs, inside
 
-        def run_with_zeros(number: int, *operands: Array) -> tuple[list, list]:
-            inside = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), made)
-            outputs, inside[number] = run(number, *operands)
+        def run_with_zeros(branch_index: int, *operands: Array) -> tuple[list, list]:
+            inside = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), marked)
+            outputs, inside[branch_index] = run(branch_index, *operands)
             return outputs, inside
 
-        for number in range(len(branches)):
-            made.append(jax.eval_shape(ft.partial(run, number), *operands)[1])
-        every = [ft.partial(run_with_zeros, number) for number in range(len(branches))]
-        outputs, inside = lax.switch(index, every, *operands)
+        for i in range(len(branches)):
+            marked.append(jax.eval_shape(ft.partial(run, i), *operands)[1])
+        runs = [ft.partial(run_with_zeros, i) for i in range(len(branches))]
+        outputs, inside = lax.switch(index, runs, *operands)
         entered.extend(itertools.chain(*inside))
         return outputs
 

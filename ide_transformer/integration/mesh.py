@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..arguments import PositiveFloat, PositiveInt, checked
-from ..equation import spelled
+from ..equation import spell
 from ..errors import InputError
 
 
@@ -54,7 +54,7 @@ class Mesh(eqx.Module):
             raise InputError(f"Mesh: steps={self.steps} and a stepsize_controller; drop one.")
 
     @property
-    def given(self) -> dict[str, object]:
+    def options(self) -> dict[str, object]:
         """The fields that are not `None`."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: x for name, x in fields.items() if x is not None}
@@ -63,13 +63,13 @@ class Mesh(eqx.Module):
     def described(self) -> dict[str, int | float | str]:
         """These fields, for a table."""
         return {
-            name: x if isinstance(x, int | float) else spelled(x)
-            for name, x in self.given.items()
+            name: x if isinstance(x, int | float) else spell(x)
+            for name, x in self.options.items()
         }
 
     def over(self, other: "Mesh") -> "Mesh":
         """The steps of this mesh, or of another mesh where this one has none."""
-        paced = self if self.given.keys() & {"steps", "stepsize_controller"} else other
+        paced = self if self.options.keys() & {"steps", "stepsize_controller"} else other
         return Mesh(
             steps=paced.steps,
             stepsize_controller=paced.stepsize_controller,
@@ -78,7 +78,7 @@ class Mesh(eqx.Module):
         )
 
     @property
-    def whole(self) -> "Mesh":
+    def with_defaults(self) -> "Mesh":
         """The steps of this mesh, or the defaults."""
         return self.over(Mesh(steps=1, max_steps=256, steps_for="batch"))
 
@@ -91,5 +91,5 @@ def check_steps(numbers: Mapping[str, int]) -> None:
     if math.prod(numbers.values()) > most:
         product = " times ".join(f"{name}={number}" for name, number in numbers.items())
         raise InputError(
-            f"{product}: {precision.dtype} has at most {most:,} different steps; give fewer."
+            f"{product}: {precision.dtype} has at most {most:,} different steps; use fewer."
         )

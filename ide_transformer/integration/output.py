@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from ..arguments import checked, is_known
-from ..equation import AbstractNormalization, Depth, Equation, State, listing, parts, spelled
+from ..equation import AbstractNormalization, Depth, Equation, State, listing, parts, spell
 from ..errors import InputError
-from ..solvers import Evaluations, evaluations_made, first_failure
+from ..solvers import Evaluations, evaluation_count, first_failure
 
 
 class Output(NamedTuple):
@@ -41,14 +41,14 @@ class Start(NamedTuple):
     output: Output
 
 
-def requested(
+def parse_saveat(
     equation: Equation, saveat: diffrax.SaveAt, steps_per_interval: int | None, *, throw: bool
 ) -> Output:
     """The output that `saveat` requests. `steps_per_interval` is `None` for adaptive steps."""
     subs = diffrax.SubSaveAt(t1=True) if saveat.subs is None else saveat.subs
     memory = saveat.solver_state or saveat.controller_state or saveat.made_jump
     if memory or not isinstance(subs, diffrax.SubSaveAt):
-        raise InputError(f"solve: {saveat}: give t0, t1, ts, steps, fn and dense only.")
+        raise InputError(f"solve: got {saveat}; use only t0, t1, ts, steps, fn and dense.")
     try:
         inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
     except jax.errors.TracerArrayConversionError as error:
@@ -57,15 +57,17 @@ def requested(
             "Solution.evaluate."
         ) from error
     if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):
-        raise InputError(f"solve: saveat.ts={inner}: give depths in [0, {equation.horizon:g}].")
+        raise InputError(
+            f"solve: saveat.ts={inner} must be depths in [0, {equation.horizon:g}]."
+        )
     if subs.steps and steps_per_interval is None:
         raise InputError(
-            "solve: the number of adaptive steps is unknown; ask for SaveAt(dense=True)."
+            "solve: the number of adaptive steps is unknown; use SaveAt(dense=True)."
         )
     steps: list[float] = []
     if subs.steps:
-        number = steps_per_interval or 1
-        offsets = equation.control.interval_length * (np.arange(number) / number)
+        n = steps_per_interval or 1
+        offsets = equation.control.interval_length * (np.arange(n) / n)
         # In this form steps end at boundaries exactly.
         edges = np.append(np.add.outer(equation.knots[:-1], offsets), equation.horizon)
         steps = edges[int(subs.steps) :: int(subs.steps)].tolist()
@@ -160,8 +162,8 @@ def field_evaluations(
     """The evaluations of a solve: steps times `cost`, or `counted`, or NaN."""
     if cost is not None:
         return steps * cost.following + starts * (cost.first - cost.following)
-    made = evaluations_made(counted)
-    return jnp.nan if made is None else made.count
+    evaluations = evaluation_count(counted)
+    return jnp.nan if evaluations is None else evaluations.count
 
 
 @checked
@@ -195,7 +197,7 @@ class Solution(eqx.Module):
     interval_length: float = eqx.field(static=True)
 
     def __repr__(self) -> str:
-        shapes = {name: spelled(getattr(self, name)) for name in ("u1", "ts", "us")}
+        shapes = {name: spell(getattr(self, name)) for name in ("u1", "ts", "us")}
         counts = {name.replace("_", " "): _range(x) for name, x in self.stats.items()}
         status = "not known yet"
         if is_known(self.failed_at):
@@ -229,7 +231,7 @@ class Solution(eqx.Module):
 def _range(x: Any) -> str:
     """A number, or the least and largest over samples."""
     if not is_known(x) or not np.size(x):
-        return spelled(x)
+        return spell(x)
     ends = [f"{end:,.{15 if end == np.round(end) else 3}g}" for end in (np.min(x), np.max(x))]
     return " to ".join(dict.fromkeys(ends))
 

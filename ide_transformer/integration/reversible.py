@@ -98,7 +98,7 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
             "field; use PiecewiseLinear, or AlgebraicallyReversible(…)."
         )
     edges = jax.vmap(steps.edges)(steps.indices)
-    shape = len(edges), steps.number
+    shape = len(edges), steps.steps_per_interval
     inputs = Inputs(
         index=jnp.broadcast_to(steps.indices[:, None], shape),
         t0=edges[:, :-1],

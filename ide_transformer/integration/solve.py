@@ -17,7 +17,7 @@ from .exits import AbstractExit, march_until
 from .gradients import AbstractGradient, Recompute
 from .march import check_state, plan_steps
 from .mesh import Mesh
-from .output import Output, Solution, Start, Trajectory, interpolate, requested
+from .output import Output, Solution, Start, Trajectory, interpolate, parse_saveat
 
 
 @checked
@@ -95,7 +95,7 @@ def solve_on(
 ) -> Solution:
     """Solves on a mesh without missing fields; see `solve`. An `exit` stops tokens, `read_out`
     maps a state to outputs."""
-    output = requested(equation, saveat, mesh.steps, throw=throw)
+    output = parse_saveat(equation, saveat, mesh.steps, throw=throw)
     start = Start(jnp.asarray(u0), args, output)
     exit_by = None if exit is None else (exit, read_out)
     try:

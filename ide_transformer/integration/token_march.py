@@ -32,10 +32,10 @@ from .mesh import Mesh
 
 
 class _OverAll(AbstractWrappedOperator):
-    """A token integral over all tokens, for a state of new tokens."""
+    """The rate of new tokens by a token integral over all visible tokens."""
 
     operator: AbstractTokenIntegral
-    seen: TokenDomain
+    visible: TokenDomain
 
     configurable = False
 
@@ -43,24 +43,24 @@ class _OverAll(AbstractWrappedOperator):
     pointwise: ClassVar[bool] = True
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        def others(new, _):
-            return mark(new, axis=u.ndim - 2, size=self.seen.num_tokens), self.seen
+        def gather(new, _):
+            return mark(new, axis=u.ndim - 2, size=self.visible.num_tokens), self.visible
 
-        return self.operator.over(u, domain, others)
+        return self.operator.over(u, domain, gather)
 
 
 class _BlocksOverAll(eqx.Module):
-    """Blocks at each depth, whose token integrals are over all tokens."""
+    """The block at each depth, with token integrals over all visible tokens."""
 
     block_at: Callable[[Depth], PyTree]
-    seen: TokenDomain
+    visible: TokenDomain
 
     def __call__(self, t: Depth) -> PyTree:
-        return _over_all(self.block_at(t), self.seen)
+        return _over_all(self.block_at(t), self.visible)
 
 
-def _over_all(operators: PyTree, seen: TokenDomain) -> PyTree:
-    return map_parts(operators, AbstractTokenIntegral, lambda part, _: _OverAll(part, seen))
+def _over_all(operators: PyTree, visible: TokenDomain) -> PyTree:
+    return map_parts(operators, AbstractTokenIntegral, lambda part, _: _OverAll(part, visible))
 
 
 # A text is read in parts of at least 8 tokens, in at most 16 parts: one program reads all
@@ -133,7 +133,7 @@ class TokenMarch(eqx.Module):
     ) -> tuple[State, TokenCache]:
         """The states at T of the tokens from `start` on, and the cache with them."""
         u1, new = _march(self.steps, u0, start, cache)
-        return u1, _written(cache, new, start, u0.ndim - 1)
+        return u1, _update_cache(cache, new, start, u0.ndim - 1)
 
 
 def why_not_by_token(
@@ -157,19 +157,19 @@ def _march(
     steps: Steps, u0: Array, start: Int[Array, ""] | int, cache: TokenCache | None
 ) -> tuple[Array, TokenCache]:
     """The states at T, and the arrays to cache."""
-    whole = steps.equation
+    full = steps.equation
     name = steps.name
-    points = lax.dynamic_slice_in_dim(whole.domain.points, start, u0.shape[-2])
-    control = with_source(whole.control, u0)
-    equation = Equation(control, whole.constraint, TokenDomain(points))
+    points = lax.dynamic_slice_in_dim(full.domain.points, start, u0.shape[-2])
+    control = with_source(full.control, u0)
+    equation = Equation(control, full.constraint, TokenDomain(points))
     steps = replace(steps, equation=equation)
-    seen = whole.domain.first(u0.shape[-2]) if cache is None else whole.domain
+    visible = full.domain.first(u0.shape[-2]) if cache is None else full.domain
 
     def over_all(terms):
         return map_parts(
             terms,
             OperatorField,
-            lambda field, _: replace(field, block_at=_BlocksOverAll(field.block_at, seen)),
+            lambda field, _: replace(field, block_at=_BlocksOverAll(field.block_at, visible)),
         )
 
     def refuse(*_):
@@ -187,8 +187,8 @@ def _march(
     def interval(carry, inputs):
         index, weights, cache = inputs
 
-        def fill(number, new, axis, size):
-            return new if cache is None else _written(cache[number], new, start, axis)
+        def fill(index, new, axis, size):
+            return new if cache is None else _update_cache(cache[index], new, start, axis)
 
         outputs, new = run_marked(steps_of_interval, fill, *carry, index, weights)
         assert cache is None or len(new) == len(cache)
@@ -201,7 +201,7 @@ def _march(
         xs = steps.indices, equation.intervals(), cache
         (u1, _), new = lax.scan(interval, (u0, solver_state), xs)
     except MarkInLoop:
-        raise InputError(f"{name} evaluates the field in a loop; write it out.") from None
+        raise InputError(f"{name} evaluates the field in a loop; unroll the loop.") from None
     return u1, new
 
 
@@ -210,9 +210,9 @@ def _check(
 ) -> None:
     """Raises `InputError` if tokens are coupled in ways that cannot be cached."""
     if mesh.stepsize_controller is not None:
-        raise InputError("adaptive steps depend on the whole text; give Mesh(steps=…).")
+        raise InputError("adaptive steps depend on the whole text; use Mesh(steps=…).")
     if exit is not None:
-        raise InputError("tokens that stop at different depths are not cached; give exit=None.")
+        raise InputError("tokens that stop at different depths are not cached; set exit=None.")
     if not equation.domain.in_order:
         raise InputError(
             "the points of the token domain are not known to increase along a line."
@@ -221,22 +221,22 @@ def _check(
         for part in parts(operator, AbstractTokenIntegral):
             name = type(part).__name__
             if not part.causal:
-                raise InputError(f"{name} integrates over later tokens; give causal=True.")
+                raise InputError(f"{name} integrates over later tokens; set causal=True.")
         if not _over_all(operator, equation.domain).pointwise:
             name = type(operator.innermost).__name__
             raise InputError(
-                f"{name} may couple tokens in ways that are not cached. For an operator on "
-                "single tokens write `pointwise: ClassVar[bool] = True` in its class; derive a "
-                "causal integral from AbstractTokenIntegral."
+                f"{name} may couple tokens in ways that are not cached. If it acts on single "
+                "tokens, set `pointwise: ClassVar[bool] = True` in its class; otherwise derive "
+                "it from AbstractTokenIntegral."
             )
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
     for part in parts(solver, kinds):
         raise InputError(
-            f"{type(part).__name__} is implicit; use for example RK4() or Strang()."
+            f"{type(part).__name__} is implicit; use an explicit scheme, such as RK4()."
         )
 
 
-def _written(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
+def _update_cache(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
     return jax.tree.map(
         lambda old, x: lax.dynamic_update_slice_in_dim(old, x, start, axis), cache, new
     )

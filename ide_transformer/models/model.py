@@ -32,14 +32,14 @@ from ..equation import (
     TokenDomain,
     as_control,
     contents,
+    count_weights,
     listing,
     low_precision,
     map_parts,
-    number_of_weights,
     on_devices,
     parts,
-    spelled,
-    spelled_options,
+    spell,
+    spell_options,
     with_source,
 )
 from ..equation.domain import by_samples
@@ -109,10 +109,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
-        if part_fields := self.mesh.given.keys() & _PART_FIELDS:
+        if part_fields := self.mesh.options.keys() & _PART_FIELDS:
             names = ", ".join(sorted(part_fields))
             raise InputError(f"Model: mesh sets {names}; use Model(…).on(mesh).")
-        self.mesh = self.mesh.whole
+        self.mesh = self.mesh.with_defaults
 
     def __check_init__(self):
         self.read_out.check(self.inputs)
@@ -123,7 +123,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             raise InputError("Model: an exit needs equal steps; drop the stepsize_controller.")
 
     def __repr__(self) -> str:
-        entries = {"parameters": number_of_weights(self)}
+        entries = {"parameters": count_weights(self)}
         if len(self.equations) > 1:
             for i, model in enumerate(self.equations):
                 operators = parts(model.control, AbstractOperator)
@@ -136,10 +136,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
                 )
                 entries[f"equation {i}"] = "; ".join(texts)
         else:
-            entries["inputs"] = spelled(self.inputs)
+            entries["inputs"] = spell(self.inputs)
             entries |= contents(self.control, self.constraint)
             entries["scheme"] = _describe_scheme(self)
-            entries["read-out"] = spelled(self.read_out)
+            entries["read-out"] = spell(self.read_out)
         return listing(self, entries)
 
     @property
@@ -258,7 +258,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             num_tokens = math.prod(tokens) if isinstance(tokens, tuple) else tokens
             check_bytes(f"tokens={tokens}", 4 * num_tokens * model.features)
             model = model.with_inputs(model.inputs.with_tokens(tokens))
-        if not mesh.given.keys() - _PART_FIELDS:
+        if not mesh.options.keys() - _PART_FIELDS:
             return model
 
         def with_steps(part: Model) -> Model:
@@ -410,7 +410,7 @@ def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
 
 
 def _describe_scheme(model: Model) -> str:
-    return f"{spelled(model.solver)}, {spelled_options(model.mesh)}"
+    return f"{spell(model.solver)}, {spell_options(model.mesh)}"
 
 
 def _resample(control: AbstractControl, layers: int) -> AbstractControl:

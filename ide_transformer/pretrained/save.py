@@ -27,7 +27,7 @@ from ..equation import (
     map_parts,
     merge_low_rank,
     parts,
-    spelled,
+    spell,
     without_low_rank,
 )
 from ..errors import InputError
@@ -407,7 +407,7 @@ def _field_differences(part: Any, layout: Any, path: str) -> Iterator[str]:
 
 
 def _short(x: Any) -> str:
-    text = spelled(x)
+    text = spell(x)
     if len(text) < 60:
         return text
     if isinstance(x, tuple):

@@ -1,4 +1,4 @@
-"""Schemes of whole blocks: residual, velocity, and the paper's block."""
+"""Schemes of whole blocks: for their residual, as velocity, and the paper's splitting."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..arguments import checked
-from ..equation import Depth, Nonnegative, operator_fields, slowed, without_constraint
+from ..equation import Depth, Nonnegative, operator_fields, slow_terms, without_constraint
 from ..errors import InputError
 from .runge_kutta import RK4
 from .scheme import AbstractOneStep, StepField, Terms, single_step
@@ -17,11 +17,11 @@ from .wrapper import AbstractTransparentWrapper
 
 
 class AbstractOnBlocks(AbstractTransparentWrapper):
-    """An unsplit solver for the field of whole blocks that `inner_terms` gives."""
+    """An unsplit solver for a field of whole blocks, which `inner_terms` makes."""
 
     block: eqx.AbstractVar[AbstractSplitting]
 
-    # Blocks have length 1 for all steps.
+    # Blocks have length 1 at all step sizes.
     consistent: ClassVar[bool] = False
     term_structure: ClassVar[type] = diffrax.MultiTerm
 
@@ -37,7 +37,7 @@ class _BlockField(eqx.Module):
     residual: bool = eqx.field(static=True)
 
     def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
-        frozen = slowed(without_constraint(self.terms), t, 0.0)
+        frozen = slow_terms(without_constraint(self.terms), t, 0.0)
         start = jnp.zeros((), u.dtype)
         end = jnp.ones((), u.dtype)
         rate = single_step(self.block, frozen, start, end, u, args)
@@ -52,8 +52,10 @@ class Residual(AbstractOnBlocks):
         u_t = B_t(u) - u,   B_t one step of length 1 of `block` with weights at depth t.
 
     `Euler` with h = 1 gives the block itself, `RK4` or `GatedRK2` the ODE Transformer. On a
-    constraint the state is projected after each step, and inside a block only with
+    constraint the state is projected after each step; inside a block only by
     `LieTrotter(Projected(…))`. Reference: Li et al., arXiv 2203.09176.
+
+    **Arguments:** `solver`, any unsplit scheme; `block`, a splitting.
     """
 
     solver: diffrax.AbstractSolver = RK4()
@@ -65,12 +67,14 @@ class Residual(AbstractOnBlocks):
 
 @checked
 class Velocity(AbstractOnBlocks):
-    """A scheme for whole blocks as velocity: `solver` on
+    """A scheme with whole blocks as velocity: `solver` on
 
         u_t = B_t(u),   B_t one step of length 1 of `block` with weights at depth t.
 
-    This is the field of the optimal-transport Transformer, whose loss also has the transport
-    cost ∫ |u_t|² dt. Reference: Kan, Li, Osher, arXiv 2501.18793.
+    It is the field of the optimal-transport Transformer, whose loss also has the transport cost
+    ∫ |u_t|² dt. Reference: Kan, Li, Osher, arXiv 2501.18793.
+
+    **Arguments:** `solver`, any unsplit scheme; `block`, a splitting.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()
@@ -81,7 +85,7 @@ class Velocity(AbstractOnBlocks):
 
 
 class AbstractPaperSplitting(AbstractOneStep):
-    """The M = 4 + J sub-steps of the paper for an attention and J integrals over features,
+    """The 4 + J sub-steps of the paper for an attention and J integrals over features,
 
         u_1 = u_0 + h ⟨γ, V⟩                     attention, explicit
         u_2 = P_S1(u_1)
@@ -100,17 +104,17 @@ class AbstractPaperSplitting(AbstractOneStep):
         return self
 
     def start(self, field: StepField, u: Array) -> None:
-        number = len(getattr(field.terms, "terms", (field.terms,)))
-        if number < 2 or len(operator_fields(field.terms)) != number:
+        num_terms = len(getattr(field.terms, "terms", (field.terms,)))
+        if num_terms < 2 or len(operator_fields(field.terms)) != num_terms:
             raise InputError(
-                f"{type(self).__name__} needs the terms of an equation whose block is "
-                f"(Attention(…), FeatureIntegral(…), …), but there are {number} terms."
+                f"{type(self).__name__} needs the terms of an equation with the block "
+                f"(Attention(…), FeatureIntegral(…), …), got {num_terms} terms."
             )
 
     def advance(self, field: StepField, u: Array) -> Array:
-        free = without_constraint(field.terms).terms
-        attention, *integrals = (field.with_terms(term) for term in free)
-        constraints = [one.constraint(field.t1) for one in operator_fields(field.terms)]
+        terms = without_constraint(field.terms).terms
+        attention, *integrals = (field.with_terms(term) for term in terms)
+        constraints = [x.constraint(field.t1) for x in operator_fields(field.terms)]
         attended = fed = constraints[0].project(u + attention(0, u))
         for integral in integrals:
             increment = integral(0, fed)
@@ -131,8 +135,8 @@ class PaperSplitting(AbstractPaperSplitting):
         u_{2+j} = P_S2(u_{1+j} + h (⟨W_j, u_{1+j}⟩ + b_j)),   without P_S2 for j = J,
 
     where P_S2 is a ReLU. With h = 1 it is the paper's encoder block. It does not converge to
-    the equation as h → 0: for J = 1 the relaxation halves the rate of the feed-forward, and for
-    J ≥ 2 the projection on S2 moves a state on S1 by a distance independent of h.
+    the equation as h → 0: for J = 1 the relaxation halves the rate of the feed-forward; for
+    J ≥ 2 the projection on S2 moves a state on S1 by a distance that h does not change.
     `ConsistentPaperSplitting` converges. Reference: Tai, Liu, Li and Chan, arXiv 2510.03989,
     section 3.
     """
@@ -142,12 +146,12 @@ class PaperSplitting(AbstractPaperSplitting):
 
 @checked
 class ConsistentPaperSplitting(AbstractPaperSplitting):
-    """The sub-steps of the paper made consistent with the equation
+    """The sub-steps of the paper, changed so that they converge to the equation
 
         u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u).
 
     The feed-forward makes steps of 2h, `u_{2+j} = u_{1+j} + 2h (⟨W_j, u_{1+j}⟩ + b_j)`, which
-    the relaxation halves, without projection on S2. Order 1.
+    the relaxation halves. There is no projection on S2. Order 1.
     """
 
     fixed_order: ClassVar[int | None] = 1

@@ -1,4 +1,4 @@
-"""The cost of a step in field evaluations, and where in the step they are made."""
+"""Counts the field evaluations of a step, and their depths inside it."""
 
 import functools as ft
 import types
@@ -29,7 +29,7 @@ from ..equation import (
 
 class Evaluations(NamedTuple):
     """Field evaluations of the first step after a jump and of the following steps, and their
-    depths in fractions of a step. Evaluating each operator or its flow once counts as one."""
+    depths as fractions of a step. One evaluation evaluates each operator or its flow once."""
 
     first: float
     following: float
@@ -37,27 +37,27 @@ class Evaluations(NamedTuple):
 
 
 class EvaluationCount(eqx.Module):
-    """Evaluations so far, including Jacobian products, in the memory of a scheme."""
+    """Evaluations up to now, including Jacobian products, in the memory of a scheme."""
 
     count: Float[Array, "..."]
 
-    def plus(self, number: Float[Array, "..."] | float | int) -> "EvaluationCount":
-        return EvaluationCount(self.count + number)
+    def plus(self, evaluations: Float[Array, "..."] | float | int) -> "EvaluationCount":
+        return EvaluationCount(self.count + evaluations)
 
 
-def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
-    """The count inside a solver's memory; `None` if each step has the same cost."""
+def evaluation_count(solver_state: PyTree) -> EvaluationCount | None:
+    """The count in a solver's memory; `None` if the cost of a step is fixed."""
     return next(iter(parts(solver_state, EvaluationCount)), None)
 
 
 def count_evaluations(
     solver: diffrax.AbstractSolver, block: PyTree, features: int
 ) -> Evaluations | None:
-    """The cost of a step of `solver`, counted by making some; `None` if implicit."""
+    """The cost of a step of `solver`, counted by making three; `None` if implicit."""
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    # Stand-ins that schemes treat like these operators.
+    # Schemes treat these stand-ins like the operators.
     kinds = tuple((type(x).__name__, by_kind(x, _Plain, _Exact, _Linear)) for x in block)
     return _count(rest, structure, shapes, kinds, features)
 
@@ -70,7 +70,7 @@ def _count(
     # Errors print the names of operators.
     stand_ins = [types.new_class(name, (kind,)) for name, kind in kinds]
 
-    # One function, since each function would be compiled.
+    # One function for all operators, so that it is compiled once.
     def record(u, t):
         # NumPy: a callback that waits for JAX could deadlock.
         depths.append(float(np.asarray(t)))
@@ -82,7 +82,7 @@ def _count(
 
     costs: list[float] = []
     fractions: set[float] = set()
-    # Without compilation a branch that is not taken is not counted.
+    # Without compilation only branches that are taken are counted.
     with jax.ensure_compile_time_eval(), jax.disable_jit():
         arrays = jax.tree.unflatten(structure, [jnp.ones(*shape) for shape in shapes])
         solver = eqx.combine(arrays, rest)
@@ -90,7 +90,7 @@ def _count(
         u = jnp.ones((1, features))
         state = solver.init(terms, 0.0, 1.0, u, None)
         implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
-        if implicit or evaluations_made(state) is not None:
+        if implicit or evaluation_count(state) is not None:
             return None
         # The third step has a full memory.
         for made_jump in (True, False, False):

@@ -1,4 +1,4 @@
-"""Implicit schemes, solved by Newton–Krylov without a Jacobian matrix."""
+"""Implicit schemes, solved by Newton–Krylov methods without a Jacobian matrix."""
 
 import math
 from collections.abc import Callable
@@ -29,10 +29,10 @@ def krylov_solve(
     dimension: int,
     cycles: int = 1,
 ) -> lx.Solution:
-    """`x` with `product(x) = vector` by GMRES; `tolerance` is relative to the vector."""
+    """Solves `product(x) = vector` by GMRES; `tolerance` is relative to the vector."""
     scale = optx.rms_norm(vector)
     scale = jnp.where(scale > 0, scale, 1)
-    # lineax uses its first step to set up the residual.
+    # lineax computes the first residual in a step.
     solver = lx.GMRES(0.0, tolerance, optx.rms_norm, max_steps=cycles + 1, restart=dimension)
     operator = lx.FunctionLinearOperator(product, jax.eval_shape(lambda: vector))
     solution = lx.linear_solve(operator, vector / scale, solver, throw=False)
@@ -42,14 +42,14 @@ def krylov_solve(
 
 
 class Root(NamedTuple):
-    """A root, the result of the search, and the number of evaluations."""
+    """A root, whether the search succeeded, and its evaluations."""
 
     value: Array
     result: Any
     evaluations: Float[Array, ""]
 
 
-# Vectors in a cycle of GMRES within Newton's method.
+# Krylov vectors in a cycle of GMRES.
 _DIMENSION = 12
 # The largest growth of a pseudo-step.
 _GROWTH = 2.0
@@ -78,7 +78,7 @@ def find_root(
     pseudo_step: float = math.inf,
     max_steps: int = 30,
 ) -> Root:
-    """`y` with `r(y, args) = 0` for the `residual` r by Newton's method,
+    """Finds y with `r(y, args) = 0` for the `residual` r by Newton's method,
 
         (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ.
 
@@ -92,7 +92,7 @@ def find_root(
         # Below the error of a step and above rounding: 2e-12 in float64.
         tolerance = math.pow(2 * rounding, 0.75)
     elif tolerance < rounding:
-        raise InputError(f"{tolerance=} is below rounding; give {rounding:.1e} or more.")
+        raise InputError(f"{tolerance=} is below rounding; set {rounding:.1e} or more.")
     differentiable, rest = eqx.partition(args, eqx.is_inexact_array)
     start, fixed = lax.stop_gradient((guess, differentiable))
 
@@ -108,8 +108,8 @@ def find_root(
         y = y - solution.value
         size = optx.rms_norm(solution.value / (tolerance + tolerance * jnp.abs(y)))
         cycles = solution.stats["num_steps"]
-        made = 1 + (cycles - 1) * min(_DIMENSION, y.size) + cycles
-        return _Search(y, last.step + 1, size, last.evaluations + made, norm, pseudo_step)
+        evaluations = last.evaluations + 1 + (cycles - 1) * min(_DIMENSION, y.size) + cycles
+        return _Search(y, last.step + 1, size, evaluations, norm, pseudo_step)
 
     infinite = jnp.asarray(jnp.inf, guess.dtype)
     step = jnp.full_like(infinite, pseudo_step / _GROWTH)
@@ -127,7 +127,7 @@ def find_root(
     return Root(root, result, end.evaluations)
 
 
-# optimistix reports a failed linear solve to the host, which makes every training step wait.
+# Not optimistix, which reports a failed solve to the host, so that training steps wait.
 @eqx.filter_custom_vjp
 def _root(
     root_and_inputs: tuple[Array, PyTree], residual: Callable, rest: PyTree, tolerance: float
@@ -154,7 +154,7 @@ def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tol
 
 
 class AbstractImplicitScheme(AbstractScheme):
-    """A scheme that solves equations in each step. Its memory counts evaluations."""
+    """A scheme that solves an equation in each step. Its memory counts evaluations."""
 
     def start(self, field: StepField, u: Array) -> EvaluationCount:
         return EvaluationCount(jnp.zeros((), u.dtype))
@@ -174,7 +174,7 @@ class AbstractOneStage(AbstractImplicitScheme):
 
     # c.
     node: eqx.AbstractClassVar[float]
-    # Whether the difference from Euler's increment estimates the local error.
+    # Whether the difference from an Euler step estimates the local error.
     estimates: ClassVar[bool] = False
 
     tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
@@ -220,7 +220,8 @@ class ImplicitMidpoint(AbstractOneStage):
     solved by Newton–Krylov. Order 2, symmetric; it preserves quadratic invariants.
     Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.1.
 
-    **Arguments:** see `ImplicitEuler`.
+    **Arguments:** `tolerance` of Newton's method, relative and absolute; the default depends on
+    the dtype of the state.
     """
 
     node: ClassVar[float] = 0.5
@@ -234,9 +235,10 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
         Y_i = u_n + h Σ_{j<i} a_ij F(t_j, Y_j) + h a_ii F(t_i, Y_i)
 
     solved by Newton–Krylov. For gradients diffrax itself would form the Jacobian matrix of the
-    whole state. `solve` wraps diffrax's `Kvaerno3`, `Kvaerno4` and `Kvaerno5` in it.
+    state. `solve` wraps diffrax's `Kvaerno3`, `Kvaerno4` and `Kvaerno5` in it.
 
-    **Arguments:** the method, for its tableau; for `tolerance` see `ImplicitEuler`.
+    **Arguments:** `solver`, the method of diffrax; `tolerance` of Newton's method, relative and
+    absolute, whose default depends on the dtype of the state.
     """
 
     solver: diffrax.AbstractDIRK

@@ -22,8 +22,8 @@ class History(eqx.Module):
 
     samples: tuple[PyTree[Array], ...]
     lengths: tuple[Float[Array, ""], ...]
-    # The number of steps since the last jump of the field.
-    known: Int[Array, ""]
+    # The steps since the last jump of the field, at most the length of the memory.
+    num_steps: Int[Array, ""]
 
 
 class AbstractMultistep(AbstractScheme):
@@ -31,11 +31,11 @@ class AbstractMultistep(AbstractScheme):
 
     restarts: ClassVar[bool] = True
 
-    # The number of steps in its memory.
-    kept: eqx.AbstractClassVar[int]
+    # The number of earlier steps that it uses.
+    memory_length: eqx.AbstractClassVar[int]
 
     def sample(self, u: Array, rate: Array) -> PyTree[Array]:
-        """What to remember of a step; by default the rate at its beginning."""
+        """The memory of a step; by default the rate at its beginning."""
         return rate
 
     @abc.abstractmethod
@@ -49,24 +49,25 @@ class AbstractMultistep(AbstractScheme):
         """The state after a step with memory."""
 
     def start(self, field: StepField, u: Array) -> History:
-        nothing = jax.tree.map(jnp.zeros_like, self.sample(u, u))
+        zeros = jax.tree.map(jnp.zeros_like, self.sample(u, u))
         length = jnp.asarray(field.h, u.dtype)
-        return History((nothing,) * self.kept, (length,) * self.kept, jnp.array(0))
+        n = self.memory_length
+        return History((zeros,) * n, (length,) * n, jnp.array(0))
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        known = jnp.where(made_jump, 0, state.known)
-        history = History(state.samples, state.lengths, known)
+        num_steps = jnp.where(made_jump, 0, state.num_steps)
+        history = History(state.samples, state.lengths, num_steps)
         h = jnp.asarray(field.h, u.dtype)
         increment = field(0, u)
         y1 = lax.cond(
-            known == 0,
+            num_steps == 0,
             lambda: self.first_step(field, u, increment),
             lambda: self.next_step(field, u, increment, history),
         )
         state = History(
             samples=(self.sample(u, increment / h), *state.samples[:-1]),
             lengths=(h, *state.lengths[:-1]),
-            known=jnp.minimum(known + 1, self.kept),
+            num_steps=jnp.minimum(num_steps + 1, self.memory_length),
         )
         return Step.between(u, y1.astype(u.dtype), state=state)
 
@@ -79,14 +80,14 @@ class AdamsBashforth(AbstractMultistep):
         u_{n+1} = u_n + h (23/12 F_n - 16/12 F_{n-1} + 5/12 F_{n-2}).
 
     Order `steps`, one evaluation a step. It starts, and restarts where the field jumps, with a
-    step of Heun's method. Therefore use it with a continuous control, and three steps with a
-    smooth one such as `Chebyshev`. Reference: Hairer, Nørsett, Wanner, Solving Ordinary
-    Differential Equations I, section III.5.
+    step of Heun's method. So use it with a continuous control, and three steps with a smooth
+    one such as `Chebyshev`. Reference: Hairer, Nørsett, Wanner, Solving Ordinary Differential
+    Equations I, section III.5.
     """
 
     steps: Literal[2, 3] = eqx.field(static=True, default=2)
 
-    kept: ClassVar[int] = 2
+    memory_length: ClassVar[int] = 2
 
     def order(self, terms: Terms) -> int:
         return self.steps
@@ -101,7 +102,7 @@ class AdamsBashforth(AbstractMultistep):
         h = jnp.asarray(field.h)
         last, previous = history.lengths
         second = h * h * (h / 3 + last / 2) / (last + previous)
-        second = jnp.where((history.known > 1) & (self.steps == 3), second, 0)
+        second = jnp.where((history.num_steps > 1) & (self.steps == 3), second, 0)
         before, earlier = history.samples
         slope = increment / h - before
         slope_before = (before - earlier) / previous
@@ -110,26 +111,24 @@ class AdamsBashforth(AbstractMultistep):
 
 
 class LinearPart:
-    """`u_t = L u + N(t, u)` with L the first linear operator, at the middle of the step."""
+    """`u_t = L u + N(t, u)`, with L the first linear operator in the middle of the step."""
 
     def __init__(self, scheme: str, field: StepField):
         fields = operator_fields(field.terms)
-        operators = [one.operator(field.t(0.5), field.args) for one in fields]
+        operators = [x.operator(field.t(0.5), field.args) for x in fields]
         linear = [
-            (operator, one.domain)
-            for operator, one in zip(operators, fields, strict=True)
+            (operator, x.domain)
+            for operator, x in zip(operators, fields, strict=True)
             if isinstance(operator, AbstractLinearOperator)
         ]
         if not linear:
             names = ", ".join(type(x).__name__ for x in operators) or type(field.terms).__name__
-            raise InputError(
-                f"{scheme} needs a linear operator, none in ({names}); add a Damping."
-            )
+            raise InputError(f"{scheme} needs a linear operator, got ({names}); add a Damping.")
         self.operator, self.domain = linear[0]
         self.h = field.h
 
     def nonlinear(self, u: Array, rate: Array) -> Array:
-        """`N(t, u)`, given the rate `F(t, u)`."""
+        """`N(t, u)`, from the rate `F(t, u)`."""
         return rate.astype(u.dtype) - self.operator.apply(lambda x: x, u, self.domain)
 
     def times(self, function: Spectral, u: Array) -> Array:
@@ -191,9 +190,9 @@ class ETDRK4(AbstractOneStep):
         u_{n+1} = e^{hL} u_n + h (φ_1 - 3 φ_2 + 4 φ_3)(hL) N(t_n, u_n)
             + h (2 φ_2 - 4 φ_3)(hL) (N(t', a) + N(t', b)) + h (4 φ_3 - φ_2)(hL) N(t_{n+1}, c),
 
-    with φ_k by series near 0. Order 4. Waves that hardly decay reach it where a step turns
-    those that carry energy by less than about a radian; the slope is 2.4 to 3.9 at longer
-    steps, although each φ_k is right to 1e-14. L has the weights of the middle of the step.
+    with φ_k by series near 0. Order 4. Waves that hardly decay reach it once a step turns them
+    by less than about a radian; at longer steps the slope is 2.4 to 3.9, although each φ_k is
+    right to 1e-14. L has the weights of the middle of the step.
     Reference: Cox, Matthews, J. Comput. Phys. 176 (2002), equations 26 to 29.
     """
 
@@ -237,7 +236,7 @@ class ETDAB2(AbstractMultistep):
     (2002).
     """
 
-    kept: ClassVar[int] = 1
+    memory_length: ClassVar[int] = 1
     fixed_order: ClassVar[int | None] = 2
 
     def sample(self, u: Array, rate: Array) -> tuple[Array, Array]:
@@ -255,6 +254,6 @@ class ETDAB2(AbstractMultistep):
     ) -> Array:
         part = LinearPart("ETDAB2", field)
         nonlinear = part.nonlinear(u, increment / field.h)
-        # The L of this step, so that a change of L is no change of N.
+        # Both by the L of this step, so that a change of L does not look like a change of N.
         change = nonlinear - part.nonlinear(*history.samples[0])
         return part.euler(u, nonlinear) + part.phi(2, change * (field.h / history.lengths[0]))

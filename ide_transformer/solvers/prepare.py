@@ -9,16 +9,16 @@ import numpy as np
 from ..equation import AbstractConstraint, AbstractControl, Free, map_parts, parts
 from ..errors import InputError
 from .implicit import ImplicitEuler, MatrixFree
-from .runge_kutta import unrolled
+from .runge_kutta import unroll_stages
 from .scheme import solvers_of
 from .wrapper import projected
 
 
-def prepared(
+def prepare_solver(
     solver: diffrax.AbstractSolver, constraint: AbstractControl, *, unroll: bool = False
 ) -> diffrax.AbstractSolver:
-    """The scheme that makes the steps of a solve: projected on a constraint, with implicit
-    schemes of diffrax solved by Newton–Krylov. `unroll` writes out the stages of diffrax's
+    """The scheme that makes the steps of a solve. It projects on a constraint and solves
+    implicit schemes of diffrax by Newton–Krylov. `unroll` unrolls the stages of diffrax's
     explicit Runge–Kutta methods, for equal steps."""
     check_kind(solver)
     sets = parts(eqx.filter_eval_shape(constraint, 0.0), AbstractConstraint)
@@ -26,7 +26,7 @@ def prepared(
         solver = projected(solver)
     kinds = diffrax.AbstractImplicitSolver, MatrixFree
     solver = map_parts(solver, kinds, _by_newton_krylov)
-    return unrolled(solver) if unroll else solver
+    return unroll_stages(solver) if unroll else solver
 
 
 _STOCHASTIC = (
@@ -39,12 +39,12 @@ _STOCHASTIC = (
 
 
 def check_kind(solver: diffrax.AbstractSolver) -> None:
-    """Raises `InputError` for a solver of diffrax for another kind of equation."""
+    """Raises `InputError` for solvers of stochastic or partitioned equations."""
     for inside in solvers_of(solver):
         name = type(inside).__name__
         if issubclass(type(inside), _STOCHASTIC):
             raise InputError(
-                f"solve: {name} is for stochastic equations; use a solver for ordinary ones, "
+                f"solve: {name} is for stochastic equations; use a solver of ordinary ones, "
                 "such as diffrax.Heun()."
             )
         if issubclass(type(inside), diffrax.SemiImplicitEuler):
@@ -60,8 +60,9 @@ def check_kind(solver: diffrax.AbstractSolver) -> None:
 
 
 def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
-    own = isinstance(solver, MatrixFree)
-    if own or isinstance(solver.root_finder.rtol, int | float | np.ndarray):
+    if isinstance(solver, MatrixFree):
+        return solver
+    if isinstance(solver.root_finder.rtol, int | float | np.ndarray):
         return solver
     kind = type(solver)
     if issubclass(kind, diffrax.ImplicitEuler):
@@ -69,6 +70,6 @@ def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
     if issubclass(kind, diffrax.AbstractDIRK):
         return MatrixFree(solver)
     raise InputError(
-        f"solve: {kind.__name__} leaves the tolerances of its root finder open; take "
+        f"solve: {kind.__name__} has a root finder without tolerances; set them, or use "
         "diffrax.Kvaerno5()."
     )

@@ -1,4 +1,4 @@
-"""Reversible steps: couplings, invertible maps of a pair of states."""
+"""Reversible schemes, made of couplings: invertible maps of a pair of states."""
 
 import abc
 from collections.abc import Callable
@@ -21,8 +21,8 @@ Pullback: TypeAlias = tuple[Pair, Pair, "AbstractCoupling"]
 
 
 class AbstractCoupling(eqx.Module):
-    """An invertible map of a pair of states. `lost` is what the inverse needs besides the new
-    pair; its size does not grow with the width of the state."""
+    """An invertible map of a pair of states. `lost` are arrays that the inverse needs besides
+    the new pair; their size does not grow with the width of the state."""
 
     @abc.abstractmethod
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
@@ -33,21 +33,21 @@ class AbstractCoupling(eqx.Module):
         """The old pair."""
 
     def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        """The old pair, and the cotangents of it and of the coupling's arrays."""
+        """The old pair, its cotangent, and the cotangent of the coupling's arrays."""
         old = self.backward(pair, lost)
         _, pull = eqx.filter_vjp(lambda coupling, pair: coupling.forward(pair)[0], self, old)
         cotangent_coupling, cotangent_pair = pull(cotangents)
         return old, cotangent_pair, cotangent_coupling
 
 
-# Of a step, in order.
+# The couplings of a step, in order.
 Couplings: TypeAlias = tuple[AbstractCoupling, ...]
 
 
 @checked
 class Shear(AbstractCoupling):
     """`x_i ← scale x_i + increment(x_j)`, where i is the `target` (0: the state, 1: its
-    companion) and j the other one. The scale must not be zero."""
+    companion) and j is the other index. The scale must not be zero."""
 
     increment: Callable[[Array], Array]
     target: Annotated[int, at_least(0), at_most(1)] = eqx.field(static=True)
@@ -62,13 +62,13 @@ class Shear(AbstractCoupling):
         return self._pair((new - self.increment(other)) / self.scale, other)
 
     def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        # One evaluation of the increment serves both directions.
+        # Evaluates the increment once for both directions.
         new, other = self._split(pair)
         cotangent_new, cotangent_other = self._split(cotangents)
         increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, other)
-        cotangent_coupling, more = pull(cotangent_new)
+        cotangent_coupling, through_increment = pull(cotangent_new)
         old = (new - increment) / self.scale
-        cotangents = self._pair(self.scale * cotangent_new, cotangent_other + more)
+        cotangents = self._pair(self.scale * cotangent_new, cotangent_other + through_increment)
         return self._pair(old, other), cotangents, cotangent_coupling
 
     def _split(self, pair: Pair) -> tuple[Array, Array]:
@@ -93,11 +93,11 @@ class Retraction(AbstractCoupling):
 
 
 class AbstractReversible(AbstractScheme):
-    """A scheme made of couplings of the state and a companion, first equal to the state."""
+    """A scheme made of couplings of the state and a companion, which starts as the state."""
 
     @abc.abstractmethod
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
-        """The couplings of a step, or of the `first` step."""
+        """The couplings of a step; `first` tells whether it is the first."""
 
 
 def couplings_of(solver: PyTree, field: StepField, first: Array | bool) -> Couplings | None:
@@ -120,9 +120,9 @@ class Leapfrog(AbstractReversible):
 
         u_{n+1} = u_{n-1} + 2h F(t_n, u_n),   u_1 = u_0 + h F(0, u_0).
 
-    Order 2, one evaluation a step, and reversible. It is stable only for oscillations, so use
-    it over moderate depths, and it restarts where the field jumps, so use it with a continuous
-    control such as `PiecewiseLinear`. Reference: Shampine, Appl. Math. Comput. 208 (2009).
+    Order 2, one evaluation a step, and reversible. It is stable for oscillations only, so use
+    it over moderate depths. It restarts where the field jumps, so use a continuous control such
+    as `PiecewiseLinear`. Reference: Shampine, Appl. Math. Comput. 208 (2009).
     """
 
     restarts: ClassVar[bool] = True
@@ -133,7 +133,7 @@ class Leapfrog(AbstractReversible):
         return jnp.asarray(field.t0), u
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
-        # A start covers half the distance.
+        # The first step covers h instead of 2h.
         distance = jnp.where(first, 1, 2) * field.h
         return Shear(Partial(_increment, field, distance), target=1), _Swap()
 

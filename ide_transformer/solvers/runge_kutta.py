@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta methods: diffrax's with stages written out, and RK4."""
+"""Explicit Runge–Kutta methods: diffrax's with unrolled stages, and RK4."""
 
 from collections.abc import Callable, Iterable
 from typing import ClassVar
@@ -17,11 +17,11 @@ from .wrapper import AbstractTransparentWrapper
 
 
 class ExplicitRungeKutta(AbstractTransparentWrapper):
-    """An explicit Runge–Kutta method of diffrax without its loop over stages,
+    """An explicit Runge–Kutta method of diffrax with unrolled stages,
 
         k_i = h F(t + c_i h, u_n + Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + Σ_i b_i k_i.
 
-    It is faster, and a token march sees each evaluation of the field."""
+    It is faster, and a token march can see each evaluation of the field."""
 
     solver: diffrax.AbstractERK
 
@@ -44,8 +44,8 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
         if made_jump is True or missing is True:
             rate = field.rate(0, u)
         else:
-            lost = jnp.asarray(missing) | made_jump
-            rate = lax.cond(lost, lambda: field.rate(0, u), lambda: last)
+            is_stale = jnp.asarray(missing) | made_jump
+            rate = lax.cond(is_stale, lambda: field.rate(0, u), lambda: last)
         increments = [field.increment(rate)]
         stage = u
         for row, node in zip(tableau.a_lower, tableau.c, strict=True):
@@ -59,13 +59,14 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
         return Step.between(u, stage, error=error, state=state, k=jnp.stack(increments))
 
 
-def unrolled(solver: PyTree) -> PyTree:
+def unroll_stages(solver: PyTree) -> PyTree:
+    """Unrolls the stages of diffrax's explicit Runge–Kutta methods, also inside a scheme."""
 
-    def written_out(method, _):
-        plain = type(method).step is diffrax.AbstractERK.step
-        return ExplicitRungeKutta(method) if plain else method
+    def unroll(method, _):
+        has_own_step = type(method).step is not diffrax.AbstractERK.step
+        return method if has_own_step else ExplicitRungeKutta(method)
 
-    return map_parts(solver, diffrax.AbstractERK, written_out)
+    return map_parts(solver, diffrax.AbstractERK, unroll)
 
 
 def combine(y: Array, coefficients: Iterable, increments: list[Array]) -> Array:

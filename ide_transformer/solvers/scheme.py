@@ -1,4 +1,4 @@
-"""Base classes of schemes, the field over one step, and the result of a step."""
+"""Base classes of schemes, the field over a step, and the result of a step."""
 
 import abc
 from collections.abc import Callable
@@ -45,8 +45,8 @@ class Step(NamedTuple):
         result: Any = diffrax.RESULTS.successful,
         **dense_info: Array,
     ) -> "Step":
-        """A step from `y0` to `y1`; by default successful, without error estimate and state,
-        and interpolated linearly. Other interpolations need more `dense_info`."""
+        """A step from `y0` to `y1`; by default successful, without error estimate or state, and
+        interpolated linearly. Other interpolations need more `dense_info`."""
         return cls(y1, error, dict(y0=y0, y1=y1, **dense_info), state, result)
 
 
@@ -76,19 +76,19 @@ class StepField(eqx.Module):
         return Step(*step)
 
     def first_step(self, solver: diffrax.AbstractSolver, u: PyTree) -> Step:
-        """One step of `solver` from its starting state."""
+        """One step of `solver`, as the first of a solve."""
         return self.step(solver, u, self.start(solver, u), True)
 
     def with_terms(self, terms: Terms) -> "StepField":
-        """The field of other terms over this step, for example of one operator."""
+        """The field of other terms over this step, such as of one operator."""
         return StepField(terms, self.t0, self.t1, self.args)
 
     def of_operators(self, scheme: diffrax.AbstractSolver) -> list["StepField"]:
         """The fields of single operators over this step, for a splitting."""
         if not isinstance(self.terms, diffrax.MultiTerm):
             raise InputError(
-                f"{type(scheme).__name__} splits a diffrax.MultiTerm, such as equation.terms, "
-                f"not a {type(self.terms).__name__}."
+                f"{type(scheme).__name__}: got a {type(self.terms).__name__}, expected a "
+                "diffrax.MultiTerm, such as equation.terms."
             )
         return [self.with_terms(term) for term in self.terms.terms]
 
@@ -112,7 +112,7 @@ class StepField(eqx.Module):
         return self.terms.vf_prod(self.t(c), u, self.args, control)
 
     def rate(self, c: float | int, u: Array) -> PyTree[Array]:
-        """The rate `F(t0 + c h, u)`, one for each term, as `increment` takes it."""
+        """The rate `F(t0 + c h, u)`, for a MultiTerm one per term; an input of `increment`."""
         return self.terms.vf(self.t(c), u, self.args)
 
     def increment(self, rate: PyTree[Array]) -> Array:
@@ -129,7 +129,7 @@ def single_step(
     u: State,
     args: PyTree = None,
 ) -> State:
-    """The state after one step of `solver` from t0 to t1, the first step of a solve."""
+    """The state after one step of `solver` from t0 to t1, as the first of a solve."""
     return StepField(terms, t0, t1, args).first_step(solver, u).y1
 
 
@@ -157,17 +157,17 @@ class AbstractScheme(diffrax.AbstractSolver):
     """A scheme that makes its step in `make_step`. By default it solves the sum of the terms,
     has no memory, and is interpolated linearly."""
 
-    # The order, if it is known and does not depend on the terms.
+    # The order, if known and independent of the terms.
     fixed_order: ClassVar[int | None] = None
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
-    # Whether it converges to the solution of u_t = Σ_i A_i(u) for short steps.
+    # Whether it converges to the solution of u_t = Σ_i A_i(u) as h → 0.
     consistent: ClassVar[bool] = True
     # Whether it loses its memory where the field jumps.
     restarts: ClassVar[bool] = False
     # Whether the state may be a tree of arrays.
     takes_trees: ClassVar[bool] = False
-    # Whether it draws random numbers in training, from its field `key`, else `None`.
+    # Whether it draws random numbers in training, by its field `key`, which is else `None`.
     random: ClassVar[bool] = False
     # Classes of `args` from which it can start, besides the state.
     starts_from: ClassVar[tuple[type, ...]] = ()
@@ -182,15 +182,15 @@ class AbstractScheme(diffrax.AbstractSolver):
     def init(self, terms, t0, t1, y0, args) -> PyTree:
         if not self.takes_trees and not jax.tree_util.all_leaves([y0]):
             raise InputError(
-                f"{type(self).__name__}: the state is a {type(y0).__name__}, and this scheme "
-                "takes one array; stack its parts."
+                f"{type(self).__name__}: got a state of type {type(y0).__name__}, expected one "
+                "array; stack its parts."
             )
         return self.start(StepField(terms, t0, t1, args), y0)
 
     @abc.abstractmethod
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         """One step from `u`. `state` comes from `start` or the previous step; `made_jump` tells
-        whether the field jumped since then."""
+        whether the field has jumped since."""
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump) -> Step:
         return self.make_step(StepField(terms, t0, t1, args), y0, solver_state, made_jump)
@@ -199,25 +199,25 @@ class AbstractScheme(diffrax.AbstractSolver):
         return self.fixed_order
 
     def limit(self) -> diffrax.AbstractSolver | None:
-        """A scheme of high order that has the same limit for short steps; by default one for
-        the sum of the terms, or `None` if this scheme is not `consistent`."""
+        """A scheme of high order with the limit of this scheme as h → 0. By default it solves
+        the sum of the terms; `None` if this scheme is not `consistent`."""
         return diffrax.Dopri8() if self.consistent else None
 
     def check(self, plan: SolvePlan) -> None:
-        """**Raises:** `InputError` for a solve in which the scheme cannot be used."""
+        """Raises `InputError` if the scheme cannot be used in this solve."""
 
     def learned(self) -> dict[str, Float[Array, ""]]:
-        """Learned numbers by name, for the log of a run; by default the root mean square of
+        """Learned numbers by name, for the log of a run. By default the root mean square of
         each array."""
-        return learned(self)
+        return learned_numbers(self)
 
     def func(self, terms, t0, y0, args) -> PyTree[Array]:
         return terms.vf(t0, y0, args)
 
 
 class AbstractOneStep(AbstractScheme):
-    """A scheme without memory. A subclass defines `advance` and, if known, `fixed_order`. For
-    example, Heun's method is
+    """A scheme without memory. A subclass defines `advance`, and `fixed_order` if known. Heun's
+    method is
 
         class Heun(AbstractOneStep):
             fixed_order = 2
@@ -237,11 +237,11 @@ class AbstractOneStep(AbstractScheme):
 
 
 def solvers_of(tree: PyTree) -> list[diffrax.AbstractSolver]:
-    """The solvers in a tree, each before the solvers inside it."""
+    """The solvers in a tree, outer before inner."""
     solvers = []
 
     def collect(x):
-        # By class: diffrax's isinstance looks through solvers around others.
+        # Not `isinstance`, which looks into solvers that diffrax wraps.
         if issubclass(type(x), diffrax.AbstractSolver):
             solvers.append(x)
         return False
@@ -251,18 +251,18 @@ def solvers_of(tree: PyTree) -> list[diffrax.AbstractSolver]:
 
 
 def schemes_of(tree: PyTree) -> list[AbstractScheme]:
-    """The schemes of this package in a tree, each before the schemes inside it."""
+    """The schemes of this package in a tree, outer before inner."""
     schemes = [x for x in solvers_of(tree) if issubclass(type(x), AbstractScheme)]
     return cast(list[AbstractScheme], schemes)
 
 
 def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
-    """Raises if a scheme, or one inside it, cannot be used in a solve."""
+    """Raises if a scheme, or a scheme inside it, cannot be used in a solve."""
     inside = [type(x) for x in solvers_of(solver)]
     if not plan.continuous and diffrax.LeapfrogMidpoint in inside:
         raise InputError(
             "solve: LeapfrogMidpoint steps over jumps of the weights and has order 1 there; "
-            "use ide.Leapfrog(), which starts again, or a continuous control."
+            "use ide.Leapfrog(), which restarts, or a continuous control."
         )
     if parts(solver, diffrax.HalfSolver):
         plan = plan._replace(steps=None)
@@ -271,43 +271,44 @@ def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
 
 
 def check_start(solver: diffrax.AbstractSolver, start: PyTree) -> None:
-    """Raises if no scheme inside can start from the `start` of a model's inputs."""
+    """Raises if no scheme inside can use the `start` that the inputs of a model made."""
     if start is None or any(isinstance(start, x.starts_from) for x in schemes_of(solver)):
         return
     kind = type(start).__name__
     raise InputError(
-        f"Model: {type(solver).__name__} cannot start from {kind}(…), which the inputs give."
+        f"Model: {type(solver).__name__} cannot start from the {kind}(…) of the inputs; use "
+        "other inputs, or a scheme that takes it."
     )
 
 
-def learned(tree: PyTree) -> dict[str, Float[Array, ""]]:
-    """Learned numbers of the schemes inside a tree, and the root mean square of each other
-    array, by name."""
-    found = {}
+def learned_numbers(tree: PyTree) -> dict[str, Float[Array, ""]]:
+    """Learned numbers of the schemes inside a tree, and the root mean squares of its other
+    arrays, by name."""
+    numbers = {}
     leaves = jax.tree_util.tree_leaves_with_path(
         tree, is_leaf=lambda x: x is not tree and issubclass(type(x), AbstractScheme)
     )
     for path, part in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if isinstance(part, AbstractScheme):
-            found |= {f"{name}.{key}": value for key, value in part.learned().items()}
+            numbers |= {f"{name}.{key}": value for key, value in part.learned().items()}
         elif eqx.is_inexact_array(part):
-            found[name] = jnp.sqrt(jnp.mean(part**2))
-    return found
+            numbers[name] = jnp.sqrt(jnp.mean(part**2))
+    return numbers
 
 
 def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
+    """Sets the key of all random schemes inside."""
 
     def keys(solver):
         random = [scheme for scheme in schemes_of(solver) if scheme.random]
         return [scheme.key for scheme in random]  # pyright: ignore[reportAttributeAccessIssue]
 
-    number = len(keys(solver))
-    return eqx.tree_at(keys, solver, [key] * number, is_leaf=lambda x: x is None)
+    return eqx.tree_at(keys, solver, [key] * len(keys(solver)), is_leaf=lambda x: x is None)
 
 
-def inconsistent(solver: PyTree) -> AbstractScheme | None:
-    """The first scheme that is not consistent: the scheme itself or one inside it."""
+def inconsistent_scheme(solver: PyTree) -> AbstractScheme | None:
+    """The first scheme that is not consistent, outer before inner."""
     return next((scheme for scheme in schemes_of(solver) if not scheme.consistent), None)
 
 

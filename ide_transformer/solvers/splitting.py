@@ -1,4 +1,4 @@
-"""Splittings: schemes that solve one operator at a time."""
+"""Splitting schemes, which solve one operator at a time."""
 
 import abc
 import itertools
@@ -11,19 +11,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..arguments import checked
-from ..equation import AbstractExactOperator, Depth, Free, operator_fields, slowed
+from ..equation import AbstractExactOperator, Depth, Free, operator_fields, slow_terms
 from ..errors import InputError
-from .evaluations import EvaluationCount, evaluations_made
+from .evaluations import EvaluationCount, evaluation_count
 from .runge_kutta import RK4
 from .scheme import AbstractOneStep, AbstractScheme, Step, StepField, Terms, first_failure
-from .wrapper import Projected, given_name, projected, start_inside
+from .wrapper import Projected, projected, scheme_name, start_inside
 
 
 @checked
 class ExactFlow(AbstractOneStep):
-    """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, with weights of the
-    middle of the step: exact if θ is constant over the step, else order 2. Splittings use it
-    for every operator with a flow."""
+    """The known flow of one operator, `u_{n+1} = flow(u_n, h)`, with weights of the middle of
+    the step. Exact if θ is constant over the step, else of order 2. Splittings use it for every
+    operator with a known flow."""
 
     fixed_order: ClassVar[int | None] = 2
 
@@ -31,7 +31,7 @@ class ExactFlow(AbstractOneStep):
         operator = exact_operator(field.terms, field.t(0.5), field.args)
         fields = operator_fields(field.terms)
         if operator is None:
-            names = [type(one.operator(field.t0, field.args)).__name__ for one in fields]
+            names = [type(x.operator(field.t0, field.args)).__name__ for x in fields]
             raise InputError(
                 f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form."
             )
@@ -39,7 +39,7 @@ class ExactFlow(AbstractOneStep):
 
 
 def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperator | None:
-    """The operator of a term with a single operator, if it has a flow."""
+    """The operator of a term with one operator, if its flow is known; else `None`."""
     fields = operator_fields(terms)
     if len(fields) != 1:
         return None
@@ -52,8 +52,8 @@ Flow: TypeAlias = Callable[[int, float, float, Array], Array]
 
 
 class AbstractSplitting(AbstractScheme):
-    """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time: operators with a flow by
-    it, the others by `sub_solver`, which must have no memory."""
+    """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time. Operators with a known
+    flow use it; the others use `sub_solver`, which must have no memory."""
 
     sub_solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
@@ -61,49 +61,48 @@ class AbstractSplitting(AbstractScheme):
 
     # The order with exact sub-steps.
     splitting_order: eqx.AbstractClassVar[int]
-    # Whether a step ends with a sub-step, and so on its constraint.
+    # Whether a step ends with a sub-step, so that the state is on its constraint.
     ends_with_sub_step: ClassVar[bool] = False
 
     def __check_init__(self):
         if splitting_of(self.sub_solver) is not None:
             raise InputError(
-                f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): the "
-                "sub-solver splits, and a sub-step has one operator."
+                f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): a "
+                "sub-step has one operator; use a sub-solver that does not split."
             )
 
     def order(self, terms: diffrax.MultiTerm) -> int | None:
-        """The smaller of the orders of the splitting and of the sub-solver."""
+        """The order of the splitting or of the sub-solver, whichever is smaller."""
         if isinstance(self.sub_solver, ExactFlow):
             return self.splitting_order
         sub_order = self.sub_solver.order(terms.terms[0])
         return None if sub_order is None else min(self.splitting_order, sub_order)
 
     def projected(self) -> diffrax.AbstractSolver:
-        """The variant that projects after each sub-step, on its operator's constraint, and at
-        the end of the step."""
+        """The variant that projects after each sub-step, on the constraint of its operator, and
+        at the end of the step."""
         inside = eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
         return inside if self.ends_with_sub_step else Projected(inside)
 
     @abc.abstractmethod
-    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array | None]:
-        """The state after the step, and an error estimate or `None`, from the flows of `number`
-        operators."""
+    def flows(self, flow: Flow, num_operators: int, u: Array) -> tuple[Array, Array | None]:
+        """The state after the step, and an error estimate or `None`. `flow` makes a sub-step of
+        one of the operators."""
 
     def start(self, field: StepField, u: Array) -> EvaluationCount | None:
-        where = f"{type(self).__name__}(sub_solver={given_name(self.sub_solver)}(…))"
+        where = f"{type(self).__name__}(sub_solver={scheme_name(self.sub_solver)}(…))"
         example = f"{type(self).__name__}(sub_solver=diffrax.Heun())"
         part = field.of_operators(self)[0]
         state = start_inside(where, self.sub_solver, part, u, example)
-        fixed = evaluations_made(state) is None
+        fixed = evaluation_count(state) is None
         return None if fixed else EvaluationCount(jnp.zeros((), u.dtype))
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         operators = field.of_operators(self)
         result = diffrax.RESULTS.successful
-        made = state
 
         def flow(index, start, end, y):
-            nonlocal result, made
+            nonlocal result, state
             part = StepField(operators[index].terms, field.t(start), field.t(end), field.args)
             solver = self.sub_solver
             exact = exact_operator(part.terms, part.t0, part.args)
@@ -111,25 +110,25 @@ class AbstractSplitting(AbstractScheme):
                 if end < start and exact.dissipative:
                     raise InputError(
                         f"{type(self).__name__} makes backward steps, in which the "
-                        f"dissipative {type(exact).__name__} grows without bound; take Strang."
+                        f"dissipative {type(exact).__name__} grows without bound; use Strang."
                     )
                 constraint = operator_fields(part.terms)[0].constraint(part.t0)
                 solver = ExactFlow() if isinstance(constraint, Free) else solver
-            # A first step, since the last stage of another operator must not be reused.
+            # A first step, so that no stage of another operator is reused.
             step = part.first_step(solver, y)
             result = first_failure(result, step.result)
-            here = evaluations_made(step.solver_state)
-            if here is not None:
-                made = made.plus(here.count / len(operators))
+            evaluations = evaluation_count(step.solver_state)
+            if evaluations is not None:
+                state = state.plus(evaluations.count / len(operators))
             return step.y1
 
         y1, error = self.flows(flow, len(operators), u)
-        return Step.between(u, y1, error=error, state=made, result=result)
+        return Step.between(u, y1, error=error, state=state, result=result)
 
 
 def splitting_of(solver: PyTree) -> AbstractSplitting | None:
-    """The splitting of a scheme, also inside wrappers, or `None`."""
-    # By class: diffrax's isinstance looks through wrappers.
+    """The splitting in a scheme or in its wrappers, or `None`."""
+    # Not `isinstance`, which looks into solvers that diffrax wraps.
     while solver is not None and not issubclass(type(solver), AbstractSplitting):
         solver = getattr(solver, "solver", None)
     return solver
@@ -138,7 +137,7 @@ def splitting_of(solver: PyTree) -> AbstractSplitting | None:
 def with_sub_solver(
     solver: diffrax.AbstractSolver, sub_solver: diffrax.AbstractSolver
 ) -> diffrax.AbstractSolver:
-    """A splitting with another `sub_solver`, also inside wrappers."""
+    """Replaces the `sub_solver` of a splitting, also inside wrappers."""
 
     def place(x: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
         splitting = splitting_of(x)
@@ -149,25 +148,26 @@ def with_sub_solver(
 
 
 class AbstractSequentialSplitting(AbstractSplitting):
-    """A splitting whose sub-steps follow one another. Each sees the depths that it covers."""
+    """A splitting whose sub-steps follow one another. Each reads the weights of the depths that
+    it covers."""
 
     ends_with_sub_step: ClassVar[bool] = True
     takes_trees: ClassVar[bool] = True
 
     @abc.abstractmethod
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
-        """The sub-steps in order: (operator, start, end), in fractions of the step. Fractions
-        below 0 and above 1 extrapolate the weights of the interval."""
+        """The sub-steps in order: (operator, start, end), as fractions of the step. Below 0 and
+        above 1 the weights of the interval are extrapolated."""
 
-    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
-        for index, start, end in self.sub_steps(number):
+    def flows(self, flow: Flow, num_operators: int, u: Array) -> tuple[Array, None]:
+        for index, start, end in self.sub_steps(num_operators):
             u = flow(index, start, end, u)
         return u, None
 
 
 @checked
 class LieTrotter(AbstractSequentialSplitting):
-    """Lie–Trotter splitting: one operator after the other, each over the whole step,
+    """Lie–Trotter splitting: one operator after another, each over the whole step,
 
         u_{n+1} = Φ_k(h) ∘ … ∘ Φ_2(h) ∘ Φ_1(h) u_n,
 
@@ -186,7 +186,7 @@ class LieTrotter(AbstractSequentialSplitting):
 
 @checked
 class Strang(AbstractSequentialSplitting):
-    """Strang splitting: half steps up to the last operator, and back,
+    """Strang splitting: half steps of all operators forth and back,
 
         u_{n+1} = Φ_1(h/2) ∘ … ∘ Φ_{k-1}(h/2) ∘ Φ_k(h) ∘ Φ_{k-1}(h/2) ∘ … ∘ Φ_1(h/2) u_n,
 
@@ -224,9 +224,9 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
     def error_order(self, terms: Terms) -> int:
         return 2
 
-    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array]:
-        second, _ = Strang(self.sub_solver).flows(flow, number, u)
-        first, _ = LieTrotter(self.sub_solver).flows(flow, number, u)
+    def flows(self, flow: Flow, num_operators: int, u: Array) -> tuple[Array, Array]:
+        second, _ = Strang(self.sub_solver).flows(flow, num_operators, u)
+        first, _ = LieTrotter(self.sub_solver).flows(flow, num_operators, u)
         return second, second - first
 
 
@@ -250,21 +250,21 @@ class ParallelSplitting(AbstractSplitting):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         # The flow of A_i over K steps, with the weights of this step.
-        number = len(field.of_operators(self))
-        slow = field.with_terms(slowed(field.terms, field.t0, 1 / number))
+        num_operators = len(field.of_operators(self))
+        slow = field.with_terms(slow_terms(field.terms, field.t0, 1 / num_operators))
         return super().make_step(slow, u, state, made_jump)
 
-    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
-        ends = [flow(index, 0.0, float(number), u) for index in range(number)]
-        return sum(ends[1:], ends[0]) / number, None
+    def flows(self, flow: Flow, num_operators: int, u: Array) -> tuple[Array, None]:
+        ends = [flow(index, 0.0, float(num_operators), u) for index in range(num_operators)]
+        return sum(ends[1:], ends[0]) / num_operators, None
 
 
 class AbstractComposition(AbstractSequentialSplitting):
     """A composition of Strang steps,
 
-        u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
+        u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1,
 
-    of order 4 if the sub-solver has it too. Consecutive sub-steps of one operator are merged.
+    of order 4 if the sub-solver has it. Consecutive sub-steps of one operator are merged.
     Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.4.
     """
 

@@ -1,4 +1,4 @@
-"""Schemes that wrap another scheme."""
+"""Schemes around another scheme: projected or reversible variants."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,18 +18,18 @@ from ..equation import (
     without_constraint,
 )
 from ..errors import InputError
-from .evaluations import EvaluationCount, evaluations_made
+from .evaluations import EvaluationCount, evaluation_count
 from .reversible import AbstractReversible, Couplings, Retraction, Shear, couplings_of
 from .scheme import AbstractScheme, Step, StepField, Terms, restarts_at_jumps
 
 
 class AbstractWrapper(AbstractScheme):
-    """A scheme around another one, with its properties. It may change the terms."""
+    """A scheme with the properties of the scheme inside. It may change the terms."""
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
     def inner_terms(self, terms: Terms) -> Terms:
-        """The terms for the scheme inside."""
+        """The terms for the inner scheme."""
         return terms
 
     @property
@@ -54,7 +54,7 @@ class AbstractWrapper(AbstractScheme):
 
 
 class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver):
-    """A wrapper that makes the steps of the scheme inside."""
+    """A wrapper that makes the steps of the inner scheme."""
 
     @property
     def scan_kind(self) -> Any:
@@ -80,11 +80,10 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
 
 @checked
 def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """The variant of a scheme that `solve` uses on a constraint: the result of its method
-    `projected` if it has one, else `Projected(solver)`. Splittings project after each
-    sub-step."""
-    own = getattr(solver, "projected", None)
-    return Projected(solver) if own is None else own()
+    """The variant of a scheme that `solve` uses on a constraint: `solver.projected()` if it has
+    this method, else `Projected(solver)`. Splittings project after each sub-step."""
+    variant = getattr(solver, "projected", None)
+    return Projected(solver) if variant is None else variant()
 
 
 @checked
@@ -116,7 +115,7 @@ class Projected(AbstractTransparentWrapper):
 
     def inner_terms(self, terms: Terms) -> Terms:
         if not operator_fields(terms):
-            raise InputError(f"Projected needs the terms of an Equation, not {terms}.")
+            raise InputError(f"Projected: got {terms}, expected the terms of an Equation.")
         return without_constraint(terms) if self.order(terms) == 1 else terms
 
     def order(self, terms: Terms) -> int | None:
@@ -134,8 +133,8 @@ class Projected(AbstractTransparentWrapper):
         constraint = self._constraint(field)
         if not isinstance(constraint, AbstractRescaling):
             raise InputError(
-                f"{given_name(self)}: a projection on {type(constraint).__name__} cannot be "
-                "undone; take gradient=Recompute(), or a sphere."
+                f"{scheme_name(self)}: a projection on {type(constraint).__name__} cannot be "
+                "undone; use gradient=Recompute(), or a sphere."
             )
         return (*inner, Retraction(constraint))
 
@@ -143,8 +142,8 @@ class Projected(AbstractTransparentWrapper):
         return operator_fields(field.terms)[-1].constraint(field.t1)
 
 
-def given_name(solver: diffrax.AbstractSolver) -> str:
-    """The name of a scheme without the `Projected` that `solve` adds."""
+def scheme_name(solver: diffrax.AbstractSolver) -> str:
+    """The class name of a scheme without the `Projected` that `solve` adds."""
     while type(solver) is Projected:
         solver = solver.solver
     return type(solver).__name__
@@ -153,16 +152,16 @@ def given_name(solver: diffrax.AbstractSolver) -> str:
 def start_inside(
     where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
 ) -> PyTree:
-    """The memory with which a scheme inside another starts. Raises if it has earlier steps."""
+    """The starting memory of a scheme inside another. Raises if it remembers earlier steps."""
     state = eqx.filter_eval_shape(field.start, solver, u)
     inside = solver
     while issubclass(type(inside), diffrax.AbstractWrappedSolver):
         inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]
-    # The stage that a Runge–Kutta method reuses, and a count, do not change a step.
-    number = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
-    if number and not isinstance(inside, diffrax.AbstractRungeKutta):
+    # A count does not change a step, nor does the stage that a Runge–Kutta method reuses.
+    num_arrays = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
+    if num_arrays and not isinstance(inside, diffrax.AbstractRungeKutta):
         raise InputError(
-            f"{where}: {given_name(solver)} uses earlier steps, which are lost; take {example}."
+            f"{where}: {scheme_name(solver)} uses earlier steps, which are lost; use {example}."
         )
     return state
 
@@ -174,19 +173,19 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         u_{n+1} = λ u_n + (1-λ) v_n + Ψ_h(t_n, v_n),
         v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.
 
-    Both equations can be solved for the old states, so that a gradient (`Reversible`) needs no
-    stored states. It has the order of the scheme and makes two of its steps a step. Reference:
+    Both equations can be solved for the old states, so the gradient mode `Reversible` stores
+    none. It has the order of the scheme and makes two of its steps per step. Reference:
     McCallum, Foster, arXiv 2410.11648.
 
-    If the equation decays at a rate μ, steps are stable only for `h μ ≤ -log λ`, 0.01 at the
+    If the equation decays at a rate μ, steps are stable only for `h μ ≤ -log λ`, 0.01 by
     default. On the way back rounding grows by 1/λ in each step: float32 keeps a relative error
     of 1e-3 for about 13, 90 and 900 steps with λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly
-    decay; with `Damping` take a small λ and short steps.
+    decay; with `Damping` use a small λ and short steps.
 
     **Arguments:**
 
     - `solver`: an explicit scheme without memory.
-    - `coupling`: λ in (0, 1]. Smaller is more stable, larger more exact on the way back.
+    - `coupling`: λ in (0, 1]. A smaller λ is more stable, a larger more exact on the way back.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()
@@ -199,13 +198,13 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
 
     def start(self, field: StepField, u: Array) -> Array:
         """The companion."""
-        name = given_name(self.solver)
+        name = scheme_name(self.solver)
         where = f"AlgebraicallyReversible({name}(…))"
         example = "AlgebraicallyReversible(Strang(diffrax.Heun()))"
         state = start_inside(where, self.solver, field, u, example)
         implicit = isinstance(self.solver, diffrax.AbstractImplicitSolver)
-        if implicit or evaluations_made(state) is not None:
-            raise InputError(f"{where}: {name} is implicit; only explicit steps can be undone.")
+        if implicit or evaluation_count(state) is not None:
+            raise InputError(f"{where}: {name} is implicit; use an explicit scheme.")
         return u
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:

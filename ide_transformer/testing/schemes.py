@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .. import equation as eq
 from ..compare.convergence import limit, refine, scheme_limit
 from ..integration import Direct, Recursive, solve
-from ..solvers import inconsistent, prepared
+from ..solvers import inconsistent_scheme, prepare_solver
 from .properties import AbstractProperties, Names, Options, in_dtype, slopes
 
 
@@ -113,7 +113,9 @@ class SchemeProperties(AbstractProperties):
         rounding, to 0.4)."""
         equation = self.equation(eq.PiecewiseConstant)
         order = self.solver.order(equation.terms)
-        inexact = inconsistent(self.solver) is not None and scheme_limit(self.solver) is None
+        inexact = (
+            inconsistent_scheme(self.solver) is not None and scheme_limit(self.solver) is None
+        )
         if order is None or inexact:
             return (), ()
         exact = limit(self.solver, equation, self.u0)
@@ -144,7 +146,7 @@ class SchemeProperties(AbstractProperties):
     @cached_property
     def by_diffrax(self) -> diffrax.Solution:
         equation, u0, solver = self.inputs
-        method = prepared(solver, equation.constraint)
+        method = prepare_solver(solver, equation.constraint)
         ends = 0.0, equation.horizon, 1.0, u0
         saved = diffrax.SaveAt(t1=True, dense=True)
         return diffrax.diffeqsolve(equation.terms, method, *ends, saveat=saved, throw=False)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import optax
 
-from ..equation import divided_weights
+from ..equation import partition_weights
 from ..errors import InputError
 from ..tasks import Batch, Part
 from .folder.checkpoints import Checkpoints
@@ -71,7 +71,7 @@ class Loop:
         with TrainingProgress(steps, start) as progress:
             run = self.setup.config.model.run
             origin = "" if run is None or start else f", with the weights of {run}"
-            trained, frozen = map(optax.tree.size, divided_weights(state.weights))
+            trained, frozen = map(optax.tree.size, partition_weights(state.weights))
             part = f", {trained:,} of them trained" if frozen else ""
             progress.say(f"{self.folder.path}: {trained + frozen:,} parameters{part}{origin}")
             phases = self._compile_phases(start, progress) if start < steps else []

@@ -16,7 +16,7 @@ from ide_transformer.compare.convergence import FEATURES, Case, find_scheme, pro
 from ide_transformer.contrib import public as contrib
 from ide_transformer.pretrained import families
 from ide_transformer.reporting import markdown_table as table
-from ide_transformer.solvers import count_evaluations, unrolled
+from ide_transformer.solvers import count_evaluations, unroll_stages
 from ide_transformer.training import load_config
 from ide_transformer.training.configuration import config as sections, reader
 from ide_transformer.training.configuration.reader import described
@@ -139,7 +139,7 @@ def orders_table() -> str:
         solver = entry.free or entry.sphere
         assert solver is not None
         equation, _ = problem(Case(entry.block, "piecewise_constant", "free"))
-        cost = count_evaluations(unrolled(solver), equation.control(0.0), FEATURES)
+        cost = count_evaluations(unroll_stages(solver), equation.control(0.0), FEATURES)
         evaluations = f"{cost.following:.3g}" if cost else "as many as it needs"
         if cost and cost.first != cost.following:
             evaluations += f", the first {cost.first:.3g}"

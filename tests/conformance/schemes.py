@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from ide_transformer.equation import spelled
+from ide_transformer.equation import spell
 from ide_transformer.integration import Direct, Recompute, Recursive, Reversible
 from ide_transformer.solvers import StepField, couplings_of
 from ide_transformer.testing.properties import equal, gradient_of, total
@@ -63,7 +63,7 @@ class SchemeConformance(SchemeProperties):
         """pickled, it is the same."""
         # Schemes of diffrax hold objects that equal themselves alone.
         copy = pickle.loads(pickle.dumps(self.part))
-        return equal(copy, self.part) or spelled(copy) == spelled(self.part), True
+        return equal(copy, self.part) or spell(copy) == spell(self.part), True
 
     def dtype(self):
         """a state in float32 stays so."""

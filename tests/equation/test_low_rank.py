@@ -8,9 +8,9 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.equation import (
     LowRank,
-    divided_weights,
     map_parts,
     merge_low_rank,
+    partition_weights,
     parts,
     with_low_rank,
     without_low_rank,
@@ -48,7 +48,7 @@ def test_the_first_outputs_are_those_of_the_model_and_targets_are_named():
     assert np.array_equal(outputs(unchanged(model)), outputs(model))
     with pytest.raises(ide.InputError, match=r"'q_proj'.*inner"):
         with_low_rank(model, targets=["q_proj"], key=jax.random.key(0))
-    with pytest.raises(ide.InputError, match="low rank"):
+    with pytest.raises(ide.InputError, match="low-rank"):
         unchanged(unchanged(model))
 
 
@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_matrices(mode):
     """`∂A = (α/r) ∂W Bᵀ` and `∂B = (α/r) Aᵀ ∂W`, for each layer; nothing else has one."""
     gradient, solver = MODES[mode]
     model = changed(model_of("attention")).with_gradient(gradient).with_solver(solver)
-    factors, frozen = divided_weights(eqx.filter(model, eqx.is_inexact_array))
+    factors, frozen = partition_weights(eqx.filter(model, eqx.is_inexact_array))
     rest = eqx.filter(model, eqx.is_inexact_array, inverse=True)
 
     @jax.jit

@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import ide_transformer as ide
-from ide_transformer.equation import divided, integrate, on_devices
+from ide_transformer.equation import integrate, on_devices, partition_spec
 from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
 from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
@@ -202,9 +202,9 @@ def test_a_ring_gives_the_integral_and_its_derivatives():
 
 def test_an_axis_that_devices_do_not_divide_stays_whole():
     sizes, names = dict(data=2, fsdp=3, tensor=1, sequence=4), ("samples", "tokens", "inner")
-    assert divided((12, 8, 5), names, sizes) == PartitionSpec(
+    assert partition_spec((12, 8, 5), names, sizes) == PartitionSpec(
         ("data", "fsdp"), ("sequence",), None
     )
-    assert divided((8, 6, 5), names, sizes) == PartitionSpec(None, None, None)
+    assert partition_spec((8, 6, 5), names, sizes) == PartitionSpec(None, None, None)
     u = jax.ShapeDtypeStruct((2, 4, 8), float)
     assert "sharding" not in str(jax.make_jaxpr(on_devices)(u))

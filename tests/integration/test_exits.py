@@ -25,7 +25,7 @@ def solved(equation, exit, u0, solver=ide.LieTrotter(), steps=1):
     with jax.ensure_compile_time_eval():
         saveat = diffrax.SaveAt(ts=jnp.asarray(equation.knots))
     solution = solve_on(
-        ide.Mesh(steps=steps).whole,
+        ide.Mesh(steps=steps).with_defaults,
         solver,
         equation,
         u0,

@@ -13,8 +13,8 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.compare.convergence import march
 from ide_transformer.integration import TokenNorm
-from ide_transformer.integration.output import requested
-from ide_transformer.solvers import count_evaluations, prepared
+from ide_transformer.integration.output import parse_saveat
+from ide_transformer.solvers import count_evaluations, prepare_solver
 from tests.helpers import TOKENS, WIDTH, fast_first, largest, random_state
 from tests.layered_models import HELD_OUT, model_of
 from tests.solvers.linear_problem import (
@@ -58,7 +58,7 @@ def test_the_last_of_many_steps_ends_at_the_end():
     for intervals, length in ((3, 1.0), (7, 4 / 7)):
         equation = on(ide.Damping(1.0), intervals=intervals, length=length)
         every, seventh = (
-            requested(equation, diffrax.SaveAt(t1=True, steps=n), 49, throw=True).depths
+            parse_saveat(equation, diffrax.SaveAt(t1=True, steps=n), 49, throw=True).depths
             for n in (1, 7)
         )
         assert len(every) == 49 * intervals and every[-1] == equation.horizon
@@ -96,7 +96,7 @@ SPHERE = layered_equation(kind=Mixing, constraint=ide.Sphere())
 
 def test_a_scheme_ends_on_the_constraint():
     projected = ide.projected(ide.Strang())
-    assert eqx.tree_equal(prepared(ide.Strang(), SPHERE.constraint), projected)
+    assert eqx.tree_equal(prepare_solver(ide.Strang(), SPHERE.constraint), projected)
     solution = ide.solve(SPHERE, ide.Sphere().project(BATCH), solver=ide.Strang())
     assert solution.stats["constraint_residual"] < 1e-14
 

@@ -103,7 +103,7 @@ def test_every_scheme(name):
 
 def test_every_class_of_the_package_is_here():
     for name, kind in classes_of(diffrax.AbstractSolver, solvers, public).items():
-        assert any(parts(solvers.unrolled(x), kind) for x in CASES.values()), name
+        assert any(parts(solvers.unroll_stages(x), kind) for x in CASES.values()), name
 
 
 class Wrong(MyHeun):

@@ -1,4 +1,4 @@
-"""The base class of controls, and weights for each layer, each boundary, or all layers."""
+"""The base class of controls, and weights per layer, per boundary, or shared."""
 
 import abc
 import math
@@ -27,8 +27,8 @@ else:
 MakeBlock: TypeAlias = Callable[[PRNGKeyArray], PyTree]
 
 
-def stack_blocks(make_block: MakeBlock, number: int, key: PRNGKeyArray) -> PyTree:
-    return eqx.filter_vmap(make_block)(jax.random.split(key, number))
+def stack_blocks(make_block: MakeBlock, num_blocks: int, key: PRNGKeyArray) -> PyTree:
+    return eqx.filter_vmap(make_block)(jax.random.split(key, num_blocks))
 
 
 def arrays_of(blocks: PyTree) -> PyTree[Array]:
@@ -40,15 +40,15 @@ def with_static(arrays: PyTree[Array], blocks: PyTree) -> PyTree:
 
 
 def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
-    def one(x):
+    def take_row(x):
         # Traces faster than `x[index]`.
         return lax.dynamic_index_in_dim(x, index, keepdims=False) if eqx.is_array(x) else x
 
-    return jax.tree.map(one, blocks)
+    return jax.tree.map(take_row, blocks)
 
 
 def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
-    """`Σ_k φ_k Θ_k`, for any number of points at once; the first of integers."""
+    """`Σ_k φ_k Θ_k` at any number of points; integers are taken from the first block."""
 
     def part(x):
         if eqx.is_inexact_array(x):
@@ -59,14 +59,14 @@ def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
 
 
 def stack_length(owner: eqx.Module, field: str) -> int:
-    """The leading axis shared by all arrays of a field."""
+    """The length of the leading axis, which all arrays of a field must share."""
     arrays = arrays_of(getattr(owner, field))
     lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(arrays)}
     if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
         name = type(owner).__name__
         raise InputError(
-            f"{name}: the arrays of {field} have no common leading axis of depth, "
-            f"{eqx.tree_pformat(arrays, width=1000)}. Build them by {name}.build."
+            f"{name}: the arrays of {field} must share a leading axis of depth, got "
+            f"{eqx.tree_pformat(arrays, width=1000)}. Use {name}.build."
         )
     return lengths.pop()[0]
 
@@ -77,8 +77,8 @@ class AbstractControl(eqx.Module):
     Depth is counted in layers. `[0, T]` has `layers` intervals of `interval_length`;
     `T = layers` unless the control was resampled. A control yields a *block*: a tuple of
     operators, or of constraints. Controls that can be trained from scratch have a class method
-    `build(make_block, layers, *, key)`, which calls `make_block(key)` once for each place with
-    weights of its own.
+    `build(make_block, layers, *, key)`, which calls `make_block(key)` for each block that it
+    stores.
     """
 
     # Whether a configuration may name it.
@@ -111,37 +111,38 @@ class AbstractControl(eqx.Module):
 
     @abc.abstractmethod
     def resample(self, layers: PositiveInt) -> "AbstractControl":
-        """Resamples θ on another number of intervals of the same `[0, T]`."""
+        """Resamples θ on another number of intervals of `[0, T]`."""
 
     def extend(self, horizon: float) -> "AbstractControl":
-        """Extends θ to `[0, horizon]` on intervals of the same length, if θ is constant."""
+        """Extends θ to `[0, horizon]` by more intervals, if θ is constant."""
         raise InputError(
-            f"{type(self).__name__} has weights from depth 0 to {self.horizon:g} only."
+            f"{type(self).__name__} has weights from depth 0 to {self.horizon:g} only; got "
+            f"{horizon=:g}. Use Tied for other depths."
         )
 
     def tabulate(self, fractions: np.ndarray) -> "AbstractControl":
-        """Evaluates a smooth θ ahead of a march that only reads it at these fractions of each
-        interval."""
+        """Evaluates a smooth θ in advance, for a march that only reads it at these fractions of
+        each interval."""
         return self
 
 
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """The index of the interval at depth `t`, and `s ∈ [0, 1]` inside it."""
     t = jnp.asarray(t, jnp.result_type(t, float))
-    number = np.arange(control.layers)
+    indices = np.arange(control.layers)
     length = control.interval_length
-    # A march computes starts in the precision of the state, `Equation.knots` in double: take
-    # the lower ones.
-    here = number.astype(t.dtype) * t.dtype.type(length)
-    double = (number * length).astype(t.dtype)
-    starts = jnp.asarray(np.minimum(here, double))
-    # Not `t / length`, which rounding may put into the interval before.
+    # A march computes starts in the precision of the state, `Equation.knots` in double; the
+    # smaller value serves both.
+    single = indices.astype(t.dtype) * t.dtype.type(length)
+    double = (indices * length).astype(t.dtype)
+    starts = jnp.asarray(np.minimum(single, double))
+    # Not `t // length`, which rounding may put into the previous interval.
     index = jnp.maximum(jnp.sum(starts <= t) - 1, 0)
     return index, (t - starts[index]) / length
 
 
 def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
-    """Rounds the matrices of a control to another dtype; vectors keep theirs."""
+    """Casts the matrices of a control to another dtype; vectors keep theirs."""
 
     def cast(x):
         matrix = eqx.is_inexact_array(x) and x.ndim - control.depth_axes >= 2
@@ -161,7 +162,7 @@ class PiecewiseConstant(AbstractControl):
 
     - `blocks`: a block whose arrays have a leading axis of length L, as from
       `equinox.filter_vmap(make_block)(keys)`.
-    - `interval_length`: depth of one interval.
+    - `interval_length`: the depth of one interval.
     """
 
     blocks: PyTree
@@ -186,17 +187,17 @@ class PiecewiseConstant(AbstractControl):
     @checked
     def resample(self, layers: PositiveInt) -> "PiecewiseConstant":
         """Averages θ over each new interval: exact if the new boundaries include the old ones.
-        Integers are taken at its beginning."""
+        Integers are taken from its beginning."""
         new_edges = np.arange(layers + 1) * self.layers
         old_edges = np.arange(self.layers + 1) * layers
         end = np.minimum(new_edges[1:, None], old_edges[None, 1:])
         start = np.maximum(new_edges[:-1, None], old_edges[None, :-1])
-        # How much of each new interval each old interval covers.
-        average = np.maximum(end - start, 0) / self.layers
-        whole, rest = eqx.partition(self.blocks, lambda x: not eqx.is_inexact_array(x))
-        first = np.argmax(average > 0, axis=1)
-        whole = jax.tree.map(lambda x: x[first] if eqx.is_array(x) else x, whole)
-        blocks = eqx.combine(whole, combine(jnp.asarray(average), rest))
+        # `[new, old]`: the fraction of a new interval that an old one covers.
+        overlap = np.maximum(end - start, 0) / self.layers
+        weights, rest = eqx.partition(self.blocks, eqx.is_inexact_array)
+        first = np.argmax(overlap > 0, axis=1)
+        rest = jax.tree.map(lambda x: x[first] if eqx.is_array(x) else x, rest)
+        blocks = eqx.combine(rest, combine(jnp.asarray(overlap), weights))
         return type(self)(blocks, self.horizon / layers)
 
     @classmethod
@@ -216,7 +217,7 @@ class PiecewiseLinear(AbstractControl):
     **Arguments:**
 
     - `knots`: a block whose arrays have a leading axis of length L + 1.
-    - `interval_length`: depth of one interval.
+    - `interval_length`: the depth of one interval.
     """
 
     knots: PyTree
@@ -227,7 +228,7 @@ class PiecewiseLinear(AbstractControl):
 
     def __check_init__(self):
         if self.layers < 1:
-            raise InputError("PiecewiseLinear: knots are too few; give two or more.")
+            raise InputError("PiecewiseLinear: knots must be at least two.")
 
     @property
     def layers(self) -> int:
@@ -235,18 +236,18 @@ class PiecewiseLinear(AbstractControl):
 
     def intervals(self) -> PyTree[Array]:
         arrays = arrays_of(self.knots)
-        left = jax.tree.map(lambda x: x[:-1], arrays)
-        right = jax.tree.map(lambda x: x[1:], arrays)
-        return left, right
+        starts = jax.tree.map(lambda x: x[:-1], arrays)
+        ends = jax.tree.map(lambda x: x[1:], arrays)
+        return starts, ends
 
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
-        left, right = interval
+        start, end = interval
 
-        def between(a, b):
+        def interpolate(a, b):
             # In this form both ends are exact.
             return ((1 - s) * a + s * b).astype(a.dtype) if eqx.is_inexact_array(a) else a
 
-        return with_static(jax.tree.map(between, left, right), self.knots)
+        return with_static(jax.tree.map(interpolate, start, end), self.knots)
 
     @checked
     def resample(self, layers: PositiveInt) -> "PiecewiseLinear":
@@ -302,14 +303,14 @@ class Tied(AbstractControl):
 
     def extend(self, horizon: float) -> "Tied":
         length = self.interval_length
-        number = round(horizon / length) if math.isfinite(horizon) else 0
-        whole = math.isclose(number * length, horizon, rel_tol=1e-6)
-        if not whole or not 1 <= number <= _MOST_INTERVALS:
+        layers = round(horizon / length) if math.isfinite(horizon) else 0
+        is_multiple = math.isclose(layers * length, horizon, rel_tol=1e-6)
+        if not is_multiple or not 1 <= layers <= _MOST_INTERVALS:
             raise InputError(
-                f"Tied.extend({horizon:g}): give a multiple of the interval length {length:g}, "
-                f"at most {_MOST_INTERVALS:,} times it."
+                f"Tied.extend: horizon={horizon:g} must be 1 to {_MOST_INTERVALS:,} times the "
+                f"interval length {length:g}."
             )
-        return type(self)(self.block, number, length)
+        return type(self)(self.block, layers, length)
 
     @classmethod
     @checked

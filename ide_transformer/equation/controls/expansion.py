@@ -1,4 +1,4 @@
-"""Controls that expand θ(t) in smooth functions of depth."""
+"""Controls that are sums of smooth functions of depth."""
 
 import abc
 from dataclasses import replace
@@ -26,7 +26,7 @@ from .control import (
 
 
 class Tabulated(AbstractControl):
-    """A smooth control, evaluated ahead of a march at `fractions` of each interval."""
+    """A smooth control, evaluated in advance at `fractions` of each interval."""
 
     table: PyTree
     fractions: tuple[float, ...] = eqx.field(static=True)
@@ -49,10 +49,10 @@ class Tabulated(AbstractControl):
         return with_static(take(interval, nearest), self.table)
 
     def resample(self, layers: int) -> "Tabulated":
-        raise NotImplementedError("a table only holds the depths of its march")
+        raise NotImplementedError("a table only has the depths of its march")
 
 
-# A dense matrix solves for the terms.
+# Chebyshev.build inverts a dense matrix of this size.
 _MOST_TERMS = 10_000
 
 
@@ -128,11 +128,11 @@ class Chebyshev(AbstractExpansion):
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Chebyshev":
-        """Draws a block at each of K = `terms` (default L) Chebyshev points and interpolates,
+        """Draws a block at each of K = `terms` Chebyshev points (default L) and interpolates,
         so that weights are as large as in ordinary layers."""
         terms = layers if terms is None else terms
         if terms > _MOST_TERMS:
-            raise InputError(f"Chebyshev: terms={terms:,}; at most {_MOST_TERMS:,}.")
+            raise InputError(f"Chebyshev: terms={terms:,} must be at most {_MOST_TERMS:,}.")
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
         values = _polynomials(jnp.asarray(nodes), terms).T
         blocks = stack_blocks(make_block, terms, key)
@@ -164,7 +164,7 @@ class Hypernetwork(AbstractExpansion):
     """
 
     inner: Float[Array, "embedding hidden"]
-    outer: Float[Array, "inputs others"]
+    outer: Float[Array, "inputs terms"]
     layers: PositiveInt = eqx.field(static=True)
     interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
@@ -173,18 +173,18 @@ class Hypernetwork(AbstractExpansion):
         expected = hidden + 1, self.terms - 1
         if embedding % 2 == 0 or self.outer.shape != expected:
             raise InputError(
-                f"Hypernetwork: inner has {embedding} rows, give an odd number; outer has "
-                f"shape {self.outer.shape}, give {expected} for {self.terms} coefficients."
+                f"Hypernetwork: inner has {embedding} rows, which must be odd; outer has shape "
+                f"{self.outer.shape}, expected {expected} for {self.terms} coefficients."
             )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         t = jnp.asarray(t, self.inner.dtype) / self.horizon
         frequencies = np.pi * 2.0 ** np.arange((self.inner.shape[0] - 1) // 2)
         angles = t * jnp.asarray(frequencies, t.dtype)
-        one = jnp.ones(1, t.dtype)
-        embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles), one])
-        hidden = jnp.concatenate([jax.nn.silu(embedding @ self.inner), one])
-        return jnp.concatenate([one, hidden @ self.outer])
+        unit = jnp.ones(1, t.dtype)
+        embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles), unit])
+        hidden = jnp.concatenate([jax.nn.silu(embedding @ self.inner), unit])
+        return jnp.concatenate([unit, hidden @ self.outer])
 
     @classmethod
     @checked
@@ -198,12 +198,12 @@ class Hypernetwork(AbstractExpansion):
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Hypernetwork":
-        """Draws Θ_0, and takes differences of draws for the other Θ_k, so that weights equal in
+        """Draws Θ_0, and uses differences of draws as the other Θ_k, so that weights equal in
         every draw, such as a gain of 1, do not vary with depth.
 
         **Arguments:**
 
-        - `hidden`, `frequencies`: width of the network, and number of frequencies in e(t).
+        - `hidden`, `frequencies`: the width of the network, and the frequencies in e(t).
         - `terms`: K; default L.
         """
         terms = layers if terms is None else terms

@@ -1,4 +1,4 @@
-"""Controls that change the operators of another control at each depth."""
+"""Controls that change the blocks of another control."""
 
 import abc
 from dataclasses import replace
@@ -18,24 +18,24 @@ from ..operators.operator import (
     AbstractSourcedOperator,
     AbstractWrappedOperator,
 )
-from ..operators.wrapped import Dropout, scaled
+from ..operators.wrapped import Dropout, scale_operator
 from ..tree import map_parts, parts
 from .control import AbstractControl, locate, take
 
 
 class AbstractMappedControl(AbstractControl):
-    """Changes the blocks of another control, on the same intervals."""
+    """A control that changes the blocks of another control."""
 
     control: AbstractControl
 
     configurable: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def changed(self, block: PyTree, own: PyTree[Array]) -> PyTree:
-        """Changes a block of the other control, given the `own` data of the interval."""
+    def change_block(self, block: PyTree, data: PyTree[Array]) -> PyTree:
+        """Changes a block of the inner control, with the `interval_data` of its interval."""
 
-    def own_intervals(self) -> PyTree[Array]:
-        """The data that `changed` takes for each interval, stacked."""
+    def interval_data(self) -> PyTree[Array]:
+        """The data of `change_block` for each interval, stacked."""
 
     @property
     def continuous(self) -> bool:
@@ -54,15 +54,15 @@ class AbstractMappedControl(AbstractControl):
         return self.control.layers
 
     def intervals(self) -> PyTree[Array]:
-        return self.control.intervals(), self.own_intervals()
+        return self.control.intervals(), self.interval_data()
 
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
-        interval, own = interval
-        return self.changed(self.control.local(interval, s), own)
+        interval, data = interval
+        return self.change_block(self.control.local(interval, s), data)
 
     def __call__(self, t: Depth) -> PyTree:
         index, _ = locate(self, t)
-        return self.changed(self.control(t), take(self.own_intervals(), index))
+        return self.change_block(self.control(t), take(self.interval_data(), index))
 
     def tabulate(self, fractions: np.ndarray) -> "AbstractMappedControl":
         return replace(self, control=self.control.tabulate(fractions))
@@ -80,15 +80,15 @@ class Functional(AbstractMappedControl):
 
         W(y, ξ, t) = Σ_ab C_ab(t) φ_a(y) φ_b(ξ),
 
-    at the points of Ω_y. Solutions converge with their number.
+    at the points of Ω_y. Solutions converge as the number of points grows.
 
-    **Arguments:** `control`, C(t), an ordinary control for states of `space.modes` features;
-    `space`, φ and the points.
+    **Arguments:** `control`, C(t), a control for states of `space.modes` features; `space`, the
+    basis φ and the points.
     """
 
     space: FunctionSpace
 
-    def changed(self, block: PyTree, own: None) -> PyTree:
+    def change_block(self, block: PyTree, data: None) -> PyTree:
         kinds = AbstractOperator, AbstractConstraint
         return map_parts(block, kinds, lambda part, _: part.at_points(self.space))
 
@@ -97,51 +97,53 @@ class Functional(AbstractMappedControl):
 class Sampled(AbstractMappedControl):
     """A control that draws its `Dropout` masks once in each interval.
 
-    Every stage of a step sees the same field, so schemes keep their order.
+    Every stage of a step sees one field, so schemes keep their order.
 
-    **Arguments:** `control`, whose blocks hold `Dropout`, and the `key` of the draws.
+    **Arguments:** `control`, with `Dropout` in its blocks, and the `key` of the draws.
     """
 
     key: PRNGKeyArray
 
     continuous: ClassVar[bool] = False
 
-    def own_intervals(self) -> Array:
+    def interval_data(self) -> Array:
         return jax.random.split(self.key, self.layers)
 
-    def changed(self, block: PyTree, own: PRNGKeyArray) -> PyTree:
-        return _with_key(block, own)
+    def change_block(self, block: PyTree, data: PRNGKeyArray) -> PyTree:
+        return _with_key(block, key=data)
 
 
 def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
-    """The block with a key for each `Dropout`."""
+    """Sets a different key in each `Dropout`."""
 
     def draw(operator: Dropout, place: int) -> Dropout:
-        own = jax.random.fold_in(key, place)
-        return replace(operator, operator=_with_key(operator.operator, own), key=own)
+        dropout_key = jax.random.fold_in(key, place)
+        return replace(
+            operator, operator=_with_key(operator.operator, dropout_key), key=dropout_key
+        )
 
     return map_parts(block, Dropout, draw)
 
 
 @checked
 class Sourced(AbstractMappedControl):
-    """A control whose operators `A(u; f)` see a source f.
+    """Inserts a source f into the operators `A(u; f)` of a control.
 
     `SourcedAttention`, `Injection` and `Relaxation` take f on the domain of the state,
     `CrossAttention` on a second domain. Nest two `Sourced` for both.
 
     **Arguments:**
 
-    - `control`: the control.
-    - `source`: f, `[..., tokens, features]`: usually the state at depth 0, or the states of an
-      encoder.
+    - `control`: the control of the operators.
+    - `source`: f, `[..., tokens, features]`, for example the state at depth 0, or the states of
+      an encoder.
     - `domain`: the domain of f; `None` for the domain of the state.
     """
 
     source: State
     domain: TokenDomain | None = None
 
-    def changed(self, block: PyTree, own: None) -> PyTree:
+    def change_block(self, block: PyTree, data: None) -> PyTree:
         return map_parts(
             block, AbstractSourcedOperator, lambda x, _: x.with_source(self.source, self.domain)
         )
@@ -149,25 +151,24 @@ class Sourced(AbstractMappedControl):
 
 @checked
 class Rated(AbstractMappedControl):
-    """The control of another equation, solved λ times as fast: `u_t = λ Σ_i A_i(u; θ(t))`. A
-    solution is one of the other equation over λ T, with its weights stretched over that depth.
+    """Multiplies all operators by a rate, `u_t = λ Σ_i A_i(u; θ(t))`. It is the original
+    equation up to depth λ T, with weights stretched over that depth.
 
     **Arguments:**
 
-    - `control`: the control of the other equation.
-    - `rate`: λ, a number, or `[samples]` for one of each sample; then operators have no exact
-      flow.
+    - `control`: the control of the original equation.
+    - `rate`: λ, a number, or `[samples]` for one per sample; then operators have no exact flow.
     """
 
     rate: Float[Array, "*samples"]
 
-    def changed(self, block: PyTree, own: None) -> PyTree:
-        of = _OfSamples if self.rate.ndim else scaled
-        return tuple(of(operator, self.rate) for operator in block)
+    def change_block(self, block: PyTree, data: None) -> PyTree:
+        scale = _ScaledBySample if self.rate.ndim else scale_operator
+        return tuple(scale(operator, self.rate) for operator in block)
 
 
-class _OfSamples(AbstractWrappedOperator):
-    """`du/dt = λ A(u)`, λ of each sample."""
+class _ScaledBySample(AbstractWrappedOperator):
+    """`du/dt = λ A(u)`, with one λ per sample."""
 
     rate: Float[Array, "*samples"]
 

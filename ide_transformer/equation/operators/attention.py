@@ -19,7 +19,7 @@ from .operator import (
     AbstractOperator,
     AbstractSourcedOperator,
     AbstractTokenIntegral,
-    Others,
+    Gather,
     check_features,
 )
 from .positions import (
@@ -47,7 +47,7 @@ class AbstractAttention(AbstractOperator):
         du/dt = Σ_h ∫ γ_h(x, x'; u, f) V_h(x') dx' W^O_h,
         Q = ∫_Ωy W^Q N(u) dy,   K, V = ∫_Ωy W^{K,V} f dy,
 
-    N the input normalisation. Self-attention takes f = N(u).
+    N the input normalisation. In self-attention f = N(u).
     """
 
     query: Linear
@@ -78,9 +78,9 @@ class AbstractAttention(AbstractOperator):
         self.key_value_heads = key_value_heads or heads
         name = type(self).__name__
         if head_features is None and features % heads:
-            raise InputError(f"{name}: {heads=} do not divide {features=}; give head_features.")
+            raise InputError(f"{name}: {heads=} do not divide {features=}; set head_features.")
         if heads % self.key_value_heads:
-            raise InputError(f"{name}: {key_value_heads=} do not divide {heads=}.")
+            raise InputError(f"{name}: {key_value_heads=} must divide {heads=}.")
         width = head_features or features // heads
         inner = heads * width
         shared = self.key_value_heads * width
@@ -100,7 +100,8 @@ class AbstractAttention(AbstractOperator):
     def projections(
         self, u: State, f: Float[Array, "*batch others features"] | None = None
     ) -> QueriesKeysValues:
-        """Queries of the normalised state; keys and values of f, by default of the same."""
+        """Queries of the normalised state; keys and values of f, by default the normalised
+        state."""
         check_features(self, u, self.query.weight.shape[0])
         v = self.normalization.project(u)
         f = v if f is None else f
@@ -152,7 +153,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
     - `query_normalization`, `key_normalization`: normalise Q and K in each head (Dehghani et
       al., arXiv 2302.05442).
     - `bias`: whether the linear maps have biases.
-    - `key_bias`, `output_bias`: the same for keys and output. Default: `bias`.
+    - `key_bias`, `output_bias`: whether keys and the output have a bias. Default: `bias`.
     - `std`, `output_std`: standard deviation of the initial weights, and of the output map.
     """
 
@@ -195,7 +196,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             head_features=head_features,
         )
         if window is not None and not causal:
-            raise InputError(f"Attention: {window=} is a part of the past; give causal=True.")
+            raise InputError(f"Attention: {window=} needs causal=True.")
         positions.check(heads, self.head_features)
         self.query_normalization = query_normalization
         self.key_normalization = key_normalization
@@ -212,7 +213,8 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         normalizations = self.query_normalization, self.key_normalization
         if self.positions.turns_features or any(type(x) is not Free for x in normalizations):
             raise InputError(
-                "Functions of a feature have no Rotary positions, and no normalised queries."
+                "Attention: functions of a feature need NoPositions() or a bias, and "
+                "no query_normalization and key_normalization."
             )
         modes = self.head_features
         y = space.features
@@ -230,22 +232,22 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             normalization=self.normalization.at_points(space),
         )
 
-    # As wide as `output` writes, since a caller may replace the map.
+    # As wide as the `output` map, which a caller may replace.
     def over(
-        self, u: State, domain: TokenDomain, others: Others
-    ) -> Float[Array, "*batch tokens written"]:
-        return self.over_projections(self.projections(u), domain, others)
+        self, u: State, domain: TokenDomain, gather: Gather
+    ) -> Float[Array, "*batch tokens outputs"]:
+        return self.over_projections(self.projections(u), domain, gather)
 
     def over_projections(
-        self, projections: QueriesKeysValues, domain: TokenDomain, others: Others
+        self, projections: QueriesKeysValues, domain: TokenDomain, gather: Gather
     ) -> State:
-        """The rate, given queries, keys and values."""
+        """The rate, from queries, keys and values."""
         query, key, value = projections
         query = self.positions(self.query_normalization.project(query), domain)
         key = self.positions(self.key_normalization.project(key), domain)
-        (key, value), seen = others((key, value), domain)
-        bias = self.positions.score_bias(domain, seen)
-        return self.integral((query, key, value), domain, seen, self.region, bias)
+        (key, value), key_domain = gather((key, value), domain)
+        bias = self.positions.score_bias(domain, key_domain)
+        return self.integral((query, key, value), domain, key_domain, self.region, bias)
 
 
 @checked
@@ -256,18 +258,26 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         du/dt = Σ_h ∫_Ωx' γ_h(x, x'; u, f) V_h(x') dx' W^O_h,
         γ_h = exp(s_h(x, x')) / ∫_Ωx' exp(s_h(x, η)) dη,   s_h = ⟨Q_h(x), K_h(x')⟩ / sqrt(d),
 
-    with `Q = ∫_Ωy W^Q N(u) dy`, `K, V = ∫_Ωy W^{K,V} f dy`. The weights of Ω_x' count, not its
-    coordinates. Reference: Vaswani et al., arXiv 1706.03762; as an integral: arXiv 2510.03989.
+    with `Q = ∫_Ωy W^Q N(u) dy`, `K, V = ∫_Ωy W^{K,V} f dy`. The weights of Ω_x' matter, not
+    its coordinates. f has `features` too. Reference: Vaswani et al., arXiv 1706.03762; as an
+    integral: arXiv 2510.03989.
 
-    **Arguments:** see `Attention`; f has `features` too.
+    **Arguments:**
+
+    - `features`, `heads`: width of the state, and number of heads.
+    - `head_features`: d, the features of a head. Default: `features / heads`.
+    - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `bias`: whether the linear maps have biases.
+    - `key_bias`: whether keys have a bias. Default: `bias`.
+    - `std`, `output_std`: standard deviation of the initial weights, and of the output map.
     """
 
     own_domain: ClassVar[bool] = True
     missing: ClassVar[str] = (
-        "has no states of a second domain; give Sourced(control, states, states_domain). "
-        "EncoderDecoder does so itself."
+        "has no states of a second domain; use Sourced(control, states, states_domain), as "
+        "EncoderDecoder does."
     )
-    # It only integrates over the source.
+    # It integrates over the source only.
     pointwise: ClassVar[bool] = True
 
     def __init__(
@@ -289,21 +299,21 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         self.source_domain = None
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        source = self.given_source()
+        source = self.require_source()
         source_domain = self.source_domain
         assert source_domain is not None
         expected = (*u.shape[:-2], source_domain.num_tokens, self.key.weight.shape[0])
         if source.shape != expected:
             raise InputError(
-                f"CrossAttention: the source has shape {source.shape}, but the state, its "
-                f"domain and the weights need {expected}."
+                f"CrossAttention: got a source {source.shape}, expected {expected} by the "
+                "state, the domain of the source and the weights."
             )
         return self.integral(self.projections(u, source), domain, source_domain, Fredholm())
 
 
 @checked
 class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
-    """Attention that sees the input f of the equation at every depth:
+    """Attention that also sees the input f of the equation:
 
         (Q, K, V) = W^{Q,K,V} N(u) + W_f f.
 
@@ -330,10 +340,10 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     def causal(self) -> bool:
         return self.attention.causal
 
-    def over(self, u: State, domain: TokenDomain, others: Others) -> State:
+    def over(self, u: State, domain: TokenDomain, gather: Gather) -> State:
         f = self.source_map(self.source_like(u))
-        keys = self.attention.query.weight.shape[1]
-        values = keys + self.attention.key.weight.shape[1]
-        shifts = self.attention.split_heads(*jnp.split(f, [keys, values], axis=-1))
+        key_start = self.attention.query.weight.shape[1]
+        value_start = key_start + self.attention.key.weight.shape[1]
+        shifts = self.attention.split_heads(*jnp.split(f, [key_start, value_start], axis=-1))
         query, key, value = map(jnp.add, self.attention.projections(u), shifts)
-        return self.attention.over_projections((query, key, value), domain, others)
+        return self.attention.over_projections((query, key, value), domain, gather)

@@ -11,11 +11,11 @@ from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from .feed_forward import Activation, gelu
-from .grid import Dimension, check_axes, goes_around, on_grid, shifted
+from .grid import Dimension, check_axes, is_periodic, on_grid, shifted
 from .operator import AbstractOperator, check_features
 
 
-def convolved(
+def convolve(
     operator: object,
     v: State,
     weight: Float[Array, "..."],
@@ -26,18 +26,20 @@ def convolved(
 ) -> Float[Array, "*batch tokens out"]:
     """`Σ_k v(x + k ℓ) W_k`, with W of shape `[*widths, in, out]`."""
     check_axes(operator, weight.ndim - 2, domain)
-    on = on_grid(operator, v, domain)
-    around = goes_around(operator, domain)
+    grid = on_grid(operator, v, domain)
+    periodic = is_periodic(operator, domain)
     width = len(weight)
     steps = domain.steps if spacing is not None else (1.0,) * domain.dimension
     hops = tuple((spacing or 1.0) / step for step in steps)
     before = width - 1 if causal else width // 2
-    if causal and around:
-        raise InputError(f"{type(operator).__name__}: causal=True on a periodic domain.")
-    neighbours = [*shifted(on, width, before, hops, periodic=around, causal=causal)]
-    # One product: in a loop on a CPU, a convolution of XLA takes 15 times as long.
-    near = jnp.concatenate(neighbours, -1).astype(weight.dtype)
-    rate = (near @ weight.reshape(-1, weight.shape[-1])).astype(v.dtype)
+    if causal and periodic:
+        raise InputError(
+            f"{type(operator).__name__}: causal=True needs a domain that is not periodic."
+        )
+    neighbours = [*shifted(grid, width, before, hops, periodic=periodic, causal=causal)]
+    # One product, 15 times as fast as a convolution of XLA in a loop on a CPU.
+    patches = jnp.concatenate(neighbours, -1).astype(weight.dtype)
+    rate = (patches @ weight.reshape(-1, weight.shape[-1])).astype(v.dtype)
     return rate.reshape(*v.shape[:-1], weight.shape[-1])
 
 
@@ -53,13 +55,15 @@ class Convolution(AbstractOperator):
 
     **Arguments:**
 
+    - `features`: width of the state.
     - `width`: tokens along each axis, `2 r + 1`, odd unless causal.
-    - `dimension`: of the tokens, 1 to 3.
-    - `causal`: see the token and the `width - 1` before it only.
+    - `dimension`: the dimension of the grid, 1 to 3.
+    - `causal`: whether to see only the token and the `width - 1` before it.
     - `spacing`: ℓ, a distance of the domain; `None` for the distance of two points.
-    - the others: see `FeatureIntegral`.
+    - `normalization`, `bias`: N, and whether b exists.
+    - `std`: standard deviation of the initial W.
 
-    **Raises:** `InputError` if the domain is no grid, has weights, or is periodic with
+    **Raises:** `InputError` if the domain is not a grid, has weights, or is periodic with
     `causal`.
     """
 
@@ -83,9 +87,9 @@ class Convolution(AbstractOperator):
         std: NonNegativeFloat = 0.02,
     ):
         if not causal and width % 2 == 0:
-            raise InputError(f"Convolution: width={width} must be odd.")
+            raise InputError(f"Convolution: {width=} must be odd, unless causal=True.")
         if causal and dimension > 1:
-            raise InputError(f"Convolution: causal=True needs dimension=1, not {dimension}.")
+            raise InputError(f"Convolution: causal=True needs dimension=1, got {dimension}.")
         shape = (*(width,) * dimension, features, features)
         self.weight = std * jax.random.normal(key, shape)
         self.bias = jnp.zeros(features) if bias else None
@@ -96,7 +100,7 @@ class Convolution(AbstractOperator):
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.weight.shape[-1])
         v = self.normalization.project(u)
-        rate = convolved(self, v, self.weight, domain, spacing=self.spacing, causal=self.causal)
+        rate = convolve(self, v, self.weight, domain, spacing=self.spacing, causal=self.causal)
         return affine(rate, None, self.bias)
 
 
@@ -111,12 +115,16 @@ class ConvolutionalFeedForward(AbstractOperator):
 
     **Arguments:**
 
-    - `hidden`: width between the maps. Default: `features`.
+    - `features`, `hidden`: width of the state, and between the maps. Default: `features`.
+    - `width`, `outer_width`: tokens along each axis that W and W2 see, odd.
+    - `dimension`: the dimension of the grid, 1 to 3.
     - `gated`: whether G exists.
-    - `outer_width`: width of W2, odd; by default 1, the token itself.
-    - the others: see `Convolution` and `FeedForward`.
+    - `spacing`: ℓ, a distance of the domain; `None` for the distance of two points.
+    - `activation`: σ.
+    - `normalization`, `bias`: N, and whether b1 and b2 exist.
+    - `std`, `output_std`: standard deviation of the initial W and G, and of W2.
 
-    **Raises:** `InputError` if the domain is no grid or has weights.
+    **Raises:** `InputError` if the domain is not a grid or has weights.
     """
 
     inner: Float[Array, "..."]
@@ -163,9 +171,9 @@ class ConvolutionalFeedForward(AbstractOperator):
         check_features(self, u, self.inner.shape[-2])
         v = self.normalization.project(u)
         maps = [self.inner] if self.gate is None else [self.inner, self.gate]
-        rates = convolved(self, v, jnp.concatenate(maps, -1), domain, spacing=self.spacing)
+        rates = convolve(self, v, jnp.concatenate(maps, -1), domain, spacing=self.spacing)
         inner, *gate = jnp.split(rates, len(maps), axis=-1)
         hidden = affine(inner, None, self.inner_bias)
         hidden = self.activation(*gate) * hidden if gate else self.activation(hidden)
-        rate = convolved(self, hidden, self.outer, domain, spacing=self.spacing)
+        rate = convolve(self, hidden, self.outer, domain, spacing=self.spacing)
         return affine(rate, None, self.outer_bias)

@@ -1,4 +1,4 @@
-"""Attention over a grid, with queries, keys and values from convolutions."""
+"""Attention whose queries, keys and values are convolutions over a grid."""
 
 import dataclasses
 import functools as ft
@@ -16,13 +16,13 @@ from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain, grid_of
 from .attention import AbstractAttention
-from .grid import Dimension, check_axes, goes_around, on_grid, shifted
+from .grid import Dimension, check_axes, is_periodic, on_grid, shifted
 from .operator import check_features
 from .positions import Fredholm
 
 
 class Statistics(eqx.Module):
-    """The mean and variance of a batch normalisation, which are not trained."""
+    """A batch normalisation with fixed mean and variance."""
 
     mean: Float[Array, " features"]
     variance: Float[Array, " features"]
@@ -50,7 +50,7 @@ class DepthwiseProjection(eqx.Module):
 
     def __init__(self, features, width, stride, dimension, statistics, key):
         shape = (*(width,) * dimension, features)
-        # Keeps the size of features that are independent between points.
+        # Keeps the variance of features that are independent between points.
         self.weight = jax.random.normal(key, shape) / width ** (dimension / 2)
         self.gain = jnp.ones(features)
         self.bias = jnp.zeros(features)
@@ -64,7 +64,7 @@ class DepthwiseProjection(eqx.Module):
         hops = (1.0,) * (self.weight.ndim - 1)
         neighbours = shifted(u, width, width // 2, hops, periodic=periodic, stride=self.stride)
         taps = self.weight.astype(u.dtype).reshape(-1, u.shape[-1])
-        # Compilers fuse this sum, and are slow at grouped convolutions.
+        # Compilers fuse this sum; grouped convolutions are slow.
         v = ft.reduce(jnp.add, map(affine, neighbours, taps))
         if self.statistics is not None:
             v = self.statistics(v)
@@ -87,10 +87,19 @@ class ConvolutionalAttention(AbstractAttention):
     A gain and a bias replace the reference's batch normalisation, which would couple samples.
     `statistics=True` adds a fixed mean and variance, as checkpoints have them.
 
-    **Arguments:** `stride` s; `width` and `dimension` as in `Convolution`; `statistics`, see
-    above; for the others see `Attention`.
+    **Arguments:**
 
-    **Raises:** `InputError` if the domain is no grid, has weights for each sample, or the
+    - `features`, `heads`: width of the state, and number of heads.
+    - `width`: tokens along each axis of a convolution, odd.
+    - `stride`: s, which must divide the points along each axis.
+    - `dimension`: the dimension of the grid, 1 to 3.
+    - `statistics`: whether S exists, see above.
+    - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `bias`: whether the linear maps have biases.
+    - `output_bias`: whether the output has a bias. Default: `bias`.
+    - `std`, `output_std`: standard deviation of the initial weights, and of the output map.
+
+    **Raises:** `InputError` if the domain is not a grid, has weights for each sample, or the
     stride does not divide its sides.
     """
 
@@ -118,8 +127,8 @@ class ConvolutionalAttention(AbstractAttention):
         maps = normalization, bias, std, output_std
         super().__init__(features, heads, maps_key, *maps, output_bias=output_bias)
         self.query_convolution, self.key_convolution, self.value_convolution = (
-            DepthwiseProjection(features, width, step, dimension, statistics, own)
-            for step, own in zip((1, stride, stride), keys, strict=True)
+            DepthwiseProjection(features, width, step, dimension, statistics, map_key)
+            for step, map_key in zip((1, stride, stride), keys, strict=True)
         )
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
@@ -130,7 +139,7 @@ class ConvolutionalAttention(AbstractAttention):
         grid = on_grid(self, v[..., domain.prefix :, :], _without_weights(domain))
 
         def tokens(convolution: DepthwiseProjection) -> State:
-            w = convolution(grid, periodic=goes_around(self, domain))
+            w = convolution(grid, periodic=is_periodic(self, domain))
             flat = w.reshape(*u.shape[:-2], -1, u.shape[-1])
             return jnp.concatenate([prefix, flat], axis=-2)
 
@@ -149,14 +158,13 @@ class ConvolutionalAttention(AbstractAttention):
         grid = grid_of("ConvolutionalAttention", _without_weights(domain))
         points = np.arange(domain.prefix, domain.num_tokens).reshape(grid)
         points = points[(slice(None, None, stride),) * axes].ravel()
-        kept = np.concatenate([np.arange(domain.prefix), points])
+        indices = np.concatenate([np.arange(domain.prefix), points])
         if any(n % stride for n in grid):
-            by = " by ".join(map(str, grid))
-            raise InputError(f"ConvolutionalAttention: stride={stride} does not divide {by}.")
+            raise InputError(f"ConvolutionalAttention: {stride=} must divide each of {grid=}.")
         return dataclasses.replace(
             domain,
-            points=domain.points[kept],
-            weights=None if domain.weights is None else domain.weights[kept],
+            points=domain.points[indices],
+            weights=None if domain.weights is None else domain.weights[indices],
             grid=tuple(n // stride for n in grid),
             spacing=tuple(stride * step for step in domain.steps),
         )

@@ -1,4 +1,4 @@
-"""Operators on single tokens without matrices: damping and sources."""
+"""Operators on single features: damping and sources."""
 
 from typing import Annotated, ClassVar
 
@@ -73,8 +73,8 @@ class Injection(AbstractSourcedOperator):
     `ExponentialEuler` makes the step `e^{-hλ} u + h φ_1(-hλ) (κ ⊙ f + A(u))` of Parcae, arXiv
     2604.12946.
 
-    **Arguments:** `rate`, κ, a number or `[features]`, per layer; `source`, f, which the
-    control `Sourced` inserts.
+    **Arguments:** `rate`, κ, a number or `[features]`, per layer; `source`, f, inserted by the
+    control `Sourced`.
     """
 
     rate: Float[Array, "*features"]
@@ -98,7 +98,8 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
 
     With operators A the equation has a steady state `u = f + A(u)/λ`, stable for large λ.
 
-    **Arguments:** `rate`, λ ≥ 0; for the rest see `Injection`.
+    **Arguments:** `rate`, λ ≥ 0, a number or `[features]`, per layer; `source`, f, inserted by
+    the control `Sourced`.
     """
 
     rate: Float[Array, "*features"]

@@ -1,4 +1,4 @@
-"""Integrals over features, ⟨W(·,y), u(x,·)⟩_Ωy + b(y), and nonlinearities."""
+"""Integrals over features ⟨W(·,y), u(x,·)⟩_Ωy + b(y), and activations."""
 
 import abc
 import math
@@ -44,8 +44,8 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(features_out) if bias else None
 
     def at_points(self, into: FeatureMap, out: FeatureMap) -> "Linear":
-        """The integral `∫ W(·, ξ) u(ξ) dξ + b`, reading the weights as coefficients, from
-        functions of `into` to functions of `out`."""
+        """The integral `∫ W(·, ξ) u(ξ) dξ + b` from functions of `into` to functions of `out`,
+        reading the weights as coefficients."""
         weight = into.of_duals(out.of_values(self.weight).T).T
         bias = None if self.bias is None else out.of_values(self.bias)
         return with_fields(self, weight=weight, bias=bias)
@@ -63,9 +63,9 @@ def product(
 ) -> Float[Array, "*batch out"]:
     """`u W`, computed in the dtype of the weights and returned in the dtype of the state."""
     if token_devices() > 1:
-        # Axes of samples and tokens cannot be merged if devices divide both.
+        # Samples and tokens cannot be merged into one axis if devices divide both.
         return (u.astype(weight.dtype) @ weight).astype(u.dtype)
-    # On one axis of tokens, or the gradient would copy both factors first.
+    # On one axis of tokens; otherwise the gradient would copy both factors first.
     flat = u.reshape(-1, u.shape[-1]).astype(weight.dtype)
     return (flat @ weight).astype(u.dtype).reshape(*u.shape[:-1], weight.shape[1])
 
@@ -78,7 +78,7 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @checked
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x Φ(x)`, Φ the normal distribution function. The gradient only stores x."""
+    """`x Φ(x)`, Φ the normal distribution function. The gradient stores only x."""
     return _gelu(x)
 
 
@@ -129,7 +129,7 @@ class FeatureIntegral(AbstractOperator):
 
     - `features`: width of the state.
     - `normalization`, `bias`: N, and whether b exists.
-    - `std`, `output_std`: standard deviation of the initial W; `output_std` has priority.
+    - `std`, `output_std`: standard deviation of the initial W; `output_std` overrides `std`.
     """
 
     map: Linear
@@ -212,11 +212,11 @@ class FeedForward(AbstractFeedForward):
 
     **Arguments:**
 
-    - `hidden`: width between the two maps. Default: `4 features`.
+    - `features`, `hidden`: width of the state, and between the maps. Default: `4 features`.
     - `activation`: σ, for example `relu`, `gelu` or `gelu_tanh`.
     - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `bias`: whether b1 and b2 exist.
     - `std`, `output_std`: standard deviation of the initial W1, and of W2.
-    - the others: see `FeatureIntegral`.
     """
 
     def __init__(
@@ -249,9 +249,13 @@ class GatedFeedForward(AbstractFeedForward):
 
     **Arguments:**
 
+    - `features`: width of the state.
     - `hidden`: width between the maps. Default: `8 features / 3` rounded up to a multiple of 8,
-      as many weights as `FeedForward` has.
-    - the others: see `FeedForward`.
+      so that there are as many weights as in `FeedForward`.
+    - `activation`: σ.
+    - `bias`: whether the three maps have biases.
+    - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `std`, `output_std`: standard deviation of the initial Wg and W1, and of W2.
     """
 
     gate: Linear

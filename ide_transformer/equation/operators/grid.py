@@ -27,26 +27,29 @@ def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..
     return u.reshape(*u.shape[:-2], *grid, u.shape[-1])
 
 
-def goes_around(operator: object, domain: TokenDomain) -> bool:
-    """Whether all axes are periodic; `InputError` if only some are."""
+def is_periodic(operator: object, domain: TokenDomain) -> bool:
+    """Whether all axes are periodic. Raises if only some are."""
     if domain.period is not None and None in domain.period:
         raise InputError(
-            f"{type(operator).__name__}: period={domain.period}; give all or none."
+            f"{type(operator).__name__}: period={domain.period}; all axes must have a period, "
+            "or none."
         )
     return domain.period is not None
 
 
 def check_axes(operator: object, axes: int, domain: TokenDomain, *, periodic=False) -> None:
-    """Raises `InputError` for another dimension, or for boundaries if `periodic`."""
+    """Raises if the dimension is not `axes`, or if `periodic` and there are boundaries."""
     name = type(operator).__name__
-    if periodic and not goes_around(operator, domain):
-        raise InputError(f"{name} needs a periodic domain: TokenDomain.periodic.")
+    if periodic and not is_periodic(operator, domain):
+        raise InputError(f"{name} needs a periodic domain; use TokenDomain.periodic.")
     if axes != domain.dimension:
-        raise InputError(f"{name} has dimension={axes}, the TokenDomain {domain.dimension}.")
+        raise InputError(
+            f"{name} has dimension={axes}, but the TokenDomain has {domain.dimension}."
+        )
 
 
 def grid_axes(domain: TokenDomain) -> tuple[int, ...]:
-    """The axes of the grid in the result of `on_grid`, from the end."""
+    """The axes of the grid in the result of `on_grid`, counted from the end."""
     return tuple(range(-1 - domain.dimension, -1))
 
 
@@ -60,9 +63,10 @@ def shifted(
     stride: int = 1,
     causal: bool = False,
 ) -> Iterator[Float[Array, "..."]]:
-    """States of the neighbours of every `stride`-th point: `width` along each axis, `before` of
-    them before the point, `hop` points apart. Between points a cubic interpolates, through
-    earlier points if `causal`. Beyond a boundary states are 0."""
+    """States of the neighbours of every `stride`-th point, one array per neighbour. There are
+    `width` along each axis, `before` of them before the point, `hop` points apart. Between
+    points a cubic interpolates, through earlier points if `causal`. Beyond a boundary states
+    are 0."""
     grid = v.shape[-1 - len(hops) : -1]
     stencils = [[_stencil((k - before) * hop, causal) for k in range(width)] for hop in hops]
     first = [-min(min(stencil) for stencil in along) for along in stencils]
@@ -76,13 +80,13 @@ def shifted(
             ends = zip(places, first, grid, strict=True)
             part = [slice(a + k, a + k + n, stride) for k, a, n in ends]
             factor = math.prod(x[k] for x, k in zip(neighbour, places, strict=True))
-            there = wide[(..., *part, slice(None))]
-            terms.append(there if factor == 1 else factor * there)
+            state = wide[(..., *part, slice(None))]
+            terms.append(state if factor == 1 else factor * state)
         yield ft.reduce(jnp.add, terms)
 
 
 def _stencil(distance: float, causal: bool) -> dict[int, float]:
-    """The points, with factors, that interpolate a function `distance` points away."""
+    """The factors that interpolate a function `distance` points away, by offset."""
     nearest = round(distance)
     if abs(distance - nearest) < 1e-5:
         return {nearest: 1.0}

@@ -25,8 +25,8 @@ else:
 class AbstractOperator(eqx.Module):
     """One term of the right-hand side at one depth: a pure map `u ↦ du/dt`.
 
-    A subclass has arrays as fields, the weights at that depth, and a `__call__`. Nothing has to
-    be registered.
+    A subclass has its weights at that depth as fields, and a `__call__`. Nothing has to be
+    registered.
     """
 
     # Whether the rate of a token depends on that token only.
@@ -39,15 +39,16 @@ class AbstractOperator(eqx.Module):
         """The rate `du/dt`, in the shape of `u: [..., tokens, features]`."""
 
     def at(self, t: Depth, args: PyTree) -> "AbstractOperator":
-        """The operator at depth `t`, given the `args` of `solve`. Override it to return a copy
+        """The operator at depth `t`, with the `args` of `solve`. Override it to return a copy
         that depends on them."""
         return self
 
     def at_points(self, space: FunctionSpace) -> "AbstractOperator":
-        """The operator on functions of a feature: reads its weights as coefficients of kernels
-        in `space`, at the points of Ω_y."""
+        """The operator on functions of a feature, reading its weights as coefficients of
+        kernels in `space`, at the points of Ω_y."""
         raise InputError(
-            f"{type(self).__name__} has no at_points, for functions of a feature; write it."
+            f"{type(self).__name__} does not act on functions of a feature; define its method "
+            "at_points."
         )
 
     @property
@@ -79,7 +80,7 @@ class AbstractWrappedOperator(AbstractOperator):
 def check_features(operator: object, u: Array, features: int) -> None:
     if u.shape[-1] != features:
         raise InputError(
-            f"{type(operator).__name__} acts on {features} features, not {u.shape}."
+            f"{type(operator).__name__}: got a state {u.shape}, expected {features} features."
         )
 
 
@@ -89,15 +90,15 @@ Spectral: TypeAlias = Callable[[Array], Array]
 
 
 class AbstractExactOperator(AbstractOperator):
-    """An operator that knows the flow of `u_t = A(u)`, which splitting schemes use instead of
+    """An operator with a known flow of `u_t = A(u)`, which splitting schemes use instead of
     their sub-solver."""
 
-    # Whether the flow backwards in depth is unbounded, which forbids negative sub-steps.
+    # Whether the backward flow is unbounded, which forbids negative sub-steps.
     dissipative: AbstractVar[bool]
 
     @abc.abstractmethod
     def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
-        """The solution of `u_t = A(u)` at depth `h` after `u`."""
+        """The solution of `u_t = A(u)` at depth h, from `u` at depth 0."""
 
 
 class AbstractLinearOperator(AbstractExactOperator):
@@ -126,16 +127,16 @@ class AbstractWrappedExactOperator(AbstractWrappedOperator, AbstractExactOperato
 
 
 def by_kind(operator: object, plain: Kind, exact: Kind, linear: Kind) -> Kind:
-    """Chooses by the kind of an operator: plain, with an exact flow, or linear."""
+    """Returns `linear`, `exact` or `plain`, by the class of an operator."""
     if isinstance(operator, AbstractLinearOperator):
         return linear
     return exact if isinstance(operator, AbstractExactOperator) else plain
 
 
 class AbstractSourcedOperator(AbstractOperator):
-    """An operator `A(u; f)` of the state and of a source f, equal at all depths: the state at
+    """An operator `A(u; f)` of the state and of a source f, one for all depths: the state at
     depth 0, or a function on a second domain, such as the states of an encoder. The control
-    `Sourced` inserts it; models do so themselves.
+    `Sourced` inserts f. Models use it themselves.
     """
 
     source: State | None
@@ -143,21 +144,19 @@ class AbstractSourcedOperator(AbstractOperator):
 
     # Whether f is on a second domain.
     own_domain: ClassVar[bool] = False
-    # The end of the error for a missing f.
-    missing: ClassVar[str] = (
-        "has no source f; give Sourced(control, u0). Models do so themselves."
-    )
+    # The end of the error if f is missing.
+    missing: ClassVar[str] = "has no source f; use Sourced(control, u0), as models do."
 
     def with_source(
         self, source: State, domain: TokenDomain | None = None
     ) -> "AbstractSourcedOperator":
-        """Inserts f, on `domain` or else on the domain of the state. Does nothing if the
-        operator does not see such a source."""
+        """Inserts f, on a second `domain` or on the domain of the state. Does nothing if the
+        operator takes its source on the other one."""
         if self.own_domain != (domain is not None):
             return self
         return with_fields(self, source=source, source_domain=domain)
 
-    def given_source(self) -> State:
+    def require_source(self) -> State:
         """f, or `InputError` if it is missing."""
         if self.source is None:
             raise InputError(f"{type(self).__name__} {self.missing}")
@@ -165,18 +164,21 @@ class AbstractSourcedOperator(AbstractOperator):
 
     def source_like(self, u: State) -> State:
         """f in the shape of the state."""
-        f = self.given_source()
+        f = self.require_source()
         if f.shape not in (u.shape, u.shape[-2:]):
-            raise InputError(f"{type(self).__name__}: source {f.shape} for a state {u.shape}.")
+            raise InputError(
+                f"{type(self).__name__}: got a source {f.shape}, expected the shape {u.shape} "
+                "of the state."
+            )
         return jnp.broadcast_to(f, u.shape)
 
 
-# Takes M of some tokens and their domain, and gives M of all visible tokens and their domain.
-Others: TypeAlias = Callable[[PyTree[Array], TokenDomain], tuple[PyTree[Array], TokenDomain]]
+# From M of some tokens and their domain to M of all visible tokens and their domain.
+Gather: TypeAlias = Callable[[PyTree[Array], TokenDomain], tuple[PyTree[Array], TokenDomain]]
 
 
 class AbstractTokenIntegral(AbstractOperator):
-    """An integral operator over tokens, which sees other tokens through a map M only,
+    """An integral operator over tokens that sees other tokens through a map M only,
 
         A(u)(x) = R(u(x), M(u(x')) for x' ∈ Ω_x(x)).
 
@@ -190,9 +192,9 @@ class AbstractTokenIntegral(AbstractOperator):
         """Whether Ω_x(x) holds no x' after x."""
 
     @abc.abstractmethod
-    def over(self, u: State, domain: TokenDomain, others: Others) -> State:
-        """The rate, integrated over more tokens than u has. Calls `others` once with `M(u)`,
-        arrays `[..., tokens, …]`, and the domain of u, and integrates over what it returns."""
+    def over(self, u: State, domain: TokenDomain, gather: Gather) -> State:
+        """The rate of u, integrated over all tokens that `gather` returns. Calls it once with
+        `M(u)`, arrays `[..., tokens, …]`, and the domain of u."""
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        return self.over(u, domain, lambda own, domain: (own, domain))
+        return self.over(u, domain, lambda arrays, domain: (arrays, domain))

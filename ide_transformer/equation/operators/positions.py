@@ -1,4 +1,4 @@
-"""The region over which attention integrates, and positions of tokens."""
+"""Regions over which attention integrates, and positions of tokens."""
 
 import abc
 import math
@@ -14,7 +14,7 @@ from ..arrays import root
 from ..domain import TokenDomain
 
 
-# Numbers of tokens `[start, stop)`.
+# Tokens `[start, stop)`, by index.
 Range: TypeAlias = tuple[int | Int[Array, ""], int | Int[Array, ""]]
 # Whether a token sees another.
 Indicator: TypeAlias = Bool[Array, "tokens others"] | None
@@ -29,7 +29,7 @@ ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
 def differences(
     query_domain: TokenDomain, domain: TokenDomain
 ) -> Float[Array, "tokens others dimension"]:
-    """`x - x'`, x in `query_domain`, x' in `domain`; the shorter way around a period."""
+    """`x - x'` for x in `query_domain` and x' in `domain`; around a period, the shorter way."""
     apart = query_domain.points[:, None, :] - domain.points[None, :, :]
     if domain.period is None:
         return apart
@@ -48,16 +48,16 @@ class AbstractRegion(eqx.Module):
 
     @abc.abstractmethod
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
-        """Whether x' of `domain` is in Ω_x(x), x of `query_domain`; `None` if always."""
+        """Whether x' of `domain` is in Ω_x(x) for x of `query_domain`; `None` if always."""
 
     @property
     @abc.abstractmethod
     def reach(self) -> int | None:
-        """The number of earlier tokens that a token sees if tokens are at 0, 1, 2, …; `None`
-        for all. Of later tokens it sees all, or none if `causal`."""
+        """How many earlier tokens a token sees if tokens are at 0, 1, 2, …; `None` for all. It
+        sees all later tokens, or none if `causal`."""
 
     def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
-        """Whether any of the `queries` sees any of the `points`, tokens at 0, 1, 2, …."""
+        """Whether any of `queries` sees any of `points`, for tokens at 0, 1, 2, …."""
         meets = points[0] < queries[1] if self.causal else True
         return meets if self.reach is None else meets & (points[1] > queries[0] - self.reach)
 
@@ -102,26 +102,27 @@ class Volterra(AbstractRegion):
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         if self.window is not None and ends is not None:
             raise InputError(
-                f"A window of {self.window} begins between points; take window=None."
+                f"Volterra: window={self.window} may begin between points of this domain; set "
+                "window=None."
             )
         return super().ends(query_domain, ends)
 
 
 class AbstractPositions(eqx.Module):
-    """Positions of tokens, which change queries and keys or add a bias to the scores."""
+    """Positions of tokens: changes queries and keys, or adds a bias to the scores."""
 
-    # Whether it turns pairs of features, which then are no values of a function.
+    # Whether it turns pairs of features, which are then not values of a function.
     turns_features: ClassVar[bool] = False
 
     def check(self, heads: int, head_features: int) -> None:
-        """Raises `InputError` if heads or their width do not fit."""
+        """Raises `InputError` if the heads or their width do not fit."""
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
-        """Puts positions into queries or keys."""
+        """Adds positions to queries or keys."""
         return x
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
-        """The bias of the scores `s_h(x, x')`, x in `query_domain`, x' in `domain`."""
+        """The bias of the scores `s_h(x, x')` for x in `query_domain` and x' in `domain`."""
         return None
 
 
@@ -138,7 +139,7 @@ class Rotary(AbstractPositions):
     **Arguments:**
 
     - `base`: about the ratio of the longest to the shortest wavelength.
-    - `features`: d, the number of features of a head that turn, the first; `None` for all.
+    - `features`: d, how many features of a head turn (the first d); `None` for all.
     - `stretch`: `d/2` numbers that divide ω, for texts longer than in training; `None` for 1.
     """
 
@@ -153,8 +154,8 @@ class Rotary(AbstractPositions):
         pairs = turning // 2 if self.stretch is None else len(self.stretch)
         if 2 * pairs != turning or turning > head_features:
             raise InputError(
-                f"Rotary: features={turning} of head_features={head_features}; give an even "
-                f"number, and half as many in stretch={self.stretch}."
+                f"Rotary: features={turning} must be even and at most {head_features=}, and "
+                f"stretch={self.stretch} must have half as many numbers."
             )
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
@@ -181,7 +182,7 @@ class RelativeBias(AbstractPositions):
     **Arguments:**
 
     - `table`: b, `[buckets, heads]`: half the buckets for earlier tokens, half for later.
-    - `max_distance`: all distances from here on share a bucket.
+    - `max_distance`: this and all longer distances share a bucket.
     """
 
     table: Float[Array, "buckets heads"]
@@ -190,13 +191,15 @@ class RelativeBias(AbstractPositions):
     def __check_init__(self):
         if not 4 <= self.table.shape[0] < 4 * self.max_distance:
             raise InputError(
-                f"RelativeBias: {self.table.shape[0]} buckets; give at least 4, and fewer than "
-                f"4 max_distance = {4 * self.max_distance}."
+                f"RelativeBias: table has {self.table.shape[0]} buckets; it must have at least "
+                f"4, and fewer than 4 max_distance = {4 * self.max_distance}."
             )
 
     def check(self, heads: int, head_features: int) -> None:
         if self.table.shape[1] != heads:
-            raise InputError(f"RelativeBias of {self.table.shape[1]} heads for heads={heads}.")
+            raise InputError(
+                f"RelativeBias: table has {self.table.shape[1]} heads, expected {heads=}."
+            )
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         half = self.table.shape[0] // 2
@@ -216,13 +219,13 @@ class RelativeBias(AbstractPositions):
 class LinearBias(AbstractPositions):
     """Scores that fall with the distance, `s_h(x, x') - m_h |x - x'|` (ALiBi: Press et al.,
     arXiv 2108.12409). The slopes are `2^{-8h/p}`, h = 1, …, p, with p the largest power of two
-    up to the number of heads, and h = 1/2, 3/2, … for further heads. In any dimension; around a
-    period `|x - x'|` is the shorter way.
+    up to the number of heads, and h = 1/2, 3/2, … for further heads. Works in any dimension;
+    around a period `|x - x'|` is the shorter way.
 
     **Arguments:**
 
-    - `heads`: the heads of the attention.
-    - `scale`: a factor of all slopes; 100 tokens on `[0, 1]` need about 100.
+    - `heads`: the number of heads of the attention.
+    - `scale`: a factor of all slopes; use about 100 for 100 tokens on `[0, 1]`.
     """
 
     heads: PositiveInt = eqx.field(static=True)
@@ -230,7 +233,7 @@ class LinearBias(AbstractPositions):
 
     def check(self, heads: int, head_features: int) -> None:
         if self.heads != heads:
-            raise InputError(f"LinearBias({self.heads}) for an attention of heads={heads}.")
+            raise InputError(f"LinearBias: got heads={self.heads}, expected {heads=}.")
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         square = jnp.sum(differences(query_domain, domain) ** 2, axis=-1)

@@ -1,4 +1,4 @@
-"""Operators in waves over a grid: an integral and diffusion."""
+"""Operators that act on waves over a grid: a Fourier layer and diffusion."""
 
 import itertools
 from typing import ClassVar
@@ -16,7 +16,7 @@ from ..arrays import State, nonnegative_array
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from .feed_forward import Activation, Linear, gelu
-from .grid import check_axes, goes_around, grid_axes, on_grid
+from .grid import check_axes, grid_axes, is_periodic, on_grid
 from .operator import AbstractLinearOperator, AbstractOperator, Spectral, check_features
 
 
@@ -29,16 +29,17 @@ class FourierIntegral(AbstractOperator):
         κ(x) = Σ_|k|<modes R_k exp(2πi k·x / L),   R_{-k} the conjugate of R_k,
 
     over a periodic domain of measure 1. It is one operator on every grid that resolves the
-    waves. Points that are no grid count with their weights, in dense sums. Source: Li et al.,
-    arXiv 2010.08895.
+    waves. At scattered points it uses their weights, in dense sums. Source: Li et al., arXiv
+    2010.08895.
 
     **Arguments:**
 
+    - `features`: width of the state.
     - `modes`: waves along each axis, including the constant.
-    - `dimension`: of the tokens.
+    - `dimension`: the dimension of the points.
     - `activation`: σ.
+    - `normalization`, `bias`: N, and whether b exists.
     - `std`, `output_std`: standard deviation of the initial W, and of R.
-    - the others: see `FeatureIntegral`.
 
     **Raises:** `InputError` if the domain is not periodic, has a class token, or fewer than
     `2 modes - 1` points along an axis.
@@ -76,7 +77,7 @@ class FourierIntegral(AbstractOperator):
 
     @property
     def waves(self) -> np.ndarray:
-        """`[waves, dimension]`: the k that have an R_k, one of k and -k."""
+        """`[waves, dimension]`: each k with an R_k, one of k and -k."""
         along = [range(1 - self.modes, self.modes)] * (self.dimension - 1)
         return np.array(list(itertools.product(*along, range(self.modes))))
 
@@ -91,8 +92,8 @@ class FourierIntegral(AbstractOperator):
             enough = min(domain.grid or ()) >= least
         if not enough or domain.prefix:
             raise InputError(
-                f"FourierIntegral: {domain.num_tokens} points for {self.modes} waves; give at "
-                f"least {least} points along each axis, and no class token."
+                f"FourierIntegral: {domain.num_tokens} points cannot hold {self.modes} waves; "
+                f"pass at least {least} points along each axis, and no class token."
             )
         if equally_spaced:
             grid = on_grid(self, v, domain)
@@ -108,11 +109,11 @@ class FourierIntegral(AbstractOperator):
             cos = jnp.cos(angles).astype(v.dtype)
             sin = jnp.sin(angles).astype(v.dtype)
             weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
-            # Real products, since a gradient mode cannot keep complex ones.
+            # Real products, since gradient modes do not keep complex ones.
             mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))
-            # A wave k without -k stands for both.
-            both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
-            integral = (both * cos) @ mixed.real - (both * sin) @ mixed.imag
+            # A wave k without -k counts for both.
+            counts = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
+            integral = (counts * cos) @ mixed.real - (counts * sin) @ mixed.imag
         return self.activation(integral.astype(u.dtype) + self.linear(v))
 
     def _times_kernel(self, spectrum: Complex[Array, "..."]) -> Complex[Array, "..."]:
@@ -123,17 +124,17 @@ class FourierIntegral(AbstractOperator):
 
 @checked
 class Diffusion(AbstractLinearOperator):
-    """Diffusion over tokens, by eigenfunctions of the Laplacian on the grid,
+    """Diffusion over tokens, diagonal in eigenfunctions of the Laplacian on the grid,
 
         u_t = κ Δ_x u,   flow(u, h) = C⁻¹ exp(-κ h |k|²) C u.
 
-    C is the cosine transform, k = π j / L, with no flux through the ends, or on a periodic
-    domain the Fourier transform, k = 2π j / L; L is the length of an axis, N for N text tokens.
-    It sees all tokens, so it is for encoders.
+    C is the cosine transform, k = π j / L, with no flux through the ends. On a periodic domain
+    it is the Fourier transform, k = 2π j / L. L is the length of an axis, N for N text tokens.
+    It sees all tokens, so use it in encoders.
 
     **Arguments:** `rate`, κ ≥ 0, a number, in squared distances of the domain per layer.
 
-    **Raises:** `InputError` if the domain is no grid or has weights.
+    **Raises:** `InputError` if the domain is not a grid or has weights.
     """
 
     rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
@@ -143,9 +144,9 @@ class Diffusion(AbstractLinearOperator):
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         v = on_grid(self, u, domain)
         if self.rate.shape:
-            raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
+            raise InputError(f"Diffusion: rate has shape {self.rate.shape}; pass one number.")
         assert domain.grid is not None
-        periodic = goes_around(self, domain)
+        periodic = is_periodic(self, domain)
         along = (
             2 * np.pi * np.fft.fftfreq(n, step)
             if periodic

@@ -1,4 +1,4 @@
-"""Operators that change the rate of another operator."""
+"""Operators that scale the rate of another operator, or drop parts of it."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -24,7 +24,7 @@ from .operator import (
 
 @checked
 class Scaled(AbstractWrappedOperator):
-    """An operator with a step size of its own, for all features or each,
+    """An operator with its own step size, for all features or each,
 
         du/dt = λ ⊙ A(u).
 
@@ -43,14 +43,14 @@ class Scaled(AbstractWrappedOperator):
         return replace(self, operator=self.operator.at_points(space), rate=rate)
 
     def at(self, t: Depth, args: PyTree) -> "Scaled":
-        return scaled(self.operator.at(t, args), self.rate)
+        return scale_operator(self.operator.at(t, args), self.rate)
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return affine(self.operator(u, domain), self.rate.astype(u.dtype))
 
 
 class ScaledExact(Scaled, AbstractWrappedExactOperator):
-    """λ A for an A with a known flow: the flow of A over `λ h`. λ is a number."""
+    """λ A for an A with a known flow, which is the flow of A over `λ h`. λ is a number."""
 
     configurable: ClassVar[bool] = False
     each_feature: ClassVar[bool] = False
@@ -69,8 +69,8 @@ class ScaledLinear(ScaledExact, AbstractLinearOperator):
         return self.operator.apply(lambda eigenvalues: function(rate * eigenvalues), u, domain)
 
 
-def scaled(operator: AbstractOperator, rate: Float[Array, "*features"]) -> Scaled:
-    """λ A. If λ is a number, schemes can use the flow of A."""
+def scale_operator(operator: AbstractOperator, rate: Float[Array, "*features"]) -> Scaled:
+    """λ A, with the flow of A if λ is a number."""
     if rate.ndim:
         return Scaled(operator, rate)
     return by_kind(operator, Scaled, ScaledExact, ScaledLinear)(operator, rate)
@@ -78,11 +78,11 @@ def scaled(operator: AbstractOperator, rate: Float[Array, "*features"]) -> Scale
 
 @checked
 class Dropout(AbstractWrappedOperator):
-    """Zeroes the rate of an operator at random places, and scales up the others:
+    """Zeroes random entries of the rate of an operator, and scales up the rest:
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
 
-    For a known flow, the change by the flow replaces the rate. The mask is drawn once for each
+    For a known flow, the change by the flow replaces the rate. The mask is draw once for each
     interval, so all stages of a step see one field. Without a key the operator is unchanged.
 
     **Arguments:** `operator` A, and `rate` p in [0, 1).
@@ -130,7 +130,8 @@ class _DroppedLinear(_DroppedExact, AbstractLinearOperator):
 def drop(
     x: Float[Array, "*shape"], rate: float, key: PRNGKeyArray | None
 ) -> Float[Array, "*shape"]:
-    """Zeroes a fraction `rate` of the entries of x and scales the rest, given a key."""
+    """Zeroes a fraction `rate` of the entries of x and scales up the rest. Without a key it
+    returns x."""
     if key is None or rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)

@@ -19,7 +19,7 @@ from ...equation import (
     AbstractControl,
     AbstractOperator,
     Free,
-    divided_weights,
+    partition_weights,
     with_low_rank,
 )
 from ...errors import InputError, at, short
@@ -140,7 +140,7 @@ def check_memory(config: Config, task: AbstractTask, model: Model) -> None:
     has. `model` may hold shapes."""
     training = config.training
     # A weight that is trained has a gradient and, in AdamW, two moments.
-    trained, frozen = divided_weights(model)
+    trained, frozen = partition_weights(model)
     needed = 4 * size_bytes(trained) + size_bytes(frozen)
     needed += training.batch_size * size_bytes(task.batch(0, 1, training.seed))
     needed += 4 * training.part_size * task.tokens_per_sample * model.features

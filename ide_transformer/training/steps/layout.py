@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ... import integration
-from ...equation import LAYOUT_AXES, AbstractAttention, divided, parts
+from ...equation import LAYOUT_AXES, AbstractAttention, partition_spec, parts
 from ...errors import InputError
 from ...models import Model
 from ...tasks import AbstractTask, Batch
@@ -60,12 +60,12 @@ class Layout(NamedTuple):
 
         def of_state(path: tuple, x: Any) -> NamedSharding:
             return NamedSharding(
-                self.devices, divided(x.shape, _names(path, x.ndim), self.sizes)
+                self.devices, partition_spec(x.shape, _names(path, x.ndim), self.sizes)
             )
 
         def of_samples(x: Any) -> NamedSharding:
             names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
-            return NamedSharding(self.devices, divided(x.shape, names, self.sizes))
+            return NamedSharding(self.devices, partition_spec(x.shape, names, self.sizes))
 
         if not isinstance(tree, Batch):
             return jax.tree.map_with_path(of_state, tree)
@@ -96,7 +96,7 @@ class Layout(NamedTuple):
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step, on the devices. Each process loads only its own samples."""
         sizes = {axis: self.sizes.get(axis, 1) for axis in LAYOUT_AXES["samples"]}
-        where = NamedSharding(self.devices, divided((size,), ("samples",), sizes))
+        where = NamedSharding(self.devices, partition_spec((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
         part = task.part_of_batch(step, size, seed, rows)
         whole = enlarged(part, size)

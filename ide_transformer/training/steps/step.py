@@ -12,10 +12,10 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from ...equation import divided_weights
+from ...equation import partition_weights
 from ...errors import InputError
 from ...models import Model
-from ...solvers import learned
+from ...solvers import learned_numbers
 from ...tasks import Batch, Loss
 
 
@@ -87,7 +87,7 @@ def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
     # The average starts at zero, which keeps a share of `decay ** count` in it.
     count = state.average.count
     rest = -jnp.expm1(count * math.log(decay))
-    own, frozen = divided_weights(state.weights)
+    own, frozen = partition_weights(state.weights)
     mean = jax.tree.map(
         lambda x, mean: jnp.where(count == 0, x, mean / rest).astype(x.dtype),
         own,
@@ -130,7 +130,7 @@ def initial_state(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so the state shares none with the model.
     weights = jax.tree.map(jnp.copy, weights)
-    own, _ = divided_weights(weights)
+    own, _ = partition_weights(weights)
     step, *zeros = (jnp.zeros((), int) for _ in range(4))
     start = TrainState(
         weights,
@@ -170,7 +170,7 @@ def make_train_step(
     averaged = moving_average(average)
 
     def step(state: TrainState, batch: Batch):
-        own, frozen = divided_weights(state.weights)
+        own, frozen = partition_weights(state.weights)
 
         def measured(own, batch, key):
             return loss(eqx.combine(own, frozen, static), batch, key)
@@ -203,7 +203,7 @@ def make_train_step(
             "bad_steps": faults.bad_steps,
             "bad_steps_in_a_row": faults.in_a_row,
             **result.terms,
-            **learned({"solver": model.solver}),
+            **learned_numbers({"solver": model.solver}),
         }
         evaluations = state.evaluations + result.field_evaluations.astype(jnp.float32)
         new = TrainState(
