@@ -51,7 +51,7 @@ def test_windows_are_walked_by_their_formulas(name):
 @pytest.mark.heavy
 def test_the_command_walks_the_windows_of_a_run_on_a_text(tiny_run, tmp_path, capsys):
     text = tmp_path / "text.txt"
-    text.write_text("the cat sat on the mat. " * 200)
+    text.write_text("the cat and the dog. " * 200)
     options = "--calibration", 2, "--held-out", 2, "--out", tmp_path, "--text", text
     run_here(capsys, "depth", tiny_run, "--windows", 2, *options)
     assert (tmp_path / "windows/report.json").exists()

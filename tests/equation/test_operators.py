@@ -74,7 +74,6 @@ def test_wrapped_operators_keep_the_flow_that_they_know(key):
     changes = np.asarray(end(ide.Dropout(damping, 0.5, key), ide.LieTrotter()).u1) / u - 1
     twice = 2 * np.expm1(-2.0)
     assert set(np.unique(changes.round(12))) == {0.0, twice.round(12)}
-    assert np.isfinite(end(ide.Dropout(damping, 0.5, key), exponential).u1).all()
 
 
 def test_the_normalisation_shrinks_with_depth(key):

@@ -100,7 +100,7 @@ def test_exponential_euler_makes_the_step_of_parcae():
     assert largest(final(equation, ide.ExponentialEuler()), u) < 1e-13
     decay = np.exp(-3 * rates)
     u = decay * start + (1 - decay) / rates * injected
-    for solver in (ide.ExponentialEuler(), ide.ETDAB2(), ide.ETDRK4()):
+    for solver in (ide.ETDAB2(), ide.ETDRK4()):
         assert largest(final(tied_equation(*sourced, intervals=3), solver), u) < 1e-13
 
 
