@@ -70,7 +70,7 @@ FILES = {
     "lists": (table(**LISTS), "lists of the column targets are not all of one length"),
     "cut table": (cut(table(**PAIR | {x: VALUES[0] for x in PAIR})), f"damaged, .*{WHICH}"),
     "a name twice": (text("a,a,targets", *ROWS[1:]), "column 2 .* has the name a again"),
-    "numbers for names": (text(*ROWS[1:]), "first line has numbers; write the names"),
+    "numbers for names": (text(*ROWS[1:]), "first line has numbers, but must"),
     "mixed": (text(*ROWS, "x,1,1"), "column a has numbers and x in row 3; correct it"),
     "not UTF-8": (file_of("a.csv", b"a,targets\n\xff,1\n"), "damaged, .*utf-8"),
     "wide texts": (
@@ -80,7 +80,7 @@ FILES = {
     # Fields.
     "other dimension": (
         netcdf(),
-        "dimensions .'sample', 'node'.; name each",
+        "dimensions .'sample', 'node'",
         {"dimensions": ["sample", "x"]},
     ),
     "other codec": (

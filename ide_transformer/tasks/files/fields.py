@@ -1,4 +1,4 @@
-"""Variables of `.nc`, `.h5` and `.zarr`, their dimensions aligned by name, by xarray."""
+"""Variables of `.nc`, `.h5` and `.zarr`, read by xarray, with dimensions aligned by name."""
 
 import contextlib
 import math
@@ -26,12 +26,12 @@ from .stored import (
 )
 
 
-# The names of the dimensions of each variable, in the order in which it is read.
+# The dimensions of each variable, in the order in which it is read.
 Dimensions: TypeAlias = Mapping[str, tuple[str, ...]]
 
 _TIMES = ("time", "times", "t")
 _SAMPLES = ("sample", "samples")
-# Codecs of Zarr that turn numbers into bytes and back, and do nothing else.
+# Codecs of Zarr that only pack numbers and cannot run code.
 _CODECS = {
     *("adler32", "astype", "bitround", "blosc", "bytes", "bz2", "cast_value", "crc32"),
     *("crc32c", "delta", "endian", "fixedscaleoffset", "fletcher32", "gzip", "lz4", "lzma"),
@@ -45,15 +45,15 @@ def fields(
 ) -> dict[str, StoredArray]:
     """The variables of a file or store by name, their axes in the order of `dimensions`, by
     default as in the largest variable in `roles`. A time coordinate is also `times`.
-    Coordinates in space without equal steps are also `points`, and one axis of tokens takes the
-    place of their axes. Coordinates of each sample's own, such as `x(sample, point)`, are
-    `points` as they are, `[samples, tokens, dimension]`.
+    Coordinates in space with unequal steps are also `points`, and their axes become one axis of
+    tokens. Coordinates of each sample's own, such as `x(sample, point)`, are `points`,
+    `[samples, tokens, dimension]`.
 
-    The first variable in `roles` decides which coordinates these are; if there is none, one
-    with most axes. Files of The Well and of PDEBench are known by their layout.
+    Coordinates are those of the first variable in `roles`, or else of a variable with most
+    axes. Files of The Well and of PDEBench are recognised by their layout.
     """
-    needed = {"zarr": ("zarr",), "hdf5": ("h5netcdf", "h5py")}.get(kind, ())
-    for package in ("xarray", *needed):
+    packages = {"zarr": ("zarr",), "hdf5": ("h5netcdf", "h5py")}.get(kind, ())
+    for package in ("xarray", *packages):
         require(package, "fields", f"data.path={path}: it is read by")
     stored: dict[str, StoredArray] = {}
     if kind == "zarr":
@@ -76,23 +76,23 @@ def fields(
 def _variables(
     path: Path, kind: str, data: Any, roles: Roles, dimensions: Sequence[str] | None
 ) -> dict[str, StoredArray]:
-    used = [name for name in array_names(roles) if name in data.variables]
-    if not used:
-        used = sorted(data.data_vars, key=lambda x: -data[x].ndim)[:1]
-    order = _aligned(path, data, used, dimensions)
-    first = order[used[0]] if used else ()
+    names = [name for name in array_names(roles) if name in data.variables]
+    if not names:
+        names = sorted(data.data_vars, key=lambda x: -data[x].ndim)[:1]
+    order = _align(path, data, names, dimensions)
+    first = order[names[0]] if names else ()
     times = [x for x in first if _is_time(data, x)]
-    _check_order(path, used, order, times if "trajectories" in roles else ())
+    _check_order(path, names, order, times if "trajectories" in roles else ())
     along = {x: _coordinates(data, x) for x in first[1:] if x not in times}
     space = tuple(x for x in along if along[x])
-    unknown = [x for x in along if not along[x]]
+    without = [x for x in along if not along[x]]
     points = points_of([np.stack([x.values for x in along[name]], -1) for name in space])
     stored: dict[str, StoredArray] = {}
     if times and times[0] in data.coords:
         stored["times"] = _stored(path, kind, data[times[0]], times[:1])
-    if of_each := _of_each_sample(data, first[:1], unknown):
-        each = {x: _stored(path, kind, data[x], axes) for x, axes in of_each.items()}
-        stored["points"] = stack_channels(path, each)
+    if coordinates := _of_each_sample(data, first[:1], without):
+        arrays = {x: _stored(path, kind, data[x], axes) for x, axes in coordinates.items()}
+        stored["points"] = stack_channels(path, arrays)
     for name, axes in order.items():
         flat = space if points is not None and _contains(axes, space) else ()
         stored[name] = _stored(path, kind, data[name], axes, flat)
@@ -101,18 +101,18 @@ def _variables(
     return stored
 
 
-def _aligned(
-    path: Path, data: Any, used: Sequence[str], dimensions: Sequence[str] | None
+def _align(
+    path: Path, data: Any, names: Sequence[str], dimensions: Sequence[str] | None
 ) -> Dimensions:
     """The dimensions of all variables in one order: `dimensions`, or as in the largest of the
-    variables in use. A dimension that these have not stays in its place."""
-    largest_first = sorted(used, key=lambda name: -data[name].ndim)
+    variables `names`. Other dimensions keep their place."""
+    largest_first = sorted(names, key=lambda name: -data[name].ndim)
     order = list(dict.fromkeys(str(x) for name in largest_first for x in data[name].dims))
     if dimensions is not None:
         if sorted(dimensions) != sorted(order):
             raise InputError(
                 f"data.options.dimensions={[*dimensions]}: the variables in use of {path} have "
-                f"the dimensions {order}; name each of them once."
+                f"the dimensions {order}; pass each of them once."
             )
         order = [*dimensions]
     aligned = {}
@@ -123,25 +123,25 @@ def _aligned(
 
 
 def _check_order(
-    path: Path, used: Sequence[str], order: Dimensions, times: Sequence[str]
+    path: Path, names: Sequence[str], order: Dimensions, times: Sequence[str]
 ) -> None:
     """**Raises:** `InputError` if samples are not first, or `times` of trajectories second."""
-    first = {order[name][0]: name for name in used if order[name]}
+    first = {order[name][0]: name for name in names if order[name]}
     if len(first) > 1:
         several = " and ".join(f"{name} {[*order[name]]}" for name in first.values())
         raise InputError(
-            f"data.path={path}: the first dimensions of {several} differ, but samples come "
-            "first; set data.options.dimensions, or use one name for samples."
+            f"data.path={path}: the first dimensions of {several} differ, but must be samples; "
+            "set data.options.dimensions, or use one name for samples."
         )
-    for name in used:
+    for name in names:
         axes = order[name]
         samples = [x for x in axes if x in _SAMPLES] or [x for x in axes if x not in times][:1]
-        wanted = sorted(axes, key=lambda x: (x not in samples, x not in times))
-        # What has no further axes is no trajectory, which the task says.
-        if wanted != [*axes] and (not times or len(axes) > 2):
+        expected = sorted(axes, key=lambda x: (x not in samples, x not in times))
+        # A trajectory without further axes is refused by the task.
+        if expected != [*axes] and (not times or len(axes) > 2):
             raise InputError(
                 f"data.path={path}: {name} has the dimensions {[*axes]}, but samples come first"
-                f"{', then times' if times else ''}; set data.options.dimensions={wanted}."
+                f"{', then times' if times else ''}; set data.options.dimensions={expected}."
             )
 
 
@@ -155,7 +155,7 @@ def _is_time(data: Any, dimension: str) -> bool:
 
 
 def _coordinates(data: Any, dimension: str) -> list[Any]:
-    """The coordinates along a dimension: the one of its name, or all that have no other."""
+    """The coordinates along a dimension: the one with its name, or all with no other one."""
     names = [dimension] if dimension in data.coords else data.coords
     along = [data[x] for x in names if data[x].dims == (dimension,)]
     return [x for x in along if x.dtype.kind in "fiu" and 0 < x.size < MOST_COORDINATES]
@@ -164,7 +164,7 @@ def _coordinates(data: Any, dimension: str) -> list[Any]:
 def _of_each_sample(
     data: Any, sample: tuple[str, ...], axes: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The coordinates that differ by sample along one of these axes, and their axes."""
+    """The coordinates of each sample's own along one of these axes, and their dimensions."""
     coordinates = {}
     for name, x in data.coords.items():
         further = set(map(str, x.dims)).difference(sample)
@@ -181,7 +181,7 @@ def _contains(order: tuple[str, ...], space: tuple[str, ...]) -> bool:
 def _stored(
     path: Path, kind: str, variable: Any, order: Sequence[str], flat: Sequence[str] = ()
 ) -> StoredArray:
-    """A variable with its axes in some order, and the axes `flat` as one axis of tokens."""
+    """A variable with its axes in this order, and the axes `flat` as one axis of tokens."""
     sizes = [variable.sizes[x] for x in order]
     dimensions = tuple(order)
     if flat:
@@ -196,7 +196,7 @@ def _stored(
             x = data.variables[variable.name].transpose(*order).values
             return (x.astype(str) if x.dtype.kind in "OT" else x).reshape(sizes)
 
-    # A chunk is unpacked whole, also where it is larger than the array.
+    # Whole chunks are unpacked, which may be larger than the array.
     numbers = max(math.prod(sizes), math.prod(piece) if sizes else 0)
     return StoredArray(numbers, variable.dtype.itemsize, read, dimensions)
 
@@ -251,7 +251,7 @@ def _checked_store(path: Path) -> Any:
             if kind.removeprefix("numcodecs.") not in _CODECS:
                 raise InputError(
                     f"data.path={path}: {name} has the codec {short(kind)}, which may do more "
-                    "than pack numbers; write the store with another."
+                    "than pack numbers; save the store with another."
                 )
             options = codec.get("configuration", {})
             codecs += [*options.get("codecs", ()), *options.get("index_codecs", ())]

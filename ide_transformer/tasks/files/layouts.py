@@ -18,8 +18,12 @@ from .stored import MOST_COORDINATES, StoredArray, concatenate, points_of
 
 
 class _Field(NamedTuple):
-    """A field: its data set, or one for each sample; its sizes along samples, times and the
-    axes in space, 1 where it does not vary; and how many components each point has."""
+    """A field of a file.
+
+    - `datasets`: the name of its data set, or one for each sample.
+    - `sizes`: along samples, times and the axes in space; 1 where it does not vary.
+    - `components`: of each point.
+    """
 
     datasets: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -28,8 +32,9 @@ class _Field(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """What a file has. `sizes`: the numbers of samples, times and points along each axis.
-    `small`: `times`, and if there are any `parameters` and `grid`."""
+    """The content of a file. `sizes`: the numbers of samples, times and points along each axis.
+    `moving`, `constant`: fields that vary with time, or do not. `small`: the arrays `times`,
+    `parameters` and `grid`, if the file has them."""
 
     sizes: tuple[int, ...]
     moving: list[_Field]
@@ -39,7 +44,7 @@ class _Layout(NamedTuple):
 
 
 def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
-    """The arrays of files of The Well, or of one of PDEBench; `None` for other files.
+    """The arrays of files of The Well, or of a file of PDEBench; `None` for other files.
 
     - `trajectories`, `[samples, times, *points, channels]`: fields that vary with time.
     - `constant`, `[samples, *points, channels]`: fields that do not.
@@ -79,18 +84,19 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
 
 
 def _check_alike(layouts: Mapping[Path, _Layout]) -> None:
-    (first_path, first), *others = layouts.items()
-    for path, other in others:
+    (first_path, first), *further = layouts.items()
+    for path, other in further:
         if _channels(first) != _channels(other):
             raise InputError(
                 f"data.path={path}: it has the fields {_channels(other)}, and "
-                f"{first_path.name} has {_channels(first)}."
+                f"{first_path.name} has {_channels(first)}; use files with equal fields."
             )
         points = [np.empty(0) if x.points is None else x.points for x in (first, other)]
         if first.sizes[1:] != other.sizes[1:] or not np.array_equal(points[0], points[1]):
             raise InputError(
                 f"data.path={path}: it has {[*other.sizes[1:]]} times and points, and "
-                f"{first_path.name} has {[*first.sizes[1:]]}, or at other places."
+                f"{first_path.name} has {[*first.sizes[1:]]}, or other coordinates; use files "
+                "with equal ones."
             )
 
 
@@ -103,7 +109,7 @@ def _channels(layout: _Layout) -> list[str]:
 
 
 def _of_all_samples(name: str, layouts: Sequence[_Layout]) -> np.ndarray:
-    """A small array of all files: the same in each, or one row for each sample."""
+    """A small array of all files: one if they are equal, or a row for each sample."""
     arrays = [x.small[name] for x in layouts]
     if name == "grid":
         return arrays[0]
@@ -111,8 +117,8 @@ def _of_all_samples(name: str, layouts: Sequence[_Layout]) -> np.ndarray:
         np.broadcast_to(array, (layout.sizes[0], array.shape[-1]))
         for layout, array in zip(layouts, arrays, strict=True)
     ]
-    every = np.concatenate(rows)
-    return every[0] if name == "times" and (every == every[0]).all() else every
+    all_rows = np.concatenate(rows)
+    return all_rows[0] if name == "times" and (all_rows == all_rows[0]).all() else all_rows
 
 
 def _stored(
@@ -138,7 +144,7 @@ def _stored(
 
 
 def _steady(array: StoredArray) -> StoredArray:
-    """An array of one time, without its axis of times, and of channels if there is one."""
+    """Drops the axis of times, and the axis of channels if there is one channel."""
 
     def read() -> np.ndarray:
         x = array.read()
@@ -222,7 +228,7 @@ def _read_pdebench(file: Any) -> _Layout | None:
         times = _values(file[name])
         if times.shape[-1] < sizes[1]:
             raise ValueError(f"{name} has {times.shape[-1]} times for {sizes[1]} states")
-        # PDEBench gives one time more than it has states.
+        # PDEBench has one time more than states.
         small["times"] = times[..., : sizes[1]]
     moving = [_field(x, file[x], sizes, [True] * len(sizes)) for x in names]
     return _Layout(sizes, moving, constant, points_of(axes), small)
@@ -254,8 +260,8 @@ def _field(
     varies: Sequence[bool],
     components: bool | None = None,
 ) -> _Field:
-    """A data set with the axes of `sizes` along which it varies, and further axes if it has
-    `components`; `None` if it may have one such axis or none."""
+    """A data set with the axes of `sizes` along which it varies, then axes of components if
+    `components` is true; `None` allows one axis of components or none."""
     axes = [size for size, varying in zip(sizes, varies, strict=True) if varying]
     further = dataset.shape[len(axes) :]
     if components is None:

@@ -21,8 +21,11 @@ _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
 class Table(NamedTuple):
-    """The columns of a table by name, those with one number in each row, and where there are
-    texts among numbers."""
+    """The columns of a table by name.
+
+    - `numbers`: the names of columns with a number in each row.
+    - `mixed`: by name of a column with numbers and texts, the first text and its row.
+    """
 
     columns: dict[str, StoredArray]
     numbers: list[str]
@@ -55,12 +58,12 @@ def parquet(path: Path) -> Table:
             pieces = file.read(columns=[name])[name].chunks
             return np.concatenate([_with_axes(piece, name) for piece in pieces])
 
-    columns = {x: StoredArray(number, 8, ft.partial(read, x)) for x, number in counts.items()}
+    columns = {x: StoredArray(count, 8, ft.partial(read, x)) for x, count in counts.items()}
     return Table(columns, numbers, {})
 
 
 def _with_axes(piece: Any, name: str) -> np.ndarray:
-    """A piece of a column, whose lists are further axes."""
+    """A piece of a column as an array, with lists as further axes."""
     import pyarrow as pa
 
     compute = importlib.import_module("pyarrow.compute")
@@ -76,17 +79,17 @@ def _with_axes(piece: Any, name: str) -> np.ndarray:
 
 
 def comma_separated(path: Path) -> Table:
-    """The columns of a `.csv` file in UTF-8 whose first line names them. Commas, semicolons or
-    tabs divide it, whichever the first line has most of.
+    """The columns of a `.csv` file in UTF-8, named by its first line. They are separated by
+    commas, semicolons or tabs, whichever the first line has most of.
 
-    A column is integers, real numbers (where cells may be missing) or texts.
+    Cells of a column are integers, real numbers (if some are missing, too) or texts.
     """
     require("pyarrow", "tables", f"data.path={path}: tables are read by")
     import pyarrow as pa
     from pyarrow import csv as arrow
 
     check_bytes(f"data.path={path}", path.stat().st_size)
-    no_rows = InputError(f"data.path={path}: it has no rows below the names of its columns.")
+    no_rows = InputError(f"data.path={path}: it has no rows below its column names.")
     with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline(2**20)
         delimiter = max(",;\t", key=first.count)
@@ -129,7 +132,7 @@ def _numbers(cells: Any) -> np.ndarray | None:
     missing = compute.is_in(lower, value_set=pa.array(sorted(_MISSING)))
     present = compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
     for kind in (pa.int64(), pa.float64()):
-        # Without integers for missing cells, which become NaN.
+        # Missing cells become NaN, so integers cannot have them.
         if present.null_count == len(present) or (kind == pa.int64() and present.null_count):
             continue
         with contextlib.suppress(pa.ArrowInvalid):
@@ -152,11 +155,11 @@ def _is_number(cell: str) -> bool:
 def _names(path: Path, cells: Sequence[str]) -> list[str]:
     names = [x.strip() for x in cells]
     if not any(names):
-        raise InputError(f"data.path={path}: its first line has no names of columns.")
+        raise InputError(f"data.path={path}: its first line must have column names.")
     if all(not x or _is_number(x) for x in names):
         raise InputError(
-            f"data.path={path}: its first line has numbers; write the names of the columns "
-            "there, such as x,y,targets."
+            f"data.path={path}: its first line has numbers, but must have column names, "
+            "such as x,y,targets."
         )
     for i, name in enumerate(names):
         if not name or name in names[:i]:
