@@ -120,21 +120,21 @@ def number_labels(
     if not texts:
         return dict(arrays), None
     unique = np.unique(np.concatenate([x.ravel() for x in texts.values()]))
+    names: list[str] = unique.tolist() if labels is None else [*labels]
     if labels is None:
-        labels = unique.tolist()
-        several = ", ".join(f"{i} {short(x)}" for i, x in enumerate(labels[:20]))
-        more = f", … {len(labels) - 1}" if len(labels) > 20 else ""
+        several = ", ".join(f"{i} {short(x)}" for i, x in enumerate(names[:20]))
+        more = f", … {len(names) - 1}" if len(names) > 20 else ""
         print(f"{path}: classes {several}{more}", file=sys.stderr)
-    indices = {label: i for i, label in enumerate(labels)}
+    indices = {name: i for i, name in enumerate(names)}
     unknown = [x for x in unique.tolist() if x not in indices]
     if unknown:
-        several = ", ".join(map(shown, labels[:20])) + ", …" * (len(labels) > 20)
+        several = ", ".join(map(shown, names[:20])) + ", …" * (len(names) > 20)
         raise InputError(
             f"data.path={path}: {shown(unknown[0])} is not one of the labels [{several}]."
         )
     classes = np.array([indices[x] for x in unique.tolist()], np.int32)
     numbered = {name: classes[np.searchsorted(unique, x)] for name, x in texts.items()}
-    return dict(arrays) | numbered, [*labels]
+    return dict(arrays) | numbered, names
 
 
 def stack_channels(path: Path, channels: Mapping[str, StoredArray]) -> StoredArray:
