@@ -36,17 +36,17 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="WHAT")
     for name, module in BENCHMARKS.items():
         about = module.__doc__ or ""
-        own = commands.add_parser(
+        command = commands.add_parser(
             name,
             help=about.splitlines()[0],
             description=about,
             formatter_class=formatter,
             epilog=f"example:\n  python scripts/benchmark.py {name} {module.EXAMPLE}",
         )
-        own.set_defaults(measure=module.measure)
-        own.add_argument("--rounds", type=int, default=module.ROUNDS)
-        own.add_argument("--json", type=results_file, help="write the rows here too")
-        module.add_options(own)
+        command.set_defaults(measure=module.measure)
+        command.add_argument("--rounds", type=int, default=module.ROUNDS)
+        command.add_argument("--json", type=results_file, help="write the rows here too")
+        module.add_options(command)
     options = parser.parse_args()
     if options.rounds < 2:
         raise InputError(
@@ -54,23 +54,25 @@ def main() -> None:
         )
     with Progress(transient=True, console=Terminal()) as progress:
         task = progress.add_task("measuring", total=None)
-        rounds = Rounds(options.rounds, lambda done: progress.advance(task))
+        rounds = Rounds(options.rounds, lambda _: progress.advance(task))
         rows = options.measure(options, rounds)
     show_table(rows)
-    here = machine()
-    print(", ".join(f"{name}: {value}" for name, value in here.items()))
+    hardware = machine()
+    print(", ".join(f"{name}: {value}" for name, value in hardware.items()))
     if options.json:
-        write_json(options.json, {"machine": here, "rows": rows})
+        write_json(options.json, {"machine": hardware, "rows": rows})
 
 
 def machine() -> dict[str, Any]:
     """The processor, the cores of this process, the device, and the version of JAX."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
-    found = re.search(r"^model name\s*: (.+)$", text, re.M)
+    model_name = re.search(r"^model name\s*: (.+)$", text, re.M)
     cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 0))(0)
     return {
-        "processor": found[1] if found else platform.processor() or platform.machine(),
+        "processor": model_name[1]
+        if model_name
+        else platform.processor() or platform.machine(),
         "cores": len(cores),
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,

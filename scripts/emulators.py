@@ -126,7 +126,7 @@ def run_once(cell: Cell, options: argparse.Namespace) -> None:
     scenario, train_config = scenario_of(cell)
     init_key, shuffle_key = jax.random.split(jax.random.PRNGKey(cell.seed))
     network = network_of(cell, init_key)
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     weights = []
     if not cell.model.startswith(COARSE):
         train = scenario.get_trainer(train_config=train_config)
@@ -134,7 +134,7 @@ def run_once(cell: Cell, options: argparse.Namespace) -> None:
             train(network, shuffle_key, record_loss_every=scenario.record_loss_every)
         )
         weights = jax.tree.leaves(eqx.filter(network, eqx.is_array))
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start_time
     data = scenario.get_test_data()
     row = {
         **key,
@@ -185,11 +185,15 @@ def scenario_of(cell: Cell) -> tuple[Any, str]:
     name, *options = cell.scenario.split(":")
     rate = np.format_float_scientific(learning_rate_of(cell.model), trim="-", exp_digits=1)
     try:
-        given = {key: ast.literal_eval(x) for key, x in (y.split("=") for y in options)}
+        scenario_options = {
+            key: ast.literal_eval(x) for key, x in (y.split("=") for y in options)
+        }
         # At 10,000 steps and a rate of 1e-3 this is its default.
         optimizer = f"adam;{cell.steps};warmup_cosine;0.0;{rate};{cell.steps // 5}"
-        train_config = given.pop("train", "one")
-        return scenario_dict[name](**{"optim_config": optimizer, **given}), train_config
+        train_config = scenario_options.pop("train", "one")
+        return scenario_dict[name](
+            **{"optim_config": optimizer, **scenario_options}
+        ), train_config
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise InputError(f"--scenarios {cell.scenario}: {error!r}") from None
 
@@ -208,8 +212,8 @@ def network_of(cell: Cell, key: Any) -> Any:
         return trajectories.coarse_solver(scenario, int(points))
     if config is not None:
         # APEBench asks for an activation, too.
-        own = with_linear_part(config, scenario)
-        architecture_dict[cell.model.lower()] = ft.partial(emulator, own)
+        config = with_linear_part(config, scenario)
+        architecture_dict[cell.model.lower()] = ft.partial(emulator, config)
         text = f"{cell.model};identity"
     try:
         return scenario.get_neural_stepper(task_config="predict", network_config=text, key=key)
@@ -264,9 +268,9 @@ def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
         coefficients[name] = rate / (config.control.horizon or config.model.layers)
     options = {**coefficients, "dimension": dimension}
     kind = "constant_coefficients"
-    known = {"kind": kind, "options": options}
+    linear_part = {"kind": kind, "options": options}
     unknown = kind, {"kind": kind, "options": {"dimension": dimension}}
-    operators = [known if x in unknown else x for x in config.model.operators]
+    operators = [linear_part if x in unknown else x for x in config.model.operators]
     return config.changed("model", operators=tuple(operators))
 
 
@@ -294,15 +298,15 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
     tables: dict[str, list[Row]] = {}
     lines: dict[tuple[str, str], list[Row]] = {}
     for cell in cells:
-        found = [row for row in all_rows if cell._asdict().items() <= row.items()]
-        lines.setdefault((cell.scenario, cell.model), []).extend(found)
-    for (scenario, model), own in lines.items():
-        line = line_of(model, own, options)
+        cell_rows = [row for row in all_rows if cell._asdict().items() <= row.items()]
+        lines.setdefault((cell.scenario, cell.model), []).extend(cell_rows)
+    for (scenario, model), model_rows in lines.items():
+        line = line_of(model, model_rows, options)
         if other := lines.get((scenario, options.reference)):
-            means = [[mean_of(row["errors"]) for row in x] for x in (own, other)]
-            line |= difference(*means) if other is not own else {}
+            means = [[mean_of(row["errors"]) for row in x] for x in (model_rows, other)]
+            line |= difference(*means) if other is not model_rows else {}
         tables.setdefault(scenario, []).append(line)
-        median = np.median([bounded(row["errors"]) for row in own], axis=0)
+        median = np.median([bounded(row["errors"]) for row in model_rows], axis=0)
         curve = Curve(model, np.arange(1, len(median) + 1), median)
         panels.setdefault(scenario, []).append(curve)
     rows.show(tables)
@@ -319,8 +323,8 @@ def line_of(model: str, rows: list[Row], options: argparse.Namespace) -> Row:
     for n in options.points:
         tests[f"{n} points"] = [(row["others"][str(n)], 1.0) for row in rows]
     for duration in options.durations:
-        found = [row["durations"][str(duration)] for row in rows]
-        tests[f"{duration:g} of a step"] = [(x, duration) for x in found if x]
+        errors = [row["durations"][str(duration)] for row in rows]
+        tests[f"{duration:g} of a step"] = [(x, duration) for x in errors if x]
     for name, errors in tests.items():
         line[name] = shown([mean_of(*x) for x in errors])
     line["blew up"] = sum(bounded(row["errors"])[:STEPS].max() > 10 for row in rows)

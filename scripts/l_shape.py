@@ -72,18 +72,18 @@ def grid_file(file: Path) -> Path:
 
 def write_samples(options: argparse.Namespace) -> None:
     require("skfem", "physics", "finite elements come from")
-    found = []
-    for number in track(range(options.samples), "samples"):
-        random = np.random.default_rng([options.seed, number])
+    samples = []
+    for index in track(range(options.samples), "samples"):
+        random = np.random.default_rng([options.seed, index])
         coefficient = random_field(random)
         points, triangles = triangulation(random)
         u = solution(points, triangles, coefficient)
-        found.append((points, weights(points, triangles), coefficient(points.T), u))
-    most = max(len(points) for points, *_ in found)
+        samples.append((points, weights(points, triangles), coefficient(points.T), u))
+    most = max(len(points) for points, *_ in samples)
     names = "points", "weights", "inputs", "targets"
     arrays: dict[str, Any] = {
         name: np.stack([padded(x, most) for x in column]).astype(np.float32)
-        for name, column in zip(names, zip(*found, strict=True), strict=True)
+        for name, column in zip(names, zip(*samples, strict=True), strict=True)
     }
     with whole_file(options.file) as part, part.open("wb") as file:
         np.savez(file, **arrays)
@@ -93,36 +93,36 @@ def write_samples(options: argparse.Namespace) -> None:
 def write_grid(options: argparse.Namespace) -> None:
     stored = np.load(options.file)
     grid = midpoints(options.grid)
-    there = inside(grid, 0)
-    inputs = np.zeros((len(stored["points"]), *there.shape, 2), np.float32)
+    is_inside = inside(grid, 0)
+    inputs = np.zeros((len(stored["points"]), *is_inside.shape, 2), np.float32)
     targets = np.zeros((*inputs.shape[:-1], 1), np.float32)
-    inputs[..., 1] = there
+    inputs[..., 1] = is_inside
     for sample, (points, g, u) in enumerate(
         zip(*(stored[name] for name in ("points", "inputs", "targets")), strict=True)
     ):
         real = np.isfinite(u)
         values = np.stack([g[real], u[real]], axis=1)
-        found = LinearNDInterpolator(points[real], values)(grid[there])
-        inputs[sample, there, 0], targets[sample, there, 0] = found.T
+        interpolated = LinearNDInterpolator(points[real], values)(grid[is_inside])
+        inputs[sample, is_inside, 0], targets[sample, is_inside, 0] = interpolated.T
     with whole_file(grid_file(options.file)) as part, part.open("wb") as file:
         np.savez(file, inputs=inputs, targets=targets)
     print(f"the same on {options.grid} by {options.grid} cells: {grid_file(options.file)}")
 
 
-def midpoints(number: int) -> np.ndarray:
-    x = (np.arange(number) + 0.5) / number
+def midpoints(size: int) -> np.ndarray:
+    x = (np.arange(size) + 0.5) / size
     return np.stack(np.meshgrid(x, x, indexing="ij"), -1)
 
 
 def show_errors(options: argparse.Namespace) -> None:
     """The mean relative L2 error of each run over the test samples."""
-    whole = Arrays.build(options.file, test=0.1)
+    task = Arrays.build(options.file, test=0.1)
     rows: list[dict[str, Any]] = []
     for path in track(options.errors, "runs"):
         loaded = training.load_model(path)
-        own: Any = training.evaluation_task(loaded)
-        on_grid = "channels" in own.sizes
-        truth = own if on_grid else whole
+        run_task: Any = training.evaluation_task(loaded)
+        on_grid = "channels" in run_task.sizes
+        truth = run_task if on_grid else task
         error: Any = grid_errors if on_grid else point_errors
         predict: Any = eqx.filter_jit(loaded.model)
         summary = training.RunFolder(path).load_summary()
@@ -132,10 +132,10 @@ def show_errors(options: argparse.Namespace) -> None:
             "seed": config.training.seed,
         }
         row |= {"rate": config.optimizer.learning_rate}
-        row |= {"error": float(np.mean(error(whole, truth, predict)))}
+        row |= {"error": float(np.mean(error(task, truth, predict)))}
         rows.append(row | {key: summary[key] for key in ("parameters", "steps", "seconds")})
         if on_grid and not any(row["model"] == "interpolation" for row in rows):
-            floor = float(np.mean(grid_errors(whole, truth, None)))
+            floor = float(np.mean(grid_errors(task, truth, None)))
             rows.insert(0, {"model": "interpolation", "error": floor})
     show_table(rows)
     if options.json:
@@ -148,9 +148,9 @@ def test_batches(task: Arrays) -> Iterator[Any]:
         yield task.select("test", part)
 
 
-def point_errors(whole: Arrays, _: Any, predict: Any) -> list[float]:
+def point_errors(task: Arrays, _: Any, predict: Any) -> list[float]:
     errors = []
-    for batch in test_batches(whole):
+    for batch in test_batches(task):
         outputs = np.asarray(predict(batch.inputs))
         errors += relative_errors(batch, outputs)
     return errors
@@ -164,18 +164,20 @@ def relative_errors(batch: Any, outputs: Any) -> list[float]:
     return (norms[0] / norms[1]).tolist()
 
 
-def grid_errors(whole: Arrays, on_grid: Any, predict: Any) -> list[float]:
+def grid_errors(task: Arrays, on_grid: Any, predict: Any) -> list[float]:
     """Errors of values on the grid, interpolated to the points of each sample with u = 0 on
     the boundary; without `predict`, of the interpolation alone."""
     errors = []
-    for batch, cells in zip(test_batches(whole), test_batches(on_grid), strict=True):
+    for batch, cells in zip(test_batches(task), test_batches(on_grid), strict=True):
         values = np.asarray(cells.targets if predict is None else predict(cells.inputs))
         grid = midpoints(values.shape[1])
-        there = inside(grid, 0)
+        is_inside = inside(grid, 0)
         ring = boundary(values.shape[1])
-        nodes = np.concatenate([grid[there], ring])
-        known = np.concatenate([values[:, there, 0].T, np.zeros((len(ring), len(values)))])
-        at = LinearNDInterpolator(nodes, known, fill_value=0.0)
+        nodes = np.concatenate([grid[is_inside], ring])
+        nodal_values = np.concatenate(
+            [values[:, is_inside, 0].T, np.zeros((len(ring), len(values)))]
+        )
+        at = LinearNDInterpolator(nodes, nodal_values, fill_value=0.0)
         points = np.asarray(batch.inputs.domain.points)
         outputs = np.stack([at(points[i])[:, i] for i in range(len(points))])
         errors += relative_errors(batch, outputs)
@@ -205,16 +207,16 @@ def triangulation(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     points = np.concatenate([boundary(1 / h), grid[inside(grid, h / 2)]])
     triangles = Delaunay(points).simplices
     # Points on a side of L make triangles without area.
-    kept = inside(points[triangles].mean(axis=1), 0) & (areas(points, triangles) > 1e-6)
-    return points, triangles[kept]
+    is_triangle = inside(points[triangles].mean(axis=1), 0) & (areas(points, triangles) > 1e-6)
+    return points, triangles[is_triangle]
 
 
-def boundary(number: float) -> np.ndarray:
-    """Points on the boundary at equal distances, `number` along a side of length 1."""
+def boundary(density: float) -> np.ndarray:
+    """Points on the boundary at equal distances, `density` along a side of length 1."""
     ends = np.roll(_CORNERS, -1, axis=0)
     sides = []
     for a, b in zip(_CORNERS, ends, strict=True):
-        along = np.linspace(0, 1, round(np.abs(b - a).sum() * number), endpoint=False)
+        along = np.linspace(0, 1, round(np.abs(b - a).sum() * density), endpoint=False)
         sides.append(a + (b - a) * along[:, None])
     return np.concatenate(sides)
 

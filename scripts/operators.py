@@ -62,8 +62,8 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        said = "_".join(f"{key}_{value}" for key, value in sorted(self.options.items()))
-        return f"{self.model}_{self.bed}_{said}"
+        settings = "_".join(f"{key}_{value}" for key, value in sorted(self.options.items()))
+        return f"{self.model}_{self.bed}_{settings}"
 
     def task(self, test: Test | None = None) -> AbstractTask:
         """The data of training, or of a test."""
@@ -145,10 +145,12 @@ def run(options: argparse.Namespace) -> None:
         and (options.samples is None or cell.options.get("samples") in options.samples)
     ]
     if not cells:
-        known = "; ".join(cell.name for cell in CELLS[options.study])
-        raise InputError(f"--models, --beds, --samples: no such line; there are {known}.")
-    found = [study(cell, options) for cell in cells]
-    show(options.study, cells, found)
+        names_of_lines = "; ".join(cell.name for cell in CELLS[options.study])
+        raise InputError(
+            f"--models, --beds, --samples: no such line; there are {names_of_lines}."
+        )
+    cell_rows = [study(cell, options) for cell in cells]
+    show(options.study, cells, cell_rows)
 
 
 def study(cell: Cell, options: argparse.Namespace) -> list[Row]:
@@ -185,14 +187,14 @@ def train_and_test(
         training.train(settings, runs=runs, resume=path.exists())
     loaded = training.load_model(path)
     summary = training.RunFolder(path).load_summary()
-    found = {
+    errors = {
         name: training.evaluate_on(loaded.model, cell.task(test), None, "test")["loss"]
         for name, test in tests.items()
     }
     # The number of compiled programs that a process may hold is limited.
     jax.clear_caches()
-    kept = {key: summary[key] for key in ("validation_loss", "parameters", "seconds")}
-    return {**kept, **found}
+    figures = {key: summary[key] for key in ("validation_loss", "parameters", "seconds")}
+    return {**figures, **errors}
 
 
 def settings_of(cell: Cell, rate: float, seed: int, steps: int) -> training.Config:
@@ -218,17 +220,17 @@ def _data(name: str, study: str) -> str:
     return " ".join(task.fingerprint() for task in tasks)
 
 
-def show(study: str, cells: list[Cell], found: list[list[Row]]) -> None:
+def show(study: str, cells: list[Cell], cell_rows: list[list[Row]]) -> None:
     """A table for each bed: means over the seeds and their standard deviations."""
     tables: dict[str, list[Row]] = {}
-    for cell, own in zip(cells, found, strict=True):
-        line: Row = {"model": cell.model, **cell.options, "rate": own[0]["rate"]}
+    for cell, seed_rows in zip(cells, cell_rows, strict=True):
+        line: Row = {"model": cell.model, **cell.options, "rate": seed_rows[0]["rate"]}
         for name in ("validation_loss", *cell.tests(study)):
-            values = np.array([row[name] for row in own], float)
-            spread = f" ± {np.std(values, ddof=1):.4f}" if len(own) > 1 else ""
+            values = np.array([row[name] for row in seed_rows], float)
+            spread = f" ± {np.std(values, ddof=1):.4f}" if len(seed_rows) > 1 else ""
             line[name] = f"{np.mean(values):.4f}{spread}"
-        line["parameters"] = own[0]["parameters"]
-        line["seconds"] = f"{np.mean([row['seconds'] for row in own]):.0f}"
+        line["parameters"] = seed_rows[0]["parameters"]
+        line["seconds"] = f"{np.mean([row['seconds'] for row in seed_rows]):.0f}"
         tables.setdefault(cell.bed, []).append(line)
     rows.show(tables)
 

@@ -41,16 +41,20 @@ def run(options: argparse.Namespace) -> None:
     for row in rows:
         name = re.sub(r", [\d.e+]+ (field evaluations|flops)$", "", row["scheme"])
         schemes.setdefault(name, []).append(row)
-    known = {row["scheme"]: row for row in rows}
-    reference = known.get(options.reference)
+    rows_by_name = {row["scheme"]: row for row in rows}
+    reference = rows_by_name.get(options.reference)
     if reference is None:
-        raise InputError(f"{options.reference}: no such row; there are {', '.join(known)}.")
-    found = [
-        saving(name, own, reference) for name, own in schemes.items() if reference not in own
+        raise InputError(
+            f"{options.reference}: no such row; there are {', '.join(rows_by_name)}."
+        )
+    savings = [
+        saving(name, scheme_rows, reference)
+        for name, scheme_rows in schemes.items()
+        if reference not in scheme_rows
     ]
-    show_table([{**row, "cost": shown_ratio(row)} for row in found])
+    show_table([{**row, "cost": shown_ratio(row)} for row in savings])
     if options.json:
-        write_json(options.json, found)
+        write_json(options.json, savings)
 
 
 def saving(name: str, rows: list[Row], reference: Row) -> Row:
@@ -60,17 +64,17 @@ def saving(name: str, rows: list[Row], reference: Row) -> Row:
     unit = "flops" if "flops" in reference else "field_evaluations"
     rows = sorted(rows, key=lambda row: row[unit])
     costs = np.log([[row[unit], row["seconds"]] for row in rows])
-    own = np.log([reference[unit], reference["seconds"]])
+    reference_costs = np.log([reference[unit], reference["seconds"]])
     losses = np.array([row["seeds"] for row in rows])
     ratios = []
     for curve, loss in zip(losses.T, reference["seeds"], strict=True):
         if len(rows) < 2 or not curve[-1] <= loss <= curve[0]:
             return {"scheme": name, "cost": None, "interval": None, "seconds": None}
-        ratios.append([np.interp(-loss, -curve, x) for x in costs.T] - own)
+        ratios.append([np.interp(-loss, -curve, x) for x in costs.T] - reference_costs)
     mean = np.mean(ratios, axis=0)
-    number = len(ratios)
-    spread = np.std([x for x, _ in ratios], ddof=1) / np.sqrt(number)
-    half = special.stdtrit(number - 1, 0.975) * spread
+    num_seeds = len(ratios)
+    spread = np.std([x for x, _ in ratios], ddof=1) / np.sqrt(num_seeds)
+    half = special.stdtrit(num_seeds - 1, 0.975) * spread
     return {
         "scheme": name,
         "cost": float(np.exp(mean[0])),

@@ -40,13 +40,13 @@ def _compared(setting: Setting, options: argparse.Namespace, rounds: Rounds) -> 
     full_float32 = jax.default_matmul_precision("float32")
     with full_float32, contextlib.ExitStack() as stack:
         ours = OwnTraining(setting)
-        given = (
+        arguments = (
             *(setting, ours.initial_weights, ours.batches),
             *(setting.config.optimizer, ours.learning_rates()),
         )
         calls = {}
         for name, compiled in (("torch eager", False), ("torch.compile", True)):
-            theirs = PairedProcess("theirs:TorchTraining", *given, compiled)
+            theirs = PairedProcess("theirs:TorchTraining", *arguments, compiled)
             calls[name] = stack.enter_context(theirs).call
         calls["ide_transformer"] = caller(ours)
         curves = {name: np.array(call("losses", options.curve)) for name, call in calls.items()}

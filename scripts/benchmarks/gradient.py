@@ -42,11 +42,11 @@ def measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
     rows = []
     shape = Shape.of(options)
     for kind in options.normalization or NORMALIZATIONS:
-        number = NORMALIZATIONS.index(kind)
+        index = NORMALIZATIONS.index(kind)
         for depth in options.depth:
             equation = layered(depth, shape, kind)
             programs = {
-                name: gradient_of_solve(equation, mode[number], mode[2], shape.state())
+                name: gradient_of_solve(equation, mode[index], mode[2], shape.state())
                 for name, mode in MODES.items()
             }
             rows += measured(programs, rounds, normalization=kind, depth=depth)

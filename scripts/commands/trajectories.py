@@ -29,8 +29,8 @@ LARGEST = 1e6
 
 
 def errors(network: Any, scenario: Any) -> list[float]:
-    found = eqx.filter_jit(scenario.perform_test_rollout)(network)
-    return np.asarray(found, float).tolist()
+    mean_errors = eqx.filter_jit(scenario.perform_test_rollout)(network)
+    return np.asarray(mean_errors, float).tolist()
 
 
 def errors_on(network: Any, data: Any, points: int) -> list[float]:
@@ -38,11 +38,11 @@ def errors_on(network: Any, data: Any, points: int) -> list[float]:
     of waves."""
     import exponax
 
-    def there(u: Any) -> Any:
+    def resample(u: Any) -> Any:
         return exponax.map_between_resolutions(u, points)
 
-    moved = jax.jit(jax.vmap(jax.vmap(there)))(data)
-    return _errors(network, moved[:, 0], moved[:, 1:])
+    resampled = jax.jit(jax.vmap(jax.vmap(resample)))(data)
+    return _errors(network, resampled[:, 0], resampled[:, 1:])
 
 
 def errors_over(network: Any, scenario: Any, data: Any, duration: float) -> list[float]:
@@ -58,15 +58,15 @@ def errors_over(network: Any, scenario: Any, data: Any, duration: float) -> list
     return _errors(_Longer(network.model, duration), start, jax.vmap(march)(start))
 
 
-def mean_of(found: Any, duration: float = 1.0) -> float:
+def mean_of(values: Any, duration: float = 1.0) -> float:
     """The geometric mean over a roll-out to the time of the first `STEPS` steps of the
     training."""
-    return float(np.exp(np.mean(np.log(bounded(found)[: round(STEPS / duration)]))))
+    return float(np.exp(np.mean(np.log(bounded(values)[: round(STEPS / duration)]))))
 
 
-def bounded(found: Any) -> np.ndarray:
+def bounded(values: Any) -> np.ndarray:
     """Errors of at most `LARGEST`, which NaN becomes too."""
-    return np.nan_to_num(np.asarray(found, float), nan=LARGEST).clip(max=LARGEST)
+    return np.nan_to_num(np.asarray(values, float), nan=LARGEST).clip(max=LARGEST)
 
 
 def statistics(network: Any, scenario: Any, data: Any) -> Row:
@@ -78,18 +78,18 @@ def statistics(network: Any, scenario: Any, data: Any) -> Row:
 
     start = data[:, 0]
     marches: Any = [exponax.rollout(x, LONG) for x in (scenario.get_ref_stepper(), network)]
-    truth, found = (np.asarray(eqx.filter_jit(jax.vmap(x))(start), float) for x in marches)
-    size = np.nan_to_num(np.abs(found), nan=np.inf).max(axis=(1, 2, 3))
+    truth, states = (np.asarray(eqx.filter_jit(jax.vmap(x))(start), float) for x in marches)
+    size = np.nan_to_num(np.abs(states), nan=np.inf).max(axis=(1, 2, 3))
     stays = size < 10 * np.abs(truth).max()
     row: Row = {"blew_up_later": int((~stays).sum())}
     row |= dict.fromkeys(("mean_drift", "energy", "autocorrelation"))
     if not stays.any():
         return row
-    truth, found = truth[stays], found[stays]
+    truth, states = truth[stays], states[stays]
     before = np.asarray(start, float)[stays].mean(-1)[:, None]
-    row["mean_drift"] = float(np.abs(found.mean(-1) - before).max())
-    row["energy"] = _difference(_energy(truth), _energy(found))
-    row["autocorrelation"] = _difference(_autocorrelation(truth), _autocorrelation(found))
+    row["mean_drift"] = float(np.abs(states.mean(-1) - before).max())
+    row["energy"] = _difference(_energy(truth), _energy(states))
+    row["autocorrelation"] = _difference(_autocorrelation(truth), _autocorrelation(states))
     return row
 
 
@@ -100,12 +100,12 @@ def seconds_of(network: Any, data: Any) -> float:
     rollout: Any = exponax.rollout(network, STEPS)
     march = eqx.filter_jit(rollout)
     u = data[0, 0]
-    found = []
+    seconds = []
     for _ in range(6):
-        begun = time.perf_counter()
+        start_time = time.perf_counter()
         jax.block_until_ready(march(u))
-        found.append(time.perf_counter() - begun)
-    return float(np.median(found[1:])) / STEPS
+        seconds.append(time.perf_counter() - start_time)
+    return float(np.median(seconds[1:])) / STEPS
 
 
 class CoarseSolver(eqx.Module):
@@ -144,16 +144,16 @@ class _Longer(eqx.Module):
     duration: float
 
     def __call__(self, u: Any) -> Any:
-        found = self.model(Timed(jnp.moveaxis(u, 0, -1), self.duration))
-        return jnp.moveaxis(found, -1, 0)
+        outputs = self.model(Timed(jnp.moveaxis(u, 0, -1), self.duration))
+        return jnp.moveaxis(outputs, -1, 0)
 
 
 def _errors(network: Any, start: Any, truth: Any) -> list[float]:
     import exponax
 
     march: Any = exponax.rollout(network, truth.shape[1])
-    found = eqx.filter_jit(jax.vmap(march))(start)
-    each: Any = jax.vmap(jax.vmap(exponax.metrics.nRMSE))(found, truth)
+    states = eqx.filter_jit(jax.vmap(march))(start)
+    each: Any = jax.vmap(jax.vmap(exponax.metrics.nRMSE))(states, truth)
     return np.asarray(each.mean(0), float).tolist()
 
 
@@ -170,5 +170,5 @@ def _autocorrelation(u: np.ndarray) -> np.ndarray:
     return np.array(lags) / lags[0]
 
 
-def _difference(truth: np.ndarray, found: np.ndarray) -> float:
-    return float(np.abs(found - truth).sum() / np.abs(truth).sum())
+def _difference(truth: np.ndarray, states: np.ndarray) -> float:
+    return float(np.abs(states - truth).sum() / np.abs(truth).sum())

@@ -29,15 +29,15 @@ class Modules(griffe.Extension):
         )
 
     def on_package(self, *, pkg: griffe.Module, **_) -> None:
-        for found in _classes(pkg):
-            lineage = [found, *found.mro()]
+        for griffe_class in _classes(pkg):
+            lineage = [griffe_class, *griffe_class.mro()]
             bases = [str(base) for kind in lineage for base in kind.bases]
             module = any(base.startswith(("eqx.", "diffrax.")) for base in bases)
             if not module or any("__init__" in kind.members for kind in lineage):
                 continue
             name = griffe.ExprName("dataclasses.dataclass")
-            found.decorators.append(griffe.Decorator(name, lineno=None, endlineno=None))
-            for field in found.attributes.values():
+            griffe_class.decorators.append(griffe.Decorator(name, lineno=None, endlineno=None))
+            for field in griffe_class.attributes.values():
                 value = field.value
                 if re.search("ClassVar|AbstractVar", str(field.annotation)):
                     field.labels.add("class-attribute")

@@ -59,8 +59,8 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
             is_required = field.default is dataclasses.MISSING is field.default_factory
             shown = "required" if is_required else json.dumps(default).replace('"', "")
             words += f" (`{shown}`)"
-        whole = f"{key}.{name}" if key and "." not in key else name
-        rows.append((f"`{whole}`", words, comments[name]))
+        full_key = f"{key}.{name}" if key and "." not in key else name
+        rows.append((f"`{full_key}`", words, comments[name]))
     about = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
     about = re.sub(r"^`\w+`: (.)", lambda x: x[1].upper(), about)
     heading = f"##{'#' * key.count('.')} {key}\n\n{about}" if key else "## The run"

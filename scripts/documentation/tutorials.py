@@ -58,11 +58,13 @@ def _page(script: File, extent: str) -> tuple[str, dict[str, bytes]]:
         shown = ("stdout", "display_data")
         outputs[:] = [x for x in outputs if x.get("name", x.output_type) in shown]
     names = {"unique_key": script.name, "output_files_dir": ""}
-    page, made = MarkdownExporter().from_notebook_node(notebook, names)
+    page, resources = MarkdownExporter().from_notebook_node(notebook, names)
 
     def described(image: re.Match[str]) -> str:
         titles = re.findall(r'title[=(]"(.+?)"', notebook.cells[int(image[2])].source)
         assert titles, f"{script.src_uri}: a figure needs a title, which describes it"
         return f"![{titles[-1]}]({image[1]})"
 
-    return re.sub(r"!\[png\]\(([\w-]+?_(\d+)_\d+\.png)\)", described, page), made["outputs"]
+    return re.sub(r"!\[png\]\(([\w-]+?_(\d+)_\d+\.png)\)", described, page), resources[
+        "outputs"
+    ]

@@ -119,7 +119,7 @@ def test_data_and_a_model_that_differ_are_named(tmp_path, monkeypatch, capsys, n
     run_here(capsys, "train", "a.yaml", "name=a")
     for command in ("evaluate", "rollout"):
         error = run_here(capsys, command, "runs/a", "data.path=b.npz", expected=2)
-        assert "channels=3, and the model no channels" in error.splitlines()[-1]
+        assert "the weights of runs/a do not fit" in error.splitlines()[-1]
         assert "damaged" not in error
     # Units are those of the run, whatever the options of other data.
     model = load_model("runs/a", ["data.options.normalize=true"]).model

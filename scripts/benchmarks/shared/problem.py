@@ -74,8 +74,8 @@ def gradient_of_solve(
     """`gradient_of` the state that `solve` gives, from control and constraint."""
 
     def u1(weights: tuple[Any, Any], u0: Array) -> Array:
-        own = Equation(*weights, equation.domain)
-        return solve(own, u0, solver=solver, gradient=gradient, throw=False).u1
+        weighted = Equation(*weights, equation.domain)
+        return solve(weighted, u0, solver=solver, gradient=gradient, throw=False).u1
 
     return gradient_of(u1, (equation.control, equation.constraint), u0)
 

@@ -37,15 +37,15 @@ def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **column
         rounds.done(number)
     first = next(iter(times.values()))
     rows = []
-    for name, own in times.items():
-        median = statistics.median(own)
-        ratios = [a / b for a, b in zip(own, first, strict=True)]
+    for name, durations in times.items():
+        median = statistics.median(durations)
+        ratios = [a / b for a, b in zip(durations, first, strict=True)]
         rows.append(
             {
                 **columns,
                 "name": name,
                 "milliseconds": 1e3 * median,
-                "spread": _middle_half(own) / median,
+                "spread": _middle_half(durations) / median,
                 "time_ratio": statistics.median(ratios),
                 "ratio_spread": _middle_half(ratios),
             }

@@ -12,9 +12,9 @@ import jax
 from ide_transformer.memory import keep_freed_memory
 
 
-def caller(made: Any) -> Callable[..., Any]:
+def caller(instance: Any) -> Callable[..., Any]:
     """The call of a method of an object by its name."""
-    return lambda method, *arguments: getattr(made, method)(*arguments)
+    return lambda method, *arguments: getattr(instance, method)(*arguments)
 
 
 class PairedProcess(ProcessPoolExecutor):
@@ -33,18 +33,18 @@ class PairedProcess(ProcessPoolExecutor):
         return self.submit(_call, method, arguments).result()
 
 
-_made: list[Any] = []
+_instances: list[Any] = []
 
 
 def _make(name: str, arguments: tuple) -> None:
     keep_freed_memory()  # as the process that compares
     module, _, kind = name.partition(":")
-    found = importlib.import_module(f".{module}", __package__)
-    _made.append(getattr(found, kind)(*arguments))
+    loaded_module = importlib.import_module(f".{module}", __package__)
+    _instances.append(getattr(loaded_module, kind)(*arguments))
 
 
 def _call(method: str, arguments: tuple) -> Any:
-    return caller(_made[0])(method, *arguments)
+    return caller(_instances[0])(method, *arguments)
 
 
 def timed_steps(
