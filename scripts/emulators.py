@@ -323,8 +323,8 @@ def line_of(model: str, rows: list[Row], options: argparse.Namespace) -> Row:
     for n in options.points:
         tests[f"{n} points"] = [(row["others"][str(n)], 1.0) for row in rows]
     for duration in options.durations:
-        errors = [row["durations"][str(duration)] for row in rows]
-        tests[f"{duration:g} of a step"] = [(x, duration) for x in errors if x]
+        errors_over = [row["durations"][str(duration)] for row in rows]
+        tests[f"{duration:g} of a step"] = [(x, duration) for x in errors_over if x]
     for name, errors in tests.items():
         line[name] = shown([mean_of(*x) for x in errors])
     line["blew up"] = sum(bounded(row["errors"])[:STEPS].max() > 10 for row in rows)
