@@ -38,7 +38,7 @@ data={name: text, path: TEXT}; model.operators=[tests.training.mine:Ahead]
 data={name: text, path: TEXT}; model={width: 16, context: 4000} | longer than the
 optimizer.momentum=0.95 | kind=adamw does not use optimizer.momentum; … kind=muon
 optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest paths are … .value
-training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; drop
+training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; remove
 training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
     | training.schedule.1.until=0.5
 training.schedule=[{until: 2, mesh: {layers: 1, solver: strang}}]
