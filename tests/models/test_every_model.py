@@ -72,7 +72,6 @@ MORE = {
         small.operator_model,
         ide.Field(small.normal(2, 16), ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)),
     ),
-    "FunctionClassifier": (small.function_classifier, small.normal(2, 16, 2)),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
     "Model, states": (
@@ -92,6 +91,7 @@ MORE = {
         ),
         small.TOKENS,
     ),
+    "FunctionClassifier": (small.function_classifier, small.normal(2, 16, 2)),
     "FunctionRegressor": (small.function_regressor, small.FIELD),
     "SequenceRegressor": (small.sequence_regressor, small.TOKENS),
     "Model, images of one size": (small.image_encoder, small.normal(2, 4, 6, 3)),
@@ -114,7 +114,7 @@ def test_no_kind_of_model_is_left_out():
 CALLED = "Model", "OperatorModel", "ImageClassifier", "EncoderDecoder"
 
 
-@pytest.mark.parametrize("name", fast_first(len(MODELS), MODELS | MORE, heavy=len(MORE) - 3))
+@pytest.mark.parametrize("name", fast_first(len(MODELS), MODELS | MORE, heavy=len(MORE) - 4))
 def test_every_model(name):
     make, inputs = (MODELS | MORE)[name]
     fixed = FIXED.get(name, lambda model: ())

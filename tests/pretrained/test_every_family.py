@@ -122,7 +122,7 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough, ma
         tolerance=tolerance(name),
         single=2e-5 if name in OF_THEIR_OWN else None,
         options=CASES[name].only.split(),
-        every=1 if thorough else 24 if name in LIKE_OTHERS else 8,
+        every=1 if thorough else 48 if name in LIKE_OTHERS else 16,
     )
 
 

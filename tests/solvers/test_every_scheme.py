@@ -70,8 +70,8 @@ OPERATORS = {"exact_flow": EXACT, "steady_state": REST}
 OPTIONS = {"half_solver": {"solver": "lie_trotter"}}
 QUICK = ("copies", "yaml", "order")
 SLOW = tuple(x for x in SchemeConformance.properties if x not in QUICK)
-# One of a user, and of those that carry a state, are reversible, implicit, or have streams.
-KINDS = "own", "adams_bashforth", "reversible", "implicit_midpoint", "hyper_connections"
+# One of a user, and of those that carry a state, are reversible, or implicit.
+KINDS = "own", "adams_bashforth", "reversible", "implicit_midpoint"
 
 
 def check(name, without):
