@@ -1,6 +1,6 @@
-"""Measures what this package costs, in time and in memory, against the alternatives.
+"""Compares the time and memory of this package with alternatives.
 
-Alternatives take turns, so that what disturbs the machine disturbs all of them. The rows have
+Alternatives take turns, so that a disturbance of the machine affects all of them. Rows have
 medians over the rounds; the spread is the range of the middle half.
 """
 

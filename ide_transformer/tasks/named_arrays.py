@@ -16,7 +16,7 @@ from .function_data import mask_padding
 
 # The similarity from which a name counts as misspelt.
 _SIMILAR = 0.8
-# Right and nearly right prefixes of the names of arrays, and the right one.
+# The prefix of the arrays of a part, by its usual spellings.
 _PREFIXES = {
     "validation": "validation_",
     "valid": "validation_",
@@ -34,8 +34,8 @@ def read_parts(
     options: dict[str, Any],
     sources: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """The arrays of each part by role; `None` for an optional one that is missing. An array
-    `grid` with a text becomes an option.
+    """The arrays of each part, by role; `None` for an optional one that is missing. Sets the
+    option `grid` from an array of this name.
 
     **Arguments:**
 

@@ -13,10 +13,10 @@ Rows = list[dict[str, Any]]
 
 
 class Rounds(NamedTuple):
-    """The number of rounds, at least 2, and what is called after each."""
+    """The number of rounds, at least 2, and a function to call with the index of each."""
 
-    number: int
-    done: Callable[[int], Any] = lambda number: None
+    count: int
+    after_each: Callable[[int], Any] = lambda index: None
 
 
 def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **columns: Any) -> Rows:
@@ -29,12 +29,12 @@ def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **column
     - `ratio_spread`: the range of the middle half of these ratios.
     """
     times: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds.number + 1):
+    for index in range(rounds.count + 1):
         for name, turn in turns.items():
             seconds = turn()
-            if number:  # the first round warms up
+            if index:  # the first round warms up
                 times[name].append(seconds)
-        rounds.done(number)
+        rounds.after_each(index)
     first = next(iter(times.values()))
     rows = []
     for name, durations in times.items():
@@ -79,14 +79,14 @@ def measured(
         memory[name] = analysis.temp_size_in_bytes / 2**20
     first = memory[next(iter(programs))]
     for row in rows:
-        own = memory[row["name"]]
-        row |= {"mebibytes": own, "memory_ratio": own / first if first else float("nan")}
+        size = memory[row["name"]]
+        row |= {"mebibytes": size, "memory_ratio": size / first if first else float("nan")}
         row["compile_seconds"] = compiled[row["name"]][1]
     return rows
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Seconds until the arrays that some work returns are there."""
+    """Seconds until the arrays that `work` returns are computed."""
     began = time.perf_counter()
     jax.block_until_ready(work())
     return time.perf_counter() - began
@@ -98,7 +98,7 @@ def timed_compile(function: Callable, arguments: tuple) -> tuple[jax.stages.Comp
     config: Any = jax.config  # whose settings are not declared
     before = config.jax_enable_compilation_cache
     config.update("jax_enable_compilation_cache", False)
-    # JAX looks at this setting only once, unless it is told to look again.
+    # JAX reads this setting again only after a reset.
     compilation_cache.reset_cache()
     try:
         # The first program of a process would also pay for the start of the compiler.

@@ -1,4 +1,4 @@
-"""A language model that is trained: the steps of a run, compiled."""
+"""Compiled training steps of a language model."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def config_of(
 
 
 class Training:
-    """Steps of a run, on batches that come again."""
+    """The training steps of a run, on the same few batches in turn."""
 
     def __init__(self, config: Config, sizes: Mapping[str, int], batches: Sequence[Batch]):
         self.model = build_model_of_size(config, sizes, jax.random.key(0))
