@@ -45,16 +45,17 @@ class FunctionSolve:
         **Raises:** `InputError` for a model whose error does not come from its resolution, or
         that has no values between its points, because of an operator on a grid.
         """
-        own = cast(FunctionInputs, model.inputs)
-        if not is_built_as(model, OperatorModel) or own.dimension != 1:
-            raise InputError("error_budget: give an OperatorModel in dimension 1.")
-        others = model.mesh.stepsize_controller, model.compute_dtype, model.exit
-        if any(x is not None for x in others):
+        function_inputs = cast(FunctionInputs, model.inputs)
+        if not is_built_as(model, OperatorModel) or function_inputs.dimension != 1:
+            raise InputError("error_budget: pass an OperatorModel in dimension 1.")
+        options = model.mesh.stepsize_controller, model.compute_dtype, model.exit
+        if any(x is not None for x in options):
             raise InputError("error_budget: drop adaptive steps, compute_dtype and exit.")
         if (other := inconsistent_scheme(model.solver)) is not None:
             name = type(other).__name__
-            raise InputError(f"error_budget: {name} does not converge; take LieTrotter().")
-        (points,) = (own.points,) if isinstance(own.points, int) else own.points
+            raise InputError(f"error_budget: {name} does not converge; use LieTrotter().")
+        points = function_inputs.points
+        (points,) = (points,) if isinstance(points, int) else points
         solve = cls(model, inputs, points if tokens is None else tokens)
         domain = solve.domain
         # A failure here has other reasons than query points.
@@ -95,10 +96,10 @@ class FunctionSolve:
 
     def outputs(self, domain: TokenDomain) -> Array:
         """The outputs at the points of a domain; integrals are over the solve's own points."""
-        seen = self._field(self.domain.with_queries(domain.points))
-        found = compiled_outputs(self.model, seen)
+        field = self._field(self.domain.with_queries(domain.points))
+        values = compiled_outputs(self.model, field)
         axis = -1 if cast(FunctionInputs, self.model.inputs).channels is None else -2
-        return lax.slice_in_dim(found, self.tokens, found.shape[axis], axis=axis)
+        return lax.slice_in_dim(values, self.tokens, values.shape[axis], axis=axis)
 
     def _field(self, domain: TokenDomain) -> Field:
         return Field(self.inputs(domain.points), domain)
@@ -111,7 +112,7 @@ class FunctionSolve:
         evaluations = float(jnp.mean(solution.stats["field_evaluations"]))
         if self.tokens <= _COUNTED[-1]:
             return evaluations * self._operations
-        fewer = [self.on(Mesh(tokens=number))._operations for number in _COUNTED]
+        fewer = [self.on(Mesh(tokens=tokens))._operations for tokens in _COUNTED]
         return evaluations * float(np.polyval(np.polyfit(_COUNTED, fewer, 2), self.tokens))
 
     @property
@@ -158,9 +159,9 @@ class FunctionSolve:
 
 def field_operations(equation: Equation, u0: State | jax.ShapeDtypeStruct) -> float:
     """Floating-point operations of the field at one depth. A loop counts one turn."""
-    found = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
-    assert found is not None
-    return float(found["flops"])
+    costs = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
+    assert costs is not None
+    return float(costs["flops"])
 
 
 class ErrorPart(NamedTuple):
@@ -224,32 +225,32 @@ def error_budget(
     """
     solve = FunctionSolve.of(model, inputs, tokens)
     domain = solve.domain
-    here = solve.outputs(domain)
+    outputs = solve.outputs(domain)
     exact = solve.exact().outputs(domain)
     flows = solve.with_exact_flows().outputs(domain) if solve.splits else exact
     refined = refinements(solve)
     once = {name: finer.outputs(domain) for name, finer in refined.items()}
-    errors = {"depth": here - flows, "splitting": flows - exact}
+    errors = {"depth": outputs - flows, "splitting": flows - exact}
     for name in once.keys() - errors.keys():
-        first = here - once[name]
+        first = outputs - once[name]
         second = once[name] - solve.finer(name, 4).outputs(domain)
         ratio = jnp.linalg.norm(second) / jnp.linalg.norm(first)
         # The limit holds for slower convergence than any rule here, and at rounding.
         ratio = jnp.clip(jnp.nan_to_num(ratio, nan=0.0), 0.0, 0.5)
         errors[name] = first + second / (1 - ratio)
     errors = {name: errors[name] for name in refined}
-    whole = sum(errors.values())
-    size = jnp.linalg.norm(here - whole)
-    total = jnp.linalg.norm(whole)
+    total_error = sum(errors.values())
+    size = jnp.linalg.norm(outputs - total_error)
+    total = jnp.linalg.norm(total_error)
     parts = []
     for name, error in errors.items():
         finer = refined[name]
         part = ErrorPart(
             name,
             size=float(jnp.linalg.norm(error) / size),
-            share=float(jnp.vdot(error, whole) / (total * size)),
+            share=float(jnp.vdot(error, total_error) / (total * size)),
             refinement=finer.described(name),
-            left=float(jnp.linalg.norm(whole - (here - once[name])) / size),
+            left=float(jnp.linalg.norm(total_error - (outputs - once[name])) / size),
             cost=finer.cost / solve.cost,
         )
         parts.append(part)

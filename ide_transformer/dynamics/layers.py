@@ -17,9 +17,9 @@ from ..models import Model
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:
     """The model with only the listed layers (layer dropping). A layer of a continuous control
     has the weights of its beginning."""
-    number = model.layers
-    if not len(layers) or list(layers) != sorted(set(layers) & set(range(number))):
-        raise InputError(f"keep_layers: {layers=}: give some of 0 to {number - 1}, in order.")
+    last = model.layers - 1
+    if not len(layers) or list(layers) != sorted(set(layers) & set(range(last + 1))):
+        raise InputError(f"keep_layers: {layers=} must be some of 0 to {last}, increasing.")
     return take_layers(in_layers(model), whole_layers(layers, model.equation.num_operators))
 
 

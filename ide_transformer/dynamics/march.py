@@ -28,7 +28,7 @@ class March(NamedTuple):
         """The march of a model. Operators compute in full precision. Raises, for the function
         `name`, for exits, adaptive steps and schemes with memory across intervals."""
         if model.exit is not None or model.mesh.stepsize_controller is not None:
-            raise InputError(f"{name}: take model.with_exit(None).on(Mesh(steps=…)).")
+            raise InputError(f"{name}: use model.with_exit(None).on(Mesh(steps=…)).")
         equation, u0 = model.initial_value_problem(inputs)
         scheme = model.solver
         if equation.continuous or not solvers.restarts_at_jumps(scheme):
@@ -74,8 +74,8 @@ class March(NamedTuple):
     @property
     def no_pushes(self) -> Float[Array, "knots *batch tokens features"]:
         """Zeros, `[intervals + 1, …]`."""
-        number = self.equation.control.layers + 1
-        return jnp.zeros((number, *self.u0.shape), self.u0.dtype)
+        num_knots = self.equation.control.layers + 1
+        return jnp.zeros((num_knots, *self.u0.shape), self.u0.dtype)
 
 
 def scan_intervals(

@@ -16,9 +16,9 @@ from ..errors import InputError
 
 @checked
 class Mesh(eqx.Module):
-    """The resolution of a solve. `model.on(mesh)` solves the same weights by the same scheme on
-    another mesh, `task.on(mesh)` gives the samples there. Fields that are `None` stay as they
-    are.
+    """The resolution of a solve. `model.on(mesh)` is the model on another mesh, with its
+    weights and its scheme; `task.on(mesh)` has the samples there. Fields that are `None` do not
+    change.
 
         model.on(ide.Mesh(layers=8))                   # θ(t) on eight layers of [0, T]
         model.on(ide.Mesh(steps=2))                    # two steps in each layer
@@ -55,20 +55,20 @@ class Mesh(eqx.Module):
 
     @property
     def options(self) -> dict[str, object]:
-        """The fields that are not `None`."""
+        """The fields that are not `None`, by name."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: x for name, x in fields.items() if x is not None}
 
     @property
     def described(self) -> dict[str, int | float | str]:
-        """These fields, for a table."""
+        """`options` as a row of a table."""
         return {
             name: x if isinstance(x, int | float) else spell(x)
             for name, x in self.options.items()
         }
 
     def over(self, other: "Mesh") -> "Mesh":
-        """The steps of this mesh, or of another mesh where this one has none."""
+        """The steps of this mesh; options of steps that are `None` come from another mesh."""
         paced = self if self.options.keys() & {"steps", "stepsize_controller"} else other
         return Mesh(
             steps=paced.steps,
@@ -79,17 +79,17 @@ class Mesh(eqx.Module):
 
     @property
     def with_defaults(self) -> "Mesh":
-        """The steps of this mesh, or the defaults."""
+        """The steps of this mesh; options that are `None` have their defaults."""
         return self.over(Mesh(steps=1, max_steps=256, steps_for="batch"))
 
 
 def check_steps(numbers: Mapping[str, int]) -> None:
-    """Raises `InputError` if the product of these numbers is more steps than depth can
-    represent."""
+    """Raises `InputError` if the product of these numbers is more steps than the dtype of depth
+    can tell apart."""
     precision = jnp.finfo(jnp.result_type(float))
     most = int(1 / max(precision.eps, 1e-8))
     if math.prod(numbers.values()) > most:
-        product = " times ".join(f"{name}={number}" for name, number in numbers.items())
+        product = " times ".join(f"{name}={x}" for name, x in numbers.items())
         raise InputError(
             f"{product}: {precision.dtype} has at most {most:,} different steps; use fewer."
         )

@@ -21,15 +21,15 @@ def check_operator(
     options: Options | None = None,
     without: Names = (),
 ) -> None:
-    """Checks what every operator does, in float64, and says all that does not hold. A property
-    is passed over where the operator refuses it by an `InputError`.
+    """Checks the properties of an operator in float64, and raises with all that do not hold. A
+    property is skipped if the operator raises an `InputError` for it.
 
     **Arguments:**
 
-    - `operator`: one with random weights, and with its source, if that has a domain of its own.
+    - `operator`: has random weights, and its source if that is on a second domain.
     - `features`: width of the state.
     - `domain`: increasing points of equal weights, four or more; `None` for six tokens.
-    - `options`: what a configuration has to give.
+    - `options`: the options with which a configuration builds it.
     - `without`: names of properties that are not checked.
 
     **Example:** `check_operator(ide.Damping(0.5), 4, options={"rate": 0.5})`
@@ -45,9 +45,9 @@ def check_constraint(
     options: Options | None = None,
     without: Names = (),
 ) -> None:
-    """Checks what every constraint does, as `check_operator` does. It has random weights, and
-    no number like `eps` that moves the set by more than rounding. `idempotent` does not hold
-    for a map of checkpoints, such as `LayerNorm` with a vector of gains."""
+    """Checks the properties of a constraint; see `check_operator`. It must have random weights,
+    and no number like `eps` that moves the set by more than rounding. `idempotent` does not
+    hold for maps of checkpoints, such as `LayerNorm` with a vector of gains."""
     with jax.enable_x64(True):
         ConstraintProperties(constraint, features, options).check(without)
 
@@ -55,7 +55,7 @@ def check_constraint(
 def check_control(
     control: eq.AbstractControl, *, options: Options | None = None, without: Names = ()
 ) -> None:
-    """Checks what every control does, see `check_operator`. It has two intervals or more."""
+    """Checks the properties of a control with at least two intervals; see `check_operator`."""
     with jax.enable_x64(True):
         ControlProperties(control, options).check(without)
 
@@ -76,14 +76,14 @@ class OperatorProperties(AbstractProperties):
         super().__init__(operator, options, features)
         domain = in_dtype(eq.TokenDomain.uniform(6) if domain is None else domain)
         self.domain = domain
-        number = domain.num_tokens
-        states = np.random.default_rng(0).normal(size=(2, number, features))
+        num_tokens = domain.num_tokens
+        states = np.random.default_rng(0).normal(size=(2, num_tokens, features))
         self.u, self.other = jnp.asarray(states)
         self.operator = in_dtype(operator).at(0.5, None)
-        self.ones = np.ones(number)
+        self.ones = np.ones(num_tokens)
         # The last two are padding.
-        self.there = (np.arange(number) < number - 2).astype(float)
-        self.points = eq.TokenDomain(domain.points, jnp.ones(number), period=domain.period)
+        self.is_real = (np.arange(num_tokens) < num_tokens - 2).astype(float)
+        self.points = eq.TokenDomain(domain.points, jnp.ones(num_tokens), period=domain.period)
         try:
             self.rate = rate_of(self.operator, self.u, self.points)
         except InputError:
@@ -109,8 +109,8 @@ class OperatorProperties(AbstractProperties):
 
     def padding(self):
         """tokens of weight zero are not seen."""
-        domain = self.weighted(self.there)
-        other = jnp.where(self.there[:, None] > 0, self.u, 1e3 * self.other)
+        domain = self.weighted(self.is_real)
+        other = jnp.where(self.is_real[:, None] > 0, self.u, 1e3 * self.other)
         rates = [rate_of(self.operator, u, domain) for u in (other, self.u)]
         return rates[0][:-2], rates[1][:-2]
 
@@ -151,11 +151,11 @@ class ConstraintProperties(AbstractProperties):
 
     def tangents(self):
         """`tangent` is the derivative of the projection along a rate, on the set at 0+."""
-        found = [call(self.constraint, "tangent", u, self.rate) for u in (self.u, self.on)]
+        tangents = [call(self.constraint, "tangent", u, self.rate) for u in (self.u, self.on)]
         step = 1e-7 * self.rate
         apart = self.project(self.u + step) - self.project(self.u - step)
         ahead = self.project(self.on + step) - self.project(self.on)
-        return found, [apart / 2e-7, ahead / 1e-7], 1e-5
+        return tangents, [apart / 2e-7, ahead / 1e-7], 1e-5
 
     def gradient(self):
         """the gradient of the projection is the one of finite differences."""
@@ -170,13 +170,13 @@ def blocks(control, depths):
 
 @eqx.filter_jit
 def scanned(control, places):
-    """The same at places inside of all intervals, as a march reads them."""
+    """The floating-point arrays at places inside all intervals, as a march reads them."""
 
-    def one(_, interval):
+    def read(_, interval):
         at = jax.vmap(lambda s: eqx.filter(control.local(interval, s), eqx.is_inexact_array))
         return None, at(places)
 
-    return jax.lax.scan(one, None, control.intervals(), control.layers)[1]
+    return jax.lax.scan(read, None, control.intervals(), control.layers)[1]
 
 
 class ControlProperties(AbstractProperties):
@@ -196,8 +196,8 @@ class ControlProperties(AbstractProperties):
 
     def march(self):
         """`local` in a scan over `intervals()` gives the blocks of the control itself."""
-        found = scanned(self.control, self.places)
-        flat = jax.tree.map(lambda x: np.reshape(x, (-1, *x.shape[2:])), found)
+        scan = scanned(self.control, self.places)
+        flat = jax.tree.map(lambda x: np.reshape(x, (-1, *x.shape[2:])), scan)
         return flat, self.at_depths, 1e-12
 
     def gradient(self):

@@ -22,12 +22,12 @@ def check_model(
     fixed: Callable[[Any], PyTree] = lambda model: (),
     without: Names = (),
 ) -> None:
-    """Checks what every model does, in float64, and says all that does not hold.
+    """Checks the properties of a model in float64, and raises with all that do not hold.
 
     **Arguments:**
 
-    - `model`, `inputs`: as small as can be; arrays have a leading axis of two samples or more.
-    - `causal`: whether it is; by default where the read-out is `TokenLogits`.
+    - `model`, `inputs`: as small as possible, with a leading axis of at least two samples.
+    - `causal`: whether the model is causal; by default if the read-out is `TokenLogits`.
     - `fixed`: weights that have no gradient on purpose, such as the positions of speech,
       `lambda model: model.inputs.positions`.
     - `without`: names of properties that are not checked.
@@ -36,20 +36,20 @@ def check_model(
         ModelProperties(model, inputs, causal, fixed).check(without)
 
 
-def outputs_at(outputs: PyTree, kept: np.ndarray | Array | None) -> PyTree:
-    """Outputs of a batch, zero at the tokens that are not kept."""
+def outputs_at(outputs: PyTree, tokens: np.ndarray | Array | None) -> PyTree:
+    """Outputs of a batch, zero except at the marked tokens; all if `None`."""
 
     def of(x):
-        if kept is None or x.shape[:2] != kept.shape:
+        if tokens is None or x.shape[:2] != tokens.shape:
             return x
-        return x * kept.reshape(*kept.shape, *[1] * (x.ndim - 2))
+        return x * tokens.reshape(*tokens.shape, *[1] * (x.ndim - 2))
 
     return jax.tree.map(of, outputs)
 
 
 @eqx.filter_jit
-def outputs_of(model, inputs, kept):
-    return outputs_at(model(inputs), kept)
+def outputs_of(model, inputs, tokens):
+    return outputs_at(model(inputs), tokens)
 
 
 class ModelProperties(AbstractProperties):
@@ -77,9 +77,9 @@ class ModelProperties(AbstractProperties):
 
     def batch(self):
         """other samples change no output of the first; take no mean over samples."""
-        own = by_samples(self.inputs)
+        has_samples = by_samples(self.inputs)
         same = jax.tree.map(
-            lambda x, own: x[np.zeros(len(x), int)] if own else x, self.inputs, own
+            lambda x, split: x[np.zeros(len(x), int)] if split else x, self.inputs, has_samples
         )
         pair = self.outputs_for(same), self.outputs
         first, expected = (jax.tree.map(lambda x: x[0], y) for y in pair)
@@ -87,22 +87,22 @@ class ModelProperties(AbstractProperties):
 
     def padding(self):
         """padding changes no other output; give the domain weights, `domain.padded(mask)`."""
-        return ((), ()) if self.seen is None else self.with_others(self.seen)
+        return ((), ()) if self.seen is None else self.change_others(self.seen)
 
     def causal(self):
         """a later token changes no output before it; build attention with causal=True."""
         if not self.is_causal:
             return (), ()
         shape = as_text(self.inputs).tokens.shape
-        return self.with_others(np.broadcast_to(np.arange(shape[1]) < shape[1] // 2, shape))
+        return self.change_others(np.broadcast_to(np.arange(shape[1]) < shape[1] // 2, shape))
 
-    def with_others(self, kept: np.ndarray) -> tuple[PyTree, PyTree, float]:
-        """Outputs at the tokens that are kept, after the rest is changed, and before."""
+    def change_others(self, fixed: np.ndarray) -> tuple[PyTree, PyTree, float]:
+        """Outputs at the fixed tokens, after and before the other tokens change."""
         tokens = np.asarray(as_text(self.inputs).tokens)
-        tokens = np.where(kept, tokens, (tokens + 1) % max(tokens.max(), 1))
+        tokens = np.where(fixed, tokens, (tokens + 1) % max(tokens.max(), 1))
         text = isinstance(self.inputs, Text)
-        found = self.outputs_for(self.inputs._replace(tokens=tokens) if text else tokens)
-        return outputs_at(found, kept), outputs_at(self.outputs, kept), 1e-12
+        after = self.outputs_for(self.inputs._replace(tokens=tokens) if text else tokens)
+        return outputs_at(after, fixed), outputs_at(self.outputs, fixed), 1e-12
 
     def gradient(self):
         """the gradient is the one of finite differences; weights without one are `fixed`."""
@@ -110,7 +110,7 @@ class ModelProperties(AbstractProperties):
         if jax.tree.leaves(self.fixed(trained)):
             trained = eqx.tree_at(self.fixed, trained, replace_fn=lambda _: None)
 
-        def outputs(trained, *given):
-            return outputs_of(eqx.combine(trained, self.model), *given)
+        def outputs(trained, *arguments):
+            return outputs_of(eqx.combine(trained, self.model), *arguments)
 
         return slopes(outputs, (trained,), self.inputs, self.seen)

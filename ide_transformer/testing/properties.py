@@ -1,4 +1,4 @@
-"""Properties of a part: two sides that agree, and what does not hold where they do not."""
+"""Checks the properties of a part, each an equality of two sides."""
 
 import copy
 import pickle
@@ -21,12 +21,12 @@ Options: TypeAlias = Mapping[str, Any]
 
 
 class AbstractProperties:
-    """Properties of a part. Each is a method that returns two sides, and to what part of their
-    size they have to agree if not exactly; its docstring says what holds."""
+    """Properties of a part. Each is a method that returns two sides, and the relative tolerance
+    of their difference if it is not 0. Its docstring is a sentence that says what holds."""
 
-    # Their names in order; `yaml` is the last, since it says nothing of what the part does.
+    # Their names in order; `yaml` is last, since it is not about what the part does.
     properties: tuple[str, ...]
-    # What a part raises where a property does not concern it.
+    # Errors by which a part refuses a property that does not concern it.
     refusals: tuple[type[Exception], ...] = (InputError,)
     kind: type
 
@@ -38,8 +38,8 @@ class AbstractProperties:
     def check(self, without: Names = ()) -> None:
         """Raises an `AssertionError` with a line for each property that does not hold."""
         if unknown := set(without) - set(self.properties):
-            known = ", ".join(self.properties)
-            raise InputError(f"without={sorted(unknown)}: no such property; known: {known}.")
+            names = ", ".join(self.properties)
+            raise InputError(f"without={sorted(unknown)}: no such property; use {names}.")
         problems = []
         for name in self.properties:
             if name in without:
@@ -52,8 +52,8 @@ class AbstractProperties:
             except Exception as error:
                 problem = f"{type(error).__name__}: {error}"
             if problem:
-                said = f"{name}: it does not hold that {sides.__doc__} {problem}"
-                line = " ".join(said.split()).removesuffix(".")
+                message = f"{name}: it does not hold that {sides.__doc__} {problem}"
+                line = " ".join(message.split()).removesuffix(".")
                 problems.append(f"{type(self.part).__name__}, {line}.")
         if problems:
             raise AssertionError("\n".join(problems))
@@ -65,11 +65,11 @@ class AbstractProperties:
 
     @property
     def offers(self) -> Given:
-        """What a configuration of a model gives to its parts."""
+        """The values that a configuration passes to parts of a model."""
         return offers_of(ModelConfig(width=self.features, heads=1), causal=False)
 
     def built(self) -> Any:
-        """A part of this class as a configuration makes it."""
+        """A part of this class, built by a configuration."""
         kind = type(self.part)
         if not getattr(self.part, "configurable", True):
             raise InputError("A configuration does not name it.")
@@ -88,18 +88,18 @@ class AbstractProperties:
         return type(eqx.filter_eval_shape(self.built)) is type(self.part), True
 
 
-def _difference(found: PyTree, expected: PyTree, bound: float = 0.0) -> str:
-    """The largest difference in the first array that differs; empty where none does."""
-    ours, theirs = (jax.tree.leaves_with_path(x) for x in (found, expected))
-    shapes, asked = ([np.shape(x) for _, x in side] for side in (ours, theirs))
-    if shapes != asked:
-        return f"shapes {shapes}, not {asked}"
+def _difference(actual: PyTree, expected: PyTree, bound: float = 0.0) -> str:
+    """The largest difference in the first array that differs; empty if none does."""
+    ours, theirs = (jax.tree.leaves_with_path(x) for x in (actual, expected))
+    shapes, expected_shapes = ([np.shape(x) for _, x in side] for side in (ours, theirs))
+    if shapes != expected_shapes:
+        return f"shapes {shapes}, not {expected_shapes}"
     for (path, x), (_, y) in zip(ours, theirs, strict=True):
         x = np.asarray(x)
         y = np.asarray(y)
-        number = x.dtype.kind not in "bU"
-        apart = abs(x.astype(float) - y) if number else (x != y).astype(float)
-        size = np.nan_to_num(abs(y)).max(initial=0) if number else 0
+        is_number = x.dtype.kind not in "bU"
+        apart = abs(x.astype(float) - y) if is_number else (x != y).astype(float)
+        size = np.nan_to_num(abs(y)).max(initial=0) if is_number else 0
         apart = np.nan_to_num(apart, nan=np.inf)
         if (apart > bound * (1 + size)).any():
             place = np.unravel_index(apart.argmax(), apart.shape)
@@ -109,7 +109,7 @@ def _difference(found: PyTree, expected: PyTree, bound: float = 0.0) -> str:
 
 
 def equal(tree: PyTree, other: PyTree) -> bool:
-    """Whether two trees are the same, by NumPy, which compiles nothing."""
+    """Whether two trees are equal; in NumPy, which compiles nothing."""
 
     def host(tree):
         return jax.tree.map(lambda x: np.asarray(x) if eqx.is_inexact_array(x) else x, tree)
@@ -118,7 +118,7 @@ def equal(tree: PyTree, other: PyTree) -> bool:
 
 
 def in_dtype(tree: PyTree, dtype: Any = float) -> PyTree:
-    """A tree whose floating-point arrays have another dtype."""
+    """Casts the floating-point arrays of a tree."""
 
     def cast(x):
         return jax.device_put(np.asarray(x).astype(dtype)) if eqx.is_inexact_array(x) else x
@@ -139,17 +139,17 @@ def total(tree: PyTree) -> Any:
     return sum((np.cos(np.arange(x.size) + 1).reshape(x.shape) * x).sum() for x in leaves)
 
 
-def slopes(f: Callable, moved: tuple, *others: Any) -> tuple[Any, Any, float]:
-    """The derivative of the `total` of `f(*moved, *others)` along a random direction of all
-    arrays that are moved, by its gradient and by finite differences."""
+def slopes(f: Callable, moved: tuple, *fixed: Any) -> tuple[Any, Any, float]:
+    """The derivative of the `total` of `f(*moved, *fixed)` along a random direction of `moved`,
+    by its gradient and by finite differences."""
     arrays, rest = eqx.partition(moved, eqx.is_inexact_array)
     random = np.random.default_rng(1)
     rate = jax.tree.map(lambda x: random.normal(size=x.shape), arrays)
 
     def at(h):
-        there = jax.tree.map(lambda x, r: jax.device_put(np.asarray(x) + h * r), arrays, rate)
-        return total(jax.tree.map(np.asarray, f(*eqx.combine(there, rest), *others)))
+        shifted = jax.tree.map(lambda x, r: jax.device_put(np.asarray(x) + h * r), arrays, rate)
+        return total(jax.tree.map(np.asarray, f(*eqx.combine(shifted, rest), *fixed)))
 
-    gradient = gradient_of(f, (*moved, *others))[: len(moved)]
+    gradient = gradient_of(f, (*moved, *fixed))[: len(moved)]
     along = jax.tree.map(lambda g, r: np.sum(np.asarray(g) * r), gradient, rate)
     return sum(jax.tree.leaves(along)), (at(1e-5) - at(-1e-5)) / 2e-5, 1e-7

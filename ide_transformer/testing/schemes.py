@@ -24,8 +24,8 @@ INTERVALS = 3
 def check_scheme(
     solver: diffrax.AbstractSolver, *, options: Options | None = None, without: Names = ()
 ) -> None:
-    """Checks what every scheme does, as `check_operator` does. Where it has weights for each
-    step, operator or feature it needs weights for 3, 2 and 8.
+    """Checks the properties of a scheme; see `check_operator`. Weights for each step, operator
+    or feature must be for 3, 2 and 8.
 
     **Example:** `check_scheme(Heun())`, see `AbstractOneStep`.
     """
@@ -91,8 +91,8 @@ class SchemeProperties(AbstractProperties):
 
     def equation(self, control, constraint: eq.AbstractConstraint = eq.Free()):
         """The equation with the block, scaled differently at each depth."""
-        number = INTERVALS if control is eq.PiecewiseConstant else INTERVALS + 1
-        factors = 1 + 0.3 * np.cos(1 + np.arange(number))
+        num_blocks = INTERVALS if control is eq.PiecewiseConstant else INTERVALS + 1
+        factors = 1 + 0.3 * np.cos(1 + np.arange(num_blocks))
         arrays, rest = eqx.partition(self.block, eqx.is_inexact_array)
         stacked = jax.tree.map(lambda x: jnp.asarray(np.multiply.outer(factors, x)), arrays)
         theta = control(eqx.combine(stacked, rest))

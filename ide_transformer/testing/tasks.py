@@ -20,12 +20,12 @@ MANY = 64
 def check_task(
     task: AbstractTask, model: Model | None = None, *, shared: float = 0.0, without: Names = ()
 ) -> None:
-    """Checks what training and evaluation rely on in a task, and says all that does not hold.
+    """Checks what training and evaluation need of a task, and raises with all that fails.
 
     **Arguments:**
 
-    - `model`: one that learns the task; without one the loss is not checked.
-    - `shared`: the greatest fraction of the samples of a part that may be in another one.
+    - `model`: learns the task; without it the loss is not checked.
+    - `shared`: the largest fraction of the samples of a part that may be in another part.
     - `without`: names of properties that are not checked.
 
     **Example:** `check_task(RunningSum(12))`
@@ -34,12 +34,12 @@ def check_task(
 
 
 def rows(*batches: Batch) -> list[bytes]:
-    """The samples of batches, each with all its numbers."""
-    found = []
+    """The samples of batches, each as bytes."""
+    samples = []
     for batch in batches:
         arrays = [np.asarray(x) for x in jax.tree.leaves(batch.divided()[0])]
-        found += [b"".join(x[i].tobytes() for x in arrays) for i in range(len(arrays[0]))]
-    return found
+        samples += [b"".join(x[i].tobytes() for x in arrays) for i in range(len(arrays[0]))]
+    return samples
 
 
 @eqx.filter_jit
@@ -80,22 +80,22 @@ class TaskProperties(AbstractProperties):
 
     def held_out(self):
         """a held-out part is the same at each call and for each size of a batch."""
-        found = {
+        same = {
             part: rows(*self.task.held_out(7, part=part)) == rows(*batches)
             for part, batches in self.parts.items()
         }
-        return found, {part: True for part in ("validation", *found)}
+        return same, {part: True for part in ("validation", *same)}
 
     def apart(self):
         """no more than the fraction `shared` of the samples of a part is in another one."""
         samples = {name: set(rows(*batches)) for name, batches in self.parts.items()}
         samples["training"] = set(rows(*self.learned))
-        found = {}
-        for one, two in combinations(samples, 2):
-            fewest = min(len(samples[one]), len(samples[two]))
-            both = len(samples[one] & samples[two]) / fewest
-            found[f"{one} and {two}"] = max(both, self.shared)
-        return found, dict.fromkeys(found, self.shared)
+        overlaps = {}
+        for first, second in combinations(samples, 2):
+            fewest = min(len(samples[first]), len(samples[second]))
+            overlap = len(samples[first] & samples[second]) / fewest
+            overlaps[f"{first} and {second}"] = max(overlap, self.shared)
+        return overlaps, dict.fromkeys(overlaps, self.shared)
 
     def loss(self):
         """the loss of untrained weights is finite, and so is its gradient, which is not 0."""

@@ -41,7 +41,7 @@ class OperatorConformance(OperatorProperties):
         """a sample has the same rate in a batch as alone, with weights of its own."""
         operator, domain, each = self.operator, self.points, [self.points, self.points]
         if self.points.weights is not None:
-            weights = np.stack([self.ones, self.there])
+            weights = np.stack([self.ones, self.is_real])
             domain, each = self.weighted(weights), [self.weighted(w) for w in weights]
         states = jnp.stack([self.u, self.other])
         expected = [rate_of(operator, u, d) for u, d in zip(states, each, strict=True)]
@@ -72,7 +72,7 @@ class OperatorConformance(OperatorProperties):
         return self.rate, jax.jit(lambda u: self.operator(u, self.domain))(self.u), 1e-12
 
     def gradients(self):
-        slopes = gradient_of(rate_of, (self.operator, self.u, self.weighted(self.there)))
+        slopes = gradient_of(rate_of, (self.operator, self.u, self.weighted(self.is_real)))
         return *slopes[:2], slopes[2].weights
 
     def weights(self):
@@ -81,7 +81,7 @@ class OperatorConformance(OperatorProperties):
         rate = 1 + np.arange(len(self.u)) / 9
 
         def at(step):
-            domain = self.weighted(self.there + step * rate)
+            domain = self.weighted(self.is_real + step * rate)
             return total(np.asarray(rate_of(self.operator, self.u, domain)))
 
         # From values ahead alone.
