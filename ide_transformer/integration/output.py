@@ -84,7 +84,7 @@ def parse_saveat(
     )
 
 
-# How a solve can fail; anything else is an internal error.
+# The names of failures; any other is an internal error.
 _FAILURES = (
     "internal_error",
     "max_steps_reached",
@@ -100,7 +100,7 @@ _FAILURES = (
 
 
 def finite(u: ArrayLike) -> diffrax.RESULTS:
-    """Success if a state is finite, as a value that a loop can carry."""
+    """`successful` if a state is finite, else `nonfinite`."""
     results: Any = diffrax.RESULTS
     return results.where(jnp.all(jnp.isfinite(u)), results.successful, results.nonfinite)
 
@@ -138,21 +138,21 @@ class Trajectory(NamedTuple):
         """`u1`, or an error that says how and where the solve failed."""
         result, failed_at = self.status
         failures = {name: getattr(diffrax.RESULTS, name) for name in _FAILURES}
-        which = jnp.argmax(jnp.stack([result == failure for failure in failures.values()]))
+        kind = jnp.argmax(jnp.stack([result == failure for failure in failures.values()]))
         # In single precision a depth may be past the end of its interval.
         ends = jnp.asarray(equation.knots[1:]) + 1e-3 * equation.control.interval_length
         inside = jnp.searchsorted(ends, failed_at)
         singular = any(x.eps == 0 for x in parts(equation.constraint, AbstractNormalization))
-        hint = "If a token is constant, give the constraint eps=1e-5. " * singular
+        hint = "If a token is constant, set eps=1e-5 in the constraint. " * singular
         messages = [
             f"solve failed between depths {start:g} and {end:g} of {equation.horizon:g} with "
-            f"{name}. {diffrax.RESULTS[failure]} {hint * (name == 'nonfinite')}Take smaller "
-            "steps, or call solve with throw=False and look at result, failed_at and us."
+            f"{name}. {diffrax.RESULTS[failure]} {hint * (name == 'nonfinite')}Use smaller "
+            "steps, or pass throw=False to solve and look at result, failed_at and us."
             for start, end in itertools.pairwise(equation.knots)
             for name, failure in failures.items()
         ]
         failed = result != diffrax.RESULTS.successful
-        index = jnp.where(failed, inside * len(_FAILURES) + which, 0)
+        index = jnp.where(failed, inside * len(_FAILURES) + kind, 0)
         return eqx.branched_error_if(self.u1, failed, index, messages)
 
 
@@ -205,9 +205,9 @@ class Solution(eqx.Module):
             failed = np.isfinite(self.failed_at).ravel()
             if failed.any():
                 first = jax.tree.map(lambda x: jnp.ravel(x)[failed.argmax()], self.result)
-                which = f"{failed.sum()} of {failed.size} samples " if failed.size > 1 else ""
+                samples = f"{failed.sum()} of {failed.size} samples " if failed.size > 1 else ""
                 depth = np.min(self.failed_at)
-                status = f"{which}failed at depth {depth:g}: {diffrax.RESULTS[first]}"
+                status = f"{samples}failed at depth {depth:g}: {diffrax.RESULTS[first]}"
         return listing(self, {"status": status, **shapes, **counts})
 
     @property

@@ -41,8 +41,8 @@ Outcome: TypeAlias = tuple[Array, Array | None, Status]
 
 @checked
 class Reversible(AbstractGradient):
-    """Keeps the state at T and rebuilds earlier states on the way back, step by step: memory
-    does not grow with depth.
+    """Stores the state at T and rebuilds earlier states on the way back, step by step, so that
+    memory does not grow with depth.
 
     For schemes whose steps can be undone: `AlgebraicallyReversible` around any explicit scheme,
     and `Leapfrog` on a continuous control. Constraints may only shift and scale a token, of
@@ -61,7 +61,7 @@ class Reversible(AbstractGradient):
     def march(self, steps: Steps, start: Start) -> Trajectory:
         if start.output.dense:
             raise InputError(
-                "solve: Reversible() has states at the ends of intervals only; ask for "
+                "solve: Reversible() has states at the ends of intervals only; use "
                 "SaveAt(ts=equation.knots), or use gradient=Recompute()."
             )
         differentiable, inputs = coupled(steps, start.u0, start.args)
@@ -70,7 +70,7 @@ class Reversible(AbstractGradient):
 
 
 def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
-    """The couplings of the steps of a plan; `InputError` if steps cannot be undone."""
+    """The couplings of the steps of a plan; raises if they cannot be undone."""
 
     def at_step(inputs: Inputs, weights: PyTree) -> solvers.Couplings:
         terms = steps.equation.interval_terms(inputs.index, weights)
@@ -118,22 +118,22 @@ def forward(
 
     def interval(carry, x):
         pair, status = carry
-        here, weights = x
+        inputs, weights = x
 
-        def step(pair, here):
+        def step(pair, inputs):
             lost = []
-            for coupling in make(here, weights):
-                pair, lost_here = coupling.forward(pair)
-                lost.append(lost_here)
+            for coupling in make(inputs, weights):
+                pair, coupling_lost = coupling.forward(pair)
+                lost.append(coupling_lost)
             return pair, tuple(lost)
 
-        pair, lost = _scan(step, pair, here)
-        status = status.after(status.result, pair[0], here.t1[-1])
+        pair, lost = _scan(step, pair, inputs)
+        status = status.after(status.result, pair[0], inputs.t1[-1])
         return (pair, status), (lost, pair[0] if states else None)
 
     carry = (u0, u0), Status.start(u0.dtype)
-    (pair, status), (lost, kept) = lax.scan(interval, carry, (inputs, weights))
-    return (pair[0], kept, status), pair, lost
+    (pair, status), (lost, knots) = lax.scan(interval, carry, (inputs, weights))
+    return (pair[0], knots, status), pair, lost
 
 
 @eqx.filter_custom_vjp
@@ -158,24 +158,24 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
 
     def interval(carry, x):
         pair, of_pair, of_make = carry
-        here, weights, lost, of_state = x
+        inputs, weights, lost, of_state = x
         after = jnp.max(jnp.abs(pair[0]))
         if of_state is not None:
             of_pair = of_pair[0] + of_state, of_pair[1]
 
         def step(carry, x):
             pair, of_pair, total = carry
-            here, lost = x
-            couplings, pull = eqx.filter_vjp(lambda make, w: make(here, w), make, weights)
+            inputs, lost = x
+            couplings, pull = eqx.filter_vjp(lambda make, w: make(inputs, w), make, weights)
             of_couplings = []
-            for coupling, lost_here in zip(couplings[::-1], lost[::-1], strict=True):
-                pair, of_pair, new = coupling.pullback(pair, lost_here, of_pair)
+            for coupling, coupling_lost in zip(couplings[::-1], lost[::-1], strict=True):
+                pair, of_pair, new = coupling.pullback(pair, coupling_lost, of_pair)
                 of_couplings.insert(0, eqx.filter(new, eqx.is_inexact_array))
             total = jax.tree.map(jnp.add, total, pull(tuple(of_couplings)))
             return (pair, of_pair, total), None
 
         carry = pair, of_pair, (of_make, _zeros(weights))
-        carry, _ = _scan(step, carry, (here, lost), reverse=True)
+        carry, _ = _scan(step, carry, (inputs, lost), reverse=True)
         pair, of_pair, (of_make, of_weights) = carry
         return (pair, of_pair, of_make), (of_weights, after)
 
@@ -199,7 +199,7 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
             of_u0,
             ~good,
             f"Reversible(tolerance={tolerance:g}): by rounding, the rebuilt initial state "
-            "differs by more. Take a coupling nearer to 1, float64, or gradient=Recompute().",
+            "differs by more. Use a coupling nearer to 1, float64, or gradient=Recompute().",
         )
     return of_make, of_u0, of_weights
 

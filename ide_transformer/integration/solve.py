@@ -45,8 +45,8 @@ def solve(
 
     - `equation`: see `Equation`.
     - `u0`: `[..., tokens, features]`. Leading axes share their steps; under `jax.vmap` each
-      sample has its own. u0 may be off the constraint S: outputs at depth 0 are as given, and
-      the first step moves the state to S. To start on S give `constraint.project(u0)`.
+      sample has its own. u0 may be off the constraint S: the output at depth 0 is u0, and the
+      first step moves the state to S. To start on S pass `constraint.project(u0)`.
     - `solver`: a `diffrax.AbstractSolver` for ordinary equations with one state, not
       `SemiImplicitEuler`, `KenCarp3` to `5`, `Sil3` or one for stochastic equations. Implicit
       solvers of diffrax use Newton–Krylov, without a Jacobian matrix.
@@ -61,8 +61,8 @@ def solve(
       ends of steps are on S; between them they are interpolated linearly, with order 2.
     - `args`: passed to `AbstractOperator.at`; for schemes with momentum, an `InitialVelocity`.
     - `max_steps`: the most adaptive steps in one interval.
-    - `throw`: raise if the solve fails. In a training step pass `False`, which spares the
-      device waiting for the host, and look at `Solution.result`.
+    - `throw`: raise if the solve fails. In a training step pass `False`, so that the device
+      does not wait for the host, and check `Solution.result`.
 
     **Returns:** a `Solution`.
 
@@ -162,10 +162,10 @@ def _states(
         return u1[None]
     if trajectory.states is not None and output.states:
         at_knots = jnp.concatenate([u0[None], trajectory.states])
-        which = np.searchsorted(equation.knots, output.depths)
-        # The gradient of a slice is cheaper than of indices, which is a scatter.
-        in_a_row = bool((np.diff(which) == 1).all())
-        return at_knots[which[0] : which[-1] + 1] if in_a_row else at_knots[which]
+        indices = np.searchsorted(equation.knots, output.depths)
+        # A slice has a cheaper gradient than indexing, whose gradient is a scatter.
+        in_a_row = bool((np.diff(indices) == 1).all())
+        return at_knots[indices[0] : indices[-1] + 1] if in_a_row else at_knots[indices]
     length = equation.control.interval_length
     return jax.vmap(lambda t: interpolate(trajectory.interpolation, length, t))(
         jnp.asarray(output.depths, u1.dtype)

@@ -102,11 +102,11 @@ class TokenMarch(eqx.Module):
         return self.steps.equation.domain.num_tokens
 
     def prefill(
-        self, u0: State, number: Int[Array, ""] | int | None = None
+        self, u0: State, length: Int[Array, ""] | int | None = None
     ) -> tuple[State, TokenCache]:
-        """The states at T of the first `number` tokens, and a cache for all tokens."""
+        """The states at T of the first `length` tokens, and a cache for all tokens."""
         tokens = u0.shape[-2]
-        number = tokens if number is None else number
+        length = tokens if length is None else length
         part = min(tokens, max(_LEAST_PART, -(-self.num_tokens // _MOST_PARTS)))
         u1, new = eqx.filter_eval_shape(_march, self.steps, u0[..., :part, :], 0, None)
 
@@ -126,7 +126,7 @@ class TokenMarch(eqx.Module):
             states, cache = self.extend(states, start, cache)
             return lax.dynamic_update_slice_in_dim(u1, states, start, axis=-2), cache
 
-        return lax.fori_loop(0, -(-number // part), read, (u1, cache))
+        return lax.fori_loop(0, -(-length // part), read, (u1, cache))
 
     def extend(
         self, u0: State, start: Int[Array, ""] | int, cache: TokenCache
