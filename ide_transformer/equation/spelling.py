@@ -32,7 +32,7 @@ def spell(x: Any, depth_axes: int = 0) -> str:
 
 
 def spell_options(x: Any, depth_axes: int = 0) -> str:
-    """The arguments of this call, as text; a single object or array has no name."""
+    """The arguments of the constructor call; a single module or array has no name."""
     if not dataclasses.is_dataclass(x):
         return spell(x)
     parameters = inspect.signature(type(x)).parameters

@@ -26,13 +26,14 @@ class Mesh(eqx.Module):
 
     **Arguments:**
 
-    - `layers`: intervals of `[0, T]`, on which the control is resampled.
+    - `layers`: the number of intervals of `[0, T]`; the control is resampled on them.
     - `steps`: equal steps in each layer. Default of a model: 1.
     - `horizon`: T, in layers of the same length; for weights equal at all depths.
     - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text,
       or patches of an image, also (rows, columns).
-    - `width`: features, if they are points of functions; see `Model`.
-    - `stepsize_controller`: adaptive instead of equal steps; see `solve`.
+    - `width`: the number of features, for a model with a `space`.
+    - `stepsize_controller`: adaptive instead of equal steps, for example
+      `diffrax.PIDController(rtol=1e-3, atol=1e-6)`.
     - `max_steps`: the most adaptive steps in one layer. Default: 256.
     - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or
       each `"sample"` has its own.

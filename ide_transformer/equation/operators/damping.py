@@ -65,7 +65,7 @@ class StableDamping(AbstractLinearOperator):
 
 @checked
 class Injection(AbstractSourcedOperator):
-    """The input f of the equation enters at every depth, feature by feature:
+    """Adds the input f of the equation at every depth, feature by feature:
 
         u_t = κ ⊙ f.
 
