@@ -21,8 +21,8 @@ def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
         {"scheme": "euler [no recipe]", "loss": 0.123456, "steps": 20_000, "seeds": [0.5, 2.0]},
         {"scheme": "heun", "loss": None, "steps": 2, "seeds": [], "why": "a | b\n[/tmp/x]"},
     ]
-    named = {"seeds": "loss of each seed"}
-    write_report(tmp_path, Report("small", "About it.", rows, named))
+    headings = {"seeds": "loss of each seed"}
+    write_report(tmp_path, Report("small", "About it.", rows, headings))
     content = json.loads((tmp_path / "report.json").read_text())
     assert content == {"about": "About it.", "rows": rows}
     with (tmp_path / "report.csv").open(newline="") as file:
@@ -34,7 +34,7 @@ def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
         "| euler [no recipe] | 0.1235 | 20,000 | 0.5, 2 | – |",
         "| heun | – | 2 |  | a \\| b [/tmp/x] |",
     ]
-    show_table(rows, named)
+    show_table(rows, headings)
     printed = capsys.readouterr().out
     assert all(x in printed for x in ("euler [no recipe]", "0.1235", "20,000", "[/tmp/x]"))
     write_report(tmp_path, Report("nothing", "There was no time.", []))
@@ -55,10 +55,10 @@ def test_progress_and_lines_beside_it_are_said_where_there_is_no_terminal(capsys
         for step in (1, 2):
             progress.show({"step": step, "loss": 2.0, "tokens_per_second": 1e4})
         progress.show({"step": 3, "validation_loss": 1.5})
-    said = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     # The second step comes within five seconds of the first. Old versions of rich end with an
     # empty line.
-    assert [line.split() for line in said if line] == [
+    assert [line.split() for line in lines if line] == [
         ["[/tmp/x]", "[bold]"],
         ["step", "1/4", "loss", "2.0000", "10,000", "tokens/s"],
         ["step", "3/4", "validation_loss", "1.5000"],
