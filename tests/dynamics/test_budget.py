@@ -59,17 +59,21 @@ class Known(FunctionSolve):
 def test_a_budget_of_known_errors(monkeypatch):
     monkeypatch.setattr(FunctionSolve, "of", lambda *_: Known())
     budget = ide.error_budget(Known().model, wave)
-    whole, exact = sum(e for e, _ in Known.ERRORS.values()), np.linalg.norm(Known.EXACT)
-    size = np.linalg.norm(whole)
+    total_error, exact = sum(e for e, _ in Known.ERRORS.values()), np.linalg.norm(Known.EXACT)
+    size = np.linalg.norm(total_error)
     assert budget.total == pytest.approx(size / exact)
     gains = {}
     for part, (name, (error, rate)) in zip(budget.parts, Known.ERRORS.items(), strict=True):
-        left = np.linalg.norm(whole - (1 - rate) * error) / exact
-        found = part.resolution, part.cost, part.size, part.share, part.left
-        cost, own = 1.5 if name == "splitting" else 2, np.linalg.norm(error)
-        share = error @ whole / size
-        assert found == (name, cost, *map(pytest.approx, (own / exact, share / exact, left)))
-        gains[name] = (budget.total - left) / (cost - 1)
+        remaining = np.linalg.norm(total_error - (1 - rate) * error) / exact
+        row = part.resolution, part.cost, part.size, part.share, part.left
+        cost, norm = 1.5 if name == "splitting" else 2, np.linalg.norm(error)
+        share = error @ total_error / size
+        assert row == (
+            name,
+            cost,
+            *map(pytest.approx, (norm / exact, share / exact, remaining)),
+        )
+        gains[name] = (budget.total - remaining) / (cost - 1)
     assert budget.cheapest.resolution == max(gains, key=gains.get)
 
 
@@ -81,13 +85,13 @@ def wave(points):
 
 
 def model_of(solver, attention=True):
-    own = {"normalization": ide.LayerNorm(eps=1e-2), "std": 0.3, "key": jax.random.key(0)}
-    outside = (ide.Attention(WIDTH, 2, **own),) if attention else ()
+    options = {"normalization": ide.LayerNorm(eps=1e-2), "std": 0.3, "key": jax.random.key(0)}
+    outside = (ide.Attention(WIDTH, 2, **options),) if attention else ()
     return built(
         lambda: ide.OperatorModel(
             POINTS,
             WIDTH,
-            control=ide.Tied((*outside, ide.FeedForward(WIDTH, **own)), 1),
+            control=ide.Tied((*outside, ide.FeedForward(WIDTH, **options)), 1),
             constraint=ide.Free(),
             solver=solver,
             mesh=ide.Mesh(steps=4),
@@ -119,15 +123,17 @@ def test_a_budget_is_what_is_measured():
 
     budget = ide.error_budget(solve.model, wave)
     assert budget.total == pytest.approx(error_of(solve), rel=0.2)
-    left = {name: error_of(finer) for name, finer in refinements(solve).items()}
-    assert {part.resolution: part.left for part in budget.parts} == pytest.approx(left, rel=0.2)
+    remaining = {name: error_of(finer) for name, finer in refinements(solve).items()}
+    assert {part.resolution: part.left for part in budget.parts} == pytest.approx(
+        remaining, rel=0.2
+    )
 
 
 @pytest.mark.heavy
 def test_operations_are_those_of_all_pairs_also_where_attention_is_a_loop():
     periodic = dataclasses.replace(model_of(ide.LieTrotter()).inputs, grid="periodic")
     model = dataclasses.replace(model_of(ide.LieTrotter()), inputs=periodic)
-    costs = [FunctionSolve(model, wave, number).cost for number in (1500, 2000, 3000)]
+    costs = [FunctionSolve(model, wave, points).cost for points in (1500, 2000, 3000)]
     # Of attention alone it would be `(3 / 2) ** 2`.
     assert costs[1] / costs[0] == pytest.approx((4 / 3) ** 2, rel=0.05)
     assert costs[2] / costs[1] == pytest.approx((3 / 2) ** 2, rel=0.05)

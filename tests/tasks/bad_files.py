@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import zipfile
 
 import numpy as np
@@ -31,24 +30,6 @@ def npz(folder, **arrays):
 
 def arrays(**changes):
     return lambda folder: npz(folder, **PAIR | changes)
-
-
-def changed(change):
-    """An archive whose bytes are changed, in the header of the first file and in the index."""
-
-    def write(folder):
-        path = npz(folder, **PAIR)
-        content = bytearray(path.read_bytes())
-        change(content, 0, content.index(b"PK\x01\x02"))
-        path.write_bytes(content)
-        return path
-
-    return write
-
-
-def larger(content, first, index):
-    """The index claims more bytes than the header of the array does."""
-    content[index + 24 : index + 28] = struct.pack("<I", 2**31)
 
 
 def members(*names):
@@ -96,14 +77,6 @@ class Trap:
         return os.mkdir, ("executed",)
 
 
-def part_outside(folder):
-    np.savez(folder / "a.npz", **PAIR)
-    (inside := folder / "data set").mkdir()
-    np.savez(inside / "train.npz", **PAIR)
-    (inside / "test.npz").symlink_to(folder / "a.npz")
-    return inside
-
-
 def file_of(name, content=b"x,y\n1.0,2.0\n"):
     def write(folder):
         (folder / name).write_bytes(content)
@@ -112,20 +85,16 @@ def file_of(name, content=b"x,y\n1.0,2.0\n"):
     return write
 
 
-def cut(write, share=0.5, name=None):
-    """The first bytes of a file."""
+def cut(write):
+    """The first half of a file."""
 
     def shortened(folder):
         path = write(folder)
         content = path.read_bytes()
-        path.write_bytes(content[: int(share * len(content))])
-        return path if name is None else path.rename(folder / name)
+        path.write_bytes(content[: len(content) // 2])
+        return path
 
     return shortened
-
-
-def renamed(write, name):
-    return lambda folder: write(folder).rename(folder / name)
 
 
 def pipe(folder):
@@ -236,25 +205,16 @@ def chunk_outside(store):
 # Layouts.
 
 
-def well(name="a.h5", trajectories=2, field="u"):
+def well(trajectories=2):
     def write(folder):
-        with h5py.File(folder / name, "w") as file:
+        with h5py.File(folder / "a.h5", "w") as file:
             file.attrs["n_trajectories"] = trajectories
             dimensions = {"time": np.arange(3.0), "x": np.arange(4.0)}
             for dimension, x in dimensions.items():
                 file[f"dimensions/{dimension}"] = x
             file["dimensions"].attrs["spatial_dims"] = ["x"]
-            file[f"t0_fields/{field}"] = np.ones((2, 3, 4))
-        return folder / name
-
-    return write
-
-
-def two_wells(**changes):
-    def write(folder):
-        well("a.h5")(folder)
-        well("b.h5", **changes)(folder)
-        return folder
+            file["t0_fields/u"] = np.ones((2, 3, 4))
+        return folder / "a.h5"
 
     return write
 

@@ -17,17 +17,17 @@ def torch_file(arrays, *, kind="torch._utils _rebuild_tensor_v2", strides=None, 
     pickled, archive = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         pickled.write(b"\x80\x02}(")
-        for number, (name, array) in enumerate(arrays.items()):
+        for index, (name, array) in enumerate(arrays.items()):
             pickled.write(_text(name) + _global(kind) + b"(")
             storage = _global(f"torch {_STORAGES[array.dtype.name]}")
-            pickled.write(b"(" + _text("storage") + storage + _text(str(number)))
-            pickled.write(_text("cpu") + _number(array.size) + b"tQ" + _number(0))
+            pickled.write(b"(" + _text("storage") + storage + _text(str(index)))
+            pickled.write(_text("cpu") + _integer(array.size) + b"tQ" + _integer(0))
             steps = strides or [x // array.itemsize for x in array.strides]
             for sizes in (array.shape, steps):
-                pickled.write(b"(" + b"".join(map(_number, sizes)) + b"t")
+                pickled.write(b"(" + b"".join(map(_integer, sizes)) + b"t")
             pickled.write(b"\x89" + _global("collections OrderedDict") + b")RtR")
             content = array.tobytes(order="A")
-            file.writestr(f"archive/data/{number}", content[: len(content) - short])
+            file.writestr(f"archive/data/{index}", content[: len(content) - short])
         pickled.write(b"u.")
         file.writestr("archive/data.pkl", pickled.getvalue())
     return archive.getvalue()
@@ -61,5 +61,5 @@ def _global(name):
     return b"c" + "\n".join(name.split()).encode() + b"\n"
 
 
-def _number(number):
-    return b"J" + struct.pack("<i", number)
+def _integer(value):
+    return b"J" + struct.pack("<i", value)

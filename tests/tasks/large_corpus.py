@@ -14,17 +14,17 @@ def documents(text: str, size: int, *, seed: int = 0) -> list[str]:
     """Parts of the text, `size` bytes in all, in which one letter in a hundred is replaced by
     another, so that no two are the same."""
     source = np.frombuffer(text.encode("ascii", "ignore"), np.uint8)
-    random, left, found = np.random.default_rng(seed), size, []
-    while left > 0:
-        length = min(left, int(random.integers(200, 8000)))
+    random, remaining, texts = np.random.default_rng(seed), size, []
+    while remaining > 0:
+        length = min(remaining, int(random.integers(200, 8000)))
         first = int(random.integers(len(source) - length))
         part = source[first : first + length].copy()
         places = random.integers(0, length, length // 100)
         places = places[part[places] > 64]
         part[places] = random.integers(97, 123, len(places), dtype=np.uint8)
-        found.append(part.tobytes().decode())
-        left -= length
-    return found
+        texts.append(part.tobytes().decode())
+        remaining -= length
+    return texts
 
 
 def write_corpus(folder: Path, name: str, texts: list[str]) -> Path:
@@ -32,8 +32,8 @@ def write_corpus(folder: Path, name: str, texts: list[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.jsonl"
     with path.open("w") as file:
-        for number, text in enumerate(texts):
-            file.write(json.dumps({"id": number, "text": text}) + "\n")
+        for index, text in enumerate(texts):
+            file.write(json.dumps({"id": index, "text": text}) + "\n")
     return path
 
 

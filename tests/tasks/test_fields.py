@@ -44,10 +44,10 @@ def write_fields(folder, form, x=EQUAL):
 def test_variables_have_dimensions_and_times(tmp_path, form):
     """In any order, and as channels; equal steps need no points."""
     path = write_fields(tmp_path, form)
-    found = read(path, ["u", "v"])
-    np.testing.assert_array_equal(found["inputs"], np.stack([STATES, 2 * STATES], -1))
-    np.testing.assert_array_equal(found["times"], TIME)
-    assert "points" not in found and found["level"].shape == (SAMPLES,)
+    arrays = read(path, ["u", "v"])
+    np.testing.assert_array_equal(arrays["inputs"], np.stack([STATES, 2 * STATES], -1))
+    np.testing.assert_array_equal(arrays["times"], TIME)
+    assert "points" not in arrays and arrays["level"].shape == (SAMPLES,)
     task = Arrays.build(path, ["u", "v"], "v", "level", validation=0.4, grid="midpoint")
     assert task.sizes["channels"] == 2 and task.sizes["output_channels"] == 1
     turned = read(path, "u", dimensions=["sample", "x", "time", "y"])
@@ -76,7 +76,7 @@ def test_dimensions_are_aligned_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "orders", "wanted"),
+    ("task", "orders", "dimensions"),
     [
         (Trajectories, {"trajectories": "time sample x"}, ["sample", "time", "x"]),
         (Trajectories, {"trajectories": "n x time"}, ["n", "time", "x"]),
@@ -84,14 +84,14 @@ def test_dimensions_are_aligned_by_name(tmp_path):
         (Arrays, {"inputs": "x n y", "targets": "n y z"}, ""),
     ],
 )
-def test_samples_come_first(tmp_path, task, orders, wanted):
+def test_samples_come_first(tmp_path, task, orders, dimensions):
     """Then times of trajectories. Other orders name the option, which then suffices."""
     write_square(tmp_path / "a.nc", **orders)
     with pytest.raises(ide.InputError, match=r"data\.options\.dimensions") as error:
         task.build(tmp_path / "a.nc")
-    assert str(wanted) in str(error.value)
-    if wanted:
-        task.build(tmp_path / "a.nc", dimensions=wanted, validation=0.5)
+    assert str(dimensions) in str(error.value)
+    if dimensions:
+        task.build(tmp_path / "a.nc", dimensions=dimensions, validation=0.5)
 
 
 def test_parts_have_dimensions_in_one_order(tmp_path):
@@ -104,10 +104,10 @@ def test_parts_have_dimensions_in_one_order(tmp_path):
 
 def test_coordinates_with_unequal_steps_are_points(tmp_path):
     """Each axis in [0, 1]; the axes in space are one of tokens."""
-    found = read(write_fields(tmp_path, "scipy", UNEQUAL), "u")
-    np.testing.assert_array_equal(found["u"], STATES.reshape(SAMPLES, TIMES, Y * X))
+    arrays = read(write_fields(tmp_path, "scipy", UNEQUAL), "u")
+    np.testing.assert_array_equal(arrays["u"], STATES.reshape(SAMPLES, TIMES, Y * X))
     y, x = np.meshgrid(np.arange(Y) / 2, UNEQUAL / 25, indexing="ij")
-    np.testing.assert_allclose(found["points"], np.stack([y.ravel(), x.ravel()], 1))
+    np.testing.assert_allclose(arrays["points"], np.stack([y.ravel(), x.ravel()], 1))
 
 
 def test_nodes_have_the_coordinates_that_are_on_them(tmp_path):
@@ -170,20 +170,20 @@ def test_the_layout_of_the_well(tmp_path, where):
         write_well(tmp_path / where / "b.hdf5", samples=2)
         (valid := (tmp_path / where).with_name("valid")).mkdir()
         write_well(valid / "c.hdf5", samples=3)
-    found = read(tmp_path if where else tmp_path / "a.hdf5")
-    states = found["trajectories"]
+    arrays = read(tmp_path if where else tmp_path / "a.hdf5")
+    states = arrays["trajectories"]
     assert states.shape == (SAMPLES + (2 if where else 0), TIMES, Y, X, 7)
     np.testing.assert_array_equal(states[:SAMPLES, ..., 1], STATES)
     np.testing.assert_array_equal(states[SAMPLES:, ..., 2], -STATES[: len(states) - SAMPLES])
     assert (states[..., 3:] == 1).all()
     density = np.broadcast_to(STATES[:, 0, :1, :], (SAMPLES, Y, X))
-    np.testing.assert_array_equal(found["constant"][:SAMPLES, ..., 0], density)
+    np.testing.assert_array_equal(arrays["constant"][:SAMPLES, ..., 0], density)
     parameters = np.stack([np.arange(SAMPLES), np.full(SAMPLES, 0.5)], 1)
-    np.testing.assert_array_equal(found["parameters"][:SAMPLES], parameters)
-    np.testing.assert_array_equal(found["times"], TIME)
-    assert found["grid"] == "periodic" and "points" not in found
+    np.testing.assert_array_equal(arrays["parameters"][:SAMPLES], parameters)
+    np.testing.assert_array_equal(arrays["times"], TIME)
+    assert arrays["grid"] == "periodic" and "points" not in arrays
     if where:
-        assert found["validation_trajectories"].shape == (3, *states.shape[1:])
+        assert arrays["validation_trajectories"].shape == (3, *states.shape[1:])
         return
     # Parameters and constant fields are further channels.
     task = Trajectories.build(tmp_path / "a.hdf5", validation=0.4)
@@ -194,9 +194,9 @@ def test_the_layout_of_the_well(tmp_path, where):
 @needs_hdf5
 def test_the_points_of_the_well(tmp_path):
     write_well(tmp_path / "a.hdf5", UNEQUAL)
-    found = read(tmp_path / "a.hdf5")
-    assert found["trajectories"].shape == (SAMPLES, TIMES, Y * X, 7)
-    assert found["constant"].shape == (SAMPLES, Y * X, 1) and found["points"].shape == (18, 2)
+    arrays = read(tmp_path / "a.hdf5")
+    assert arrays["trajectories"].shape == (SAMPLES, TIMES, Y * X, 7)
+    assert arrays["constant"].shape == (SAMPLES, Y * X, 1) and arrays["points"].shape == (18, 2)
 
 
 LINE = STATES[:, :, 0]
@@ -233,21 +233,21 @@ def write_hdf5(path, arrays):
 def test_the_layouts_of_pdebench(tmp_path, kind):
     arrays, states = PDEBENCH[kind]
     write_hdf5(tmp_path / "a.hdf5", arrays)
-    found = read(tmp_path / "a.hdf5")
-    np.testing.assert_array_equal(found["trajectories"], states)
-    np.testing.assert_array_equal(found["times"], TIME)
+    stored = read(tmp_path / "a.hdf5")
+    np.testing.assert_array_equal(stored["trajectories"], states)
+    np.testing.assert_array_equal(stored["times"], TIME)
 
 
 @needs_hdf5
 def test_two_constants_of_pdebench(tmp_path):
     """In the order viscosity, force: fields as channels, and numbers as parameters."""
     field, numbers = RANDOM.normal(size=(2, SAMPLES, X)), RANDOM.normal(size=(2, SAMPLES))
-    for number, (force, nu) in enumerate((field, numbers)):
+    for index, (force, nu) in enumerate((field, numbers)):
         arrays = {"force": force, "nu": nu, "tensor": LINE, **COORDINATES}
-        write_hdf5(tmp_path / f"{number}.hdf5", arrays)
-        name = ("constant", "parameters")[number]
+        write_hdf5(tmp_path / f"{index}.hdf5", arrays)
+        name = ("constant", "parameters")[index]
         expected = np.stack([nu, force], -1)
-        np.testing.assert_array_equal(read(tmp_path / f"{number}.hdf5")[name], expected)
+        np.testing.assert_array_equal(read(tmp_path / f"{index}.hdf5")[name], expected)
 
 
 @needs_hdf5
@@ -275,9 +275,9 @@ def test_the_columns_of_a_text(tmp_path, capsys):
     """Numbers that have no other role are inputs; texts are groups, or classes."""
     (tmp_path / "a.csv").write_text(CSV, "utf-8-sig")
     roles = {"inputs": "inputs", "targets": "targets", "groups": "place"}
-    found = {x: y.read() for x, y in stored_arrays(tmp_path / "a.csv", roles).items()}
-    np.testing.assert_array_equal(found["inputs"], [[1, 2.5, 7], [3, 4, 8], [5, 0.6, 9]])
-    assert found["x"].dtype == np.int64 and found["place"].tolist()[1] == "far; away"
+    arrays = {x: y.read() for x, y in stored_arrays(tmp_path / "a.csv", roles).items()}
+    np.testing.assert_array_equal(arrays["inputs"], [[1, 2.5, 7], [3, 4, 8], [5, 0.6, 9]])
+    assert arrays["x"].dtype == np.int64 and arrays["place"].tolist()[1] == "far; away"
     np.testing.assert_array_equal(read(tmp_path / "a.csv", ["y", "x"])["inputs"][0], [2.5, 1])
 
 
