@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from ..arguments import PositiveFloat
 from ..dynamics.budget import field_operations
 from ..equation import by_samples
 from ..errors import InputError
@@ -15,10 +16,10 @@ from ..models import Model
 from ..reporting import Row
 from ..tasks import AbstractTask, Batch
 from ..training import Config, Section, build_task, read_section, schedule_of, section
-from ..training.configuration.config import Converted, PositiveFloat, not_empty
+from ..training.configuration.section import Converted, not_empty
 from ..training.configuration.text import apply_overrides
 from ..training.setup import setup
-from ..training.steps.schedule import needed_by_refinement
+from ..training.steps.schedule import overrides_for_refinement
 
 
 # The percents of the steps at which a run is refined: at once, or in doublings of one layer, by
@@ -175,7 +176,7 @@ def plan_refinement(config: Config, evaluations: float) -> list[Row]:
         tree = config.changes()
         where = f"training.schedule={schedule}"
         apply_overrides(tree, [where])
-        recipe = needed_by_refinement(read_section(Config, tree, where))
+        recipe = overrides_for_refinement(read_section(Config, tree, where))
         apply_overrides(tree, recipe)
         steps = budget.steps(read_section(Config, tree, where), task)
         tree["training"]["steps"] = steps

@@ -13,7 +13,7 @@ from rich.console import Console
 from ..errors import InputError
 from ..reporting import Report, Terminal, write_report
 from ..training import Section, section
-from ..training.configuration.config import FolderName
+from ..training.configuration.section import FolderName
 from ..training.folder.run_folder import sole_use
 
 

@@ -194,7 +194,9 @@ _FREE = (
 
 def _read_scheme(name: str) -> diffrax.AbstractSolver:
     sizes = {"features": FEATURES, "num_steps": 1, "operators": 2}
-    return read(diffrax.AbstractSolver, name, "--scheme", given={diffrax.AbstractSolver: sizes})
+    return read(
+        diffrax.AbstractSolver, name, "--scheme", offers={diffrax.AbstractSolver: sizes}
+    )
 
 
 @ft.cache

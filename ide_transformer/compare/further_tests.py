@@ -16,9 +16,8 @@ from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..tasks import Part
 from ..training import Config, RunFolder, Section, evaluate_on_meshes, load_model, read_section
-from ..training.configuration.config import Count, MeshTree, not_empty, section
 from ..training.configuration.files import apply_overrides
-from ..training.configuration.reader import read
+from ..training.configuration.section import Count, not_empty, section
 from ..training.folder.run_folder import source
 from .comparison import Rows, fingerprint
 from .measure import spread
@@ -41,7 +40,7 @@ class FurtherTest(Section):
 
     options: dict[str, Any] = field(default_factory=dict)
     context: Count | None = None
-    mesh: MeshTree = field(default_factory=dict)
+    mesh: Mesh = Mesh()
     part: Part = "test"
     samples: Count | None = None
     figures: Annotated[tuple[str, ...], not_empty] = ("loss",)
@@ -58,9 +57,8 @@ class FurtherTest(Section):
     def changed(self, config: Config) -> Config:
         """The configuration of a run with these changes.
 
-        **Raises:** `InputError` for a wrong key or value, also of the mesh.
+        **Raises:** `InputError` for a wrong key or value.
         """
-        read(Mesh, self.mesh, "mesh")
         tree = config.as_tree()
         origin = apply_overrides(tree, self.overrides)
         return read_section(Config, tree, "tests", origin)
@@ -74,7 +72,7 @@ class FurtherTest(Section):
         file = folder / f"{key}.json"
         if not file.exists():
             loaded = load_model(run.path, self.overrides, trust=True)
-            meshes = [read(Mesh, self.mesh, "mesh")]
+            meshes = [self.mesh]
             (row,) = evaluate_on_meshes(loaded, meshes, samples=self.samples, part=self.part)
             if missing := [name for name in self.figures if name not in row]:
                 raise InputError(f"figures={missing} must be some of {', '.join(row)}.")

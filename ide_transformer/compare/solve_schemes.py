@@ -1,7 +1,6 @@
 """Compares schemes by solving one set of trained weights with each."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -26,8 +25,8 @@ from ..training import (
     section,
     with_solver,
 )
-from ..training.configuration.config import Count, PositiveFloat, not_empty
 from ..training.configuration.reader import spelled_scheme
+from ..training.configuration.section import Count, not_empty
 from ..training.folder.loading import checksum_of_weights, restore_model
 from ..training.folder.run_folder import source
 from .comparison import AbstractComparison, Rows, about_sources, fingerprint, naming_scheme
@@ -42,9 +41,11 @@ class SolverChoice(Section):
     steps: tuple[Count, ...] = ()
     tolerances: tuple[PositiveFloat, ...] = ()
 
-    def problems(self) -> Iterator[str]:
+    def __post_init__(self) -> None:
         if not self.steps and not self.tolerances:
-            yield "set steps, for example [1, 2, 4], or tolerances, for example [1.0e-2]"
+            raise InputError(
+                "set steps, for example [1, 2, 4], or tolerances, for example [1.0e-2]."
+            )
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -76,9 +77,11 @@ class SolvingComparison(AbstractComparison):
     tolerance: PositiveFloat = 1e-3
     schemes: Annotated[dict[str, SolverChoice], not_empty]
 
-    def problems(self) -> Iterator[str]:
+    def __post_init__(self) -> None:
         if self.reference.steps < 2:
-            yield "reference: half of its steps measure its error; set steps to 2 or more"
+            raise InputError(
+                "reference: half of its steps measure its error; set steps to 2 or more."
+            )
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         run = RunFolder(self.run)

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -13,7 +13,7 @@ from ..arguments import Bound, above
 from ..figures import plot_curves
 from ..reporting import show_table, write_json
 from ..training import Section, section
-from ..training.configuration.config import CountOrZero, Seed, not_empty
+from ..training.configuration.section import CountOrZero, Seed, not_empty
 
 
 RATE = "optimizer.learning_rate"
@@ -40,19 +40,27 @@ class Sweep(Section):
     extend: CountOrZero = 2
     seed: Seed | None = None
 
-    def problems(self) -> Iterator[str]:
+    def __post_init__(self) -> None:
         for key, values in self.keys.items():
             where = f"keys.{key}={list(values)}"
             if key == "training.steps":
-                yield f"{where}: the budget sets the number of steps; remove this key"
+                raise InputError(
+                    f"{where}: the budget sets the number of steps; remove this key."
+                )
             if key == "training.seed":
-                yield f"{where}: a sweep cannot tune seeds; set seeds: [0, 1] instead"
+                raise InputError(
+                    f"{where}: a sweep cannot tune seeds; set seeds: [0, 1] instead."
+                )
             if key.startswith("data.") or key in ("model.context", "model.patch"):
-                yield f"{where}: losses on other data do not compare; use separate schemes"
+                raise InputError(
+                    f"{where}: losses on other data do not compare; use separate schemes."
+                )
             if list(values) != sorted(set(values)):
-                yield f"{where}: values must be different and in ascending order"
-            elif len({short(value) for value in values}) < len(values):
-                yield f"{where}: two share the name of a folder; use values further apart"
+                raise InputError(f"{where}: values must be different and in ascending order.")
+            if len({short(value) for value in values}) < len(values):
+                raise InputError(
+                    f"{where}: two share the name of a folder; use values further apart."
+                )
 
 
 class Trial(NamedTuple):

@@ -2,7 +2,7 @@
 
 import functools as ft
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,8 +14,8 @@ from ..errors import InputError, at
 from ..figures import Curve, plot_curves, plot_intervals, plot_panels
 from ..reporting import Report, show_table, write_report
 from ..tasks import AbstractLoss, AbstractTask
-from ..training.configuration.config import Seed, is_folder_name, not_empty, section
 from ..training.configuration.files import config_of
+from ..training.configuration.section import Seed, is_folder_name, not_empty, section
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Rows, about_sources, naming_scheme
 from .further_tests import FurtherTest, measure_tests
@@ -79,32 +79,39 @@ class TrainingComparison(AbstractComparison):
     _curves: dict[str, LearningCurve] = field(default_factory=dict, init=False)
     _tasks: dict[Any, AbstractTask] = field(default_factory=dict, init=False)
 
-    def problems(self) -> Iterator[str]:
+    def __post_init__(self) -> None:
         names = [x.name for x in self.contenders]
         if len(set(self.seeds)) < len(self.seeds):
-            yield f"seeds={list(self.seeds)} must be different"
+            raise InputError(f"seeds={list(self.seeds)} must be different.")
         for name in names:
             largest = max(*self.seeds, self._tuning_seed)
             folder = Trial(name, (1.234e-300,) * len(self._swept), largest).name
             if not is_folder_name(folder):
-                yield f"schemes.{name}: {folder} is not a valid folder name; rename the scheme"
+                raise InputError(
+                    f"schemes.{name}: {folder} is not a valid folder name; rename the scheme."
+                )
         if len({Trial(name, (), 0).name for name in names}) < len(names):
-            yield f"schemes: two of {', '.join(names)} would share a folder; rename one"
+            raise InputError(
+                f"schemes: two of {', '.join(names)} would share a folder; rename one."
+            )
+        schemes = ", ".join(self.schemes)
         if self.reference not in (None, *self.schemes):
-            yield f"reference={self.reference!r} must be one of {', '.join(self.schemes)}"
+            raise InputError(f"reference={self.reference!r} must be one of {schemes}.")
         for name, test in self.tests.items():
             if unknown := [x for x in test.schemes if x not in self.schemes]:
-                yield f"tests.{name}.schemes={unknown}: use some of {', '.join(self.schemes)}"
+                raise InputError(f"tests.{name}.schemes={unknown}: use some of {schemes}.")
         for name, sections in (*self.schemes.items(), *self.recipes.items()):
             changes = sections.get("training")
             for key, shared_key in (("steps", "budget.amount"), ("seed", "seeds")):
                 if isinstance(changes, dict) and key in changes:
-                    yield f"{name}.training.{key}: all runs share it; set {shared_key} instead"
+                    raise InputError(
+                        f"{name}.training.{key}: all runs share it; set {shared_key} instead."
+                    )
         costly = [key for key in self._swept if not key.startswith("optimizer.")]
         if costly and self.budget.unit != "steps":
-            yield (
+            raise InputError(
                 f"sweep: {', '.join(costly)} may change how many steps {self.budget} allow; "
-                "set budget.unit=steps, or use separate schemes"
+                "set budget.unit=steps, or use separate schemes."
             )
 
     @ft.cached_property

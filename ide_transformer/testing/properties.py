@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from ..errors import InputError
 from ..training.configuration.config import ModelConfig
-from ..training.configuration.reader import Given, read
+from ..training.configuration.reader import Offers, read
 from ..training.steps.build import offers_of
 
 
@@ -64,8 +64,8 @@ class AbstractProperties:
         return [equal(x, self.part) for x in (pickled, copy.deepcopy(self.part))], [True] * 2
 
     @property
-    def offers(self) -> Given:
-        """The values that a configuration passes to parts of a model."""
+    def offers(self) -> Offers:
+        """What a configuration of a model gives to its parts."""
         return offers_of(ModelConfig(width=self.features, heads=1), causal=False)
 
     def built(self) -> Any:
@@ -76,7 +76,7 @@ class AbstractProperties:
         tree = {"kind": f"{kind.__module__}:{kind.__qualname__}", "options": self.options}
         offers = self.offers
         try:
-            return read(self.kind, tree, "part", given=offers, draws=jax.random.key(0))
+            return read(self.kind, tree, "part", offers=offers, draws=jax.random.key(0))
         except InputError as error:
             raise ValueError(
                 f"{error} Write what a configuration gives it as options={{…}} of this check, "

@@ -32,7 +32,7 @@ from .results import write_results
 from .setup import Setup, setup
 from .steps import layout as parallel
 from .steps.optimizer import learning_rate
-from .steps.schedule import needed_by_refinement
+from .steps.schedule import overrides_for_refinement
 from .steps.step import TrainState
 from .stopping import stop_requests
 
@@ -82,16 +82,18 @@ def resume_run(
 
     **Raises:** `InputError` for another override, and for code that is not trusted.
     """
-    there = Path(path, "config.yaml").is_file()
-    folder = RunFolder(path) if there else folder_to_resume(str(path), Path(runs), trust)
+    is_folder = Path(path, "config.yaml").is_file()
+    folder = RunFolder(path) if is_folder else folder_to_resume(str(path), Path(runs), trust)
     config = folder.load_config(trust)
     tree = config.as_tree()
     origin = apply_overrides(tree, overrides)
     free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
-    foreign = [x for x in origin if x not in free and not x.startswith("parallel.")]
-    if foreign:
-        what = f"{', '.join(foreign)}: a resumed run takes {', '.join(sorted(free))}"
-        raise InputError(f"{what}, parallel.…; a new one takes model.pretrained={folder.path}.")
+    fixed = [x for x in origin if x not in free and not x.startswith("parallel.")]
+    if fixed:
+        raise InputError(
+            f"{', '.join(fixed)}: a resumed run can change only {', '.join(sorted(free))}, "
+            f"parallel.…; for others start a new run with model.pretrained={folder.path}."
+        )
     if origin:
         config = read_section(Config, tree, "the command line", origin)
     return _run(config, folder, Path(runs))
@@ -112,8 +114,8 @@ def _prepare(config: Config, resumed: RunFolder | None, runs: Path) -> tuple[Set
     """Builds the objects of a run and checks that they fit; then makes its folder."""
     if resumed is not None:
         config = resumed_config(resumed, config)
-    elif needed := needed_by_refinement(config):
-        changes = f"{' '.join(needed)} (docs/results/coarse_first.md)"
+    elif overrides := overrides_for_refinement(config):
+        changes = f"{' '.join(overrides)} (docs/results/coarse_first.md)"
         say(f"training.schedule: a coarse mesh first also needs {changes}.")
     say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
     has_checkpoint = resumed is not None and resumed.newest_step is not None
@@ -186,25 +188,26 @@ def _load_state(prepared: Setup, checkpoints: Checkpoints) -> TrainState:
 
 def resumed_config(folder: RunFolder, config: Config) -> Config:
     """The configuration with which a run continues; see `train`. Writes nothing."""
-    own = folder.load_config(config)
+    saved = folder.load_config(config)
     steps = config.training.steps
-    before = own.training.steps
-    config = config.replace(training=config.training.scheduled_as(own.training))
-    free = {key: getattr(own.training, key) for key in own.training.FREE}
-    others = changed_values(own, config.changed("training", **free, steps=before))
-    if others or steps < before:
-        differ = "; ".join(changed_values(own, config))
-        what = f"--resume: {folder.path} was started with another configuration ({differ})"
-        raise InputError(f"{what}. Give the same one, with as many training.steps or more.")
-    if steps == before:
+    saved_steps = saved.training.steps
+    training = config.training.match_schedule(saved.training.schedule)
+    config = config.replace(training=training)
+    free = {key: getattr(saved.training, key) for key in training.FREE}
+    with_free_values = config.changed("training", **free, steps=saved_steps)
+    if changed_values(saved, with_free_values) or steps < saved_steps:
+        raise InputError(
+            f"--resume: {folder.path} was started with another configuration "
+            f"({'; '.join(changed_values(saved, config))}). Use that one, with at least "
+            f"training.steps={saved_steps}."
+        )
+    if steps == saved_steps:
         return config
     # Phases keep the steps at which they ended; percentages of the longer run would move them.
-    config = config.changed("training", schedule=own.training.schedule_in_steps)
-    made = folder.newest_step or 0
-    rate = learning_rate(own.optimizer, before)
-    longer = learning_rate(config.optimizer, steps)
-    numbers = jnp.arange(made)
-    same = np.asarray(rate(numbers)) == np.asarray(longer(numbers))
+    config = config.changed("training", schedule=saved.training.schedule_in_steps)
+    past_steps = jnp.arange(folder.newest_step or 0)
+    rates = np.asarray(learning_rate(saved.optimizer, saved_steps)(past_steps))
+    same = rates == np.asarray(learning_rate(config.optimizer, steps)(past_steps))
     if same.all():
         return config
     raise InputError(
@@ -215,10 +218,10 @@ def resumed_config(folder: RunFolder, config: Config) -> Config:
 
 def _say_repeated(task: AbstractTask) -> None:
     """Says how many held-out samples are also training samples, if any."""
-    among = "the" if task.compared is None else f"the first {task.compared:,}"
-    for part, (number, of) in task.repeated().items():
-        if number:
-            said = (
-                f"{number:,} of {of:,} {part} samples are also among {among} training samples"
+    compared = "the" if task.compared is None else f"the first {task.compared:,}"
+    for part, (num_repeated, num_samples) in task.repeated().items():
+        if num_repeated:
+            say(
+                f"{num_repeated:,} of {num_samples:,} {part} samples are also among {compared} "
+                f"training samples, so the {part} loss is optimistic for unseen samples"
             )
-            say(f"{said}, so the {part} loss says less of new ones")

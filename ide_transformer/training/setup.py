@@ -1,6 +1,7 @@
 """Builds the objects of a run from its configuration, before anything is written."""
 
 import contextlib
+import functools as ft
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,23 +12,15 @@ from jaxtyping import PRNGKeyArray
 
 from ..equation import merge_low_rank
 from ..errors import InputError, at
-from ..integration import AbstractGradient
 from ..models import Model
 from ..tasks import AbstractTask, Loss
 from .configuration.config import Config, TrainingConfig
 from .configuration.reader import read
 from .folder.loading import checksum_of_weights, restore_model
 from .folder.run_folder import RunFolder, changed_values, same_tokenizer
-from .steps.build import (
-    build_model,
-    build_programs,
-    build_task,
-    first_model,
-    objective,
-    with_lora,
-    with_solver,
-)
+from .steps.build import build_model, build_task, with_lora, with_solver
 from .steps.layout import Layout, make_layout
+from .steps.parts import read_parts
 from .steps.programs import Programs, weight_shapes
 from .trackers import AbstractTracker
 
@@ -97,6 +90,7 @@ def setup(
     """
     began = time.perf_counter()
     training = config.training
+    parts = read_parts(config)
     trackers = [read(AbstractTracker, x, "training.trackers") for x in training.trackers]
     layout = make_layout(config.parallel)
     if task is None:
@@ -104,21 +98,20 @@ def setup(
         tokenizer = begun.load_tokenizer() if begun and config.model.run else None
         task = build_task(config, tokenizer)
     model_key, key = jax.random.split(jax.random.key(training.seed))
-    model = first_model(config, lambda config: build_model(config, task, model_key))
+    model = parts.first_model(config, lambda config: build_model(config, task, model_key))
     origin = {}
     if config.model.run is not None and begun is None:
         model, origin = take_weights(RunFolder(config.model.run), config, task, model)
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
-    gradient = read(AbstractGradient, training.gradient, "training.gradient")
-    model = model.with_gradient(gradient).with_precision(training.precision)
+    model = model.with_gradient(parts.gradient).with_precision(training.precision)
     return Setup(
         config=config,
         task=task,
         model=model,
         key=key,
-        objective=objective(task.loss, training),
-        programs=build_programs(config, model),
+        objective=ft.partial(task.loss, costs=parts.costs),
+        programs=parts.programs(model),
         layout=layout,
         trackers=trackers,
         origin=origin or None,
@@ -134,14 +127,14 @@ def take_weights(
     **Raises:** `InputError` if the run has other tokens, or weights of other shapes.
     """
     run_config = run.load_config(config)
-    changed = {
+    changes = {
         text.partition(":")[0].rpartition(".")[2]: text
         for text in changed_values(run_config, config)
         if text.startswith(("model.", "control.")) and not text.startswith("model.lora")
     }
     key = f"model.pretrained={run.path}"
-    if wrong := [text for name, text in changed.items() if name not in _FREE]:
-        raise InputError(f"{key} gives the model; drop what differs ({'; '.join(wrong)}).")
+    if wrong := [text for name, text in changes.items() if name not in _FREE]:
+        raise InputError(f"{key} sets the model; drop what differs ({'; '.join(wrong)}).")
     if not same_tokenizer(run, task):
         raise InputError(f"{key}: data.name={config.data.name} has other tokens.")
     trained, step = restore_model(run, run_config, config.model.checkpoint, "trained")
@@ -157,10 +150,10 @@ def take_weights(
             f"{trained.layers} and control.horizon={trained.control.horizon:g}."
         )
     if not fits:
-        free = [text for name, text in changed.items() if name not in ("run", "checkpoint")]
+        free = [text for name, text in changes.items() if name not in ("run", "checkpoint")]
         differ = "; ".join(free) or f"the sizes of the data, here {task.sizes}"
         raise InputError(f"{key}: its weights do not fit; drop what differs ({differ}).")
     weights, static = eqx.partition(model, eqx.is_inexact_array)
-    taken = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
-    combined = eqx.combine(jax.tree.structure(weights).unflatten(taken), static)
+    leaves = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
+    combined = eqx.combine(jax.tree.structure(weights).unflatten(leaves), static)
     return combined, {"run": run.identity, "step": step}

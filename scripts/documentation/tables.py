@@ -99,14 +99,15 @@ def _words(annotation: Any) -> str:
         return f"list of {_words(inner[0])}s"
     if _sections_in(kind):
         return "section"
-    names = {str: "text", dict: "mapping", bool: "boolean", int: "integer", float: "number"}
+    names = {str: "text", bool: "boolean", int: "integer", float: "number"}
+    names |= {dict: "mapping", ide.Mesh: "mapping"}
     return names.get(kind, "path")
 
 
 def names_table() -> str:
     rows = []
     for kind, modules in reader.KINDS.items():
-        names = sorted(reader.named_classes(kind, (*modules, contrib)))
+        names = sorted(reader.classes_by_name(kind, (*modules, contrib)))
         rows.append((f"`{kind.__name__}`", _listed(names)))
     return table(("kind", "names"), rows)
 

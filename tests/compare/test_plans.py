@@ -11,11 +11,12 @@ import savings
 from ide_transformer.compare import budget
 from ide_transformer.compare.budget import advice, plan_refinement
 from ide_transformer.training.steps import build
-from ide_transformer.training.steps.schedule import needed_by_refinement, schedule_of
+from ide_transformer.training.steps.schedule import overrides_for_refinement, schedule_of
 from tests.training import stub
 
 
 RATE = "optimizer.learning_rate"
+SCHEDULE = "optimizer.schedule=warmup_stable_decay"
 RECIPE = ["model.input_normalization=sphere", "training.costs.transport=0.01"]
 
 
@@ -46,7 +47,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     rows = plan_refinement(config, 12.0)
     assert [(row["overrides"], row["field_evaluations"]) for row in rows] == [
         ("training.steps=6 training.schedule='[]'", 12),
-        (f"training.steps=8 training.schedule='{first(1)}' {' '.join(RECIPE)}", 12),
+        (f"training.steps=8 training.schedule='{first(1)}' {SCHEDULE} {' '.join(RECIPE)}", 12),
     ]
     assert advice(config).startswith("Use the run with one layer first: on texts")
     monkeypatch.setattr(budget, "cost_of_step", lambda *_: 4.0)
@@ -76,7 +77,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
         # It projects the embedded input too.
         (["model.constraint=sphere"], RECIPE[1:]),
         # The schedule is the default with a refinement, unless another one is given.
-        (["optimizer.schedule=cosine", *RECIPE], ["optimizer.schedule=warmup_stable_decay"]),
+        (["optimizer.schedule=cosine", *RECIPE], [SCHEDULE]),
         # Layers that keep their step size.
         (["training.growth=stacked"], []),
         # A coarse mesh in tokens alone, and none.
@@ -86,7 +87,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
 )
 def test_what_a_coarse_mesh_first_needs(tmp_path, given, needed):
     refined = [f"training.schedule={first(1, 10)}"] * ("training.schedule" not in str(given))
-    assert needed_by_refinement(text_config(tmp_path, [*refined, *given])) == needed
+    assert overrides_for_refinement(text_config(tmp_path, [*refined, *given])) == needed
 
 
 TRAIN = {

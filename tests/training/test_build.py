@@ -12,7 +12,7 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
-from ide_transformer.training.steps import build
+from ide_transformer.training.steps.parts import read_parts
 from tests.training import mine, stub
 
 
@@ -37,11 +37,17 @@ def test_schemes_by_name():
             ide.contrib.Nesterov(np.array([[0.5, 0.9]]), gain=2.0)
         ),
     }.items():
-        given = {diffrax.AbstractSolver: sizes}
+        offers = {diffrax.AbstractSolver: sizes}
         tree = stub.config(written).solver.description
-        found = training.read(diffrax.AbstractSolver, tree, "solver", given=given)
+        found = training.read(diffrax.AbstractSolver, tree, "solver", offers=offers)
         assert eqx.tree_equal(found, solver)
     assert stub.config().solver == stub.config("solver=lie_trotter").solver
+
+
+def test_a_dictionary_of_any_values_is_read():
+    assert training.read(dict, {"a": 1}, "key") == training.read(
+        dict[str, int], {"a": 1}, "key"
+    )
 
 
 def test_schemes_by_tolerance_and_on_constraints():
@@ -184,6 +190,7 @@ def test_stages_are_refined_up_to_the_same_depth():
     refine = {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
-    first = build.first_model(config, lambda own: stub.model_of(own, **sizes))
-    found = [(x.control.layers, x.control.horizon) for x in first.equations]
-    assert found == [(1, 2.0)] * 2
+    parts = read_parts(config)
+    first = parts.first_model(config, lambda config: stub.model_of(config, **sizes))
+    layers = [(x.control.layers, x.control.horizon) for x in first.equations]
+    assert layers == [(1, 2.0)] * 2

@@ -59,6 +59,9 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint):
     tree["model"] = {"pretrained": "imported", "context": 16}
     on = files.config_of(tree, "here")
     assert on.model.pretrained == str(checkpoint) and on.model.run == str(run.path.resolve())
+    best = files.config_of(tree | {"model": tree["model"] | {"checkpoint": "best"}}, "here")
+    with pytest.raises(ide.InputError, match="no checkpoint best"):
+        setup(best)
     begun = setup(on)
     assert equal(begun.model, model) and begun.task.sizes["vocabulary"] == tokenizer.vocabulary
     # The checkpoint itself has no configuration, and takes another scheme as well.

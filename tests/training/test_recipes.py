@@ -15,9 +15,8 @@ from ide_transformer.compare.solve_schemes import SolvingComparison
 from ide_transformer.contrib import package_texts
 from ide_transformer.tasks import AbstractTask, flows
 from ide_transformer.training.setup import setup
-from ide_transformer.training.steps.build import build_model_of_size, objective
+from ide_transformer.training.steps.build import build_model_of_size
 from ide_transformer.training.steps.layout import make_layout
-from ide_transformer.training.steps.schedule import schedule_of
 from tests.helpers import ROOT, built
 from tests.tasks.files import darcy_folder, write_idx
 from tests.training.stub import TEXT
@@ -95,8 +94,7 @@ def check_built(config, task):
                 model_on(program.model)
 
     jax.eval_shape(build)
-    objective(task.loss, config.training)
-    for phase in schedule_of(config):
+    for phase in training.schedule_of(config):
         phase.tasks(task)
 
 

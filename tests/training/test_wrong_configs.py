@@ -16,7 +16,7 @@ from tests.training import stub, wrong_configs
 WRONG_TEXTS = {
     "0": "expected sections",
     "model: {width: 8}\n---\nmodel: {}": "found another document",
-    "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is given twice",
+    "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is set twice",
     "model: !!python/object/apply:os.system [ls]": "line 1, column 8: could not determine",
     "name: nul": "name='nul'",
     "model: {pretrained: x}\nsolver: {steps: 2}": "solver.kind is missing",
@@ -28,21 +28,23 @@ model.layer=3
     | model.layer: … Did you mean layers? Known here: … kind, … options, … pretrained
 version=1 | version=1: this release … reads version 3; train again
 solver.kind=strng | solver.kind=strng: unknown. Did you mean strang? … lie_trotter
-solver.kind=strang(heun | 'strang(heun' is not a scheme; write … strang(heun)
+solver.kind=strang(heun | 'strang(heun' is not a scheme; use … strang(heun)
 solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
 model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.layers
-model.kind=image_classifier | data.name=stub is … TokenLogits; … model.kind=language_model
+model.kind=image_classifier | data.name=stub needs … TokenLogits; … kind=language_model
+model.options={solver: strang} | model.options.solver has no effect; use `solver:`
+model.options={gradient: direct} | model.options.gradient … use `training.gradient:`
 model.basis=cosine; model.modes=3; model.hidden=5 | model.hidden=5 times model.modes=3
 data={name: text, path: TEXT}; model.operators=[tests.training.mine:Ahead]
     | data.name=text: operator 0, Ahead, sees later tokens
 data={name: text, path: TEXT}; model={width: 16, context: 4000} | longer than the
-optimizer.momentum=0.95 | kind=adamw does not use optimizer.momentum; … kind=muon
+optimizer.momentum=0.95 | optimizer.momentum needs optimizer.kind=muon
 optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest paths are … .value
 training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; remove
 training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
     | training.schedule.1.until=0.5
 training.schedule=[{until: 2, mesh: {layers: 1, solver: strang}}]
-    | training.schedule.0.mesh.solver: … solver.kind
+    | training.schedule.0.mesh.solver: … Known here: horizon, layers
 training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]
     | layers [1, 4] of its phases … end with model.layers=2
 training.schedule=[{meshes: [{width: 9}]}]

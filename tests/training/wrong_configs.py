@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from hypothesis import strategies as st
 
 from ide_transformer import training
-from ide_transformer.training.configuration.config import ClassSection, Description, Section
+from ide_transformer.training.configuration.config import ClassSection
 from ide_transformer.training.configuration.reader import kind_of
+from ide_transformer.training.configuration.section import Description, Section
 
 
 class Place(NamedTuple):

@@ -1,162 +1,32 @@
-"""The configuration of a run: a tree of typed sections, filled by YAML and `a.b=value`."""
+"""The configuration of a run: its sections, and what must not be set together."""
 
-import copy
 import dataclasses
 import math
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import NoneType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    cast,
-    dataclass_transform,
-)
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from ...arguments import (
-    Bound,
-    Fraction as Fraction,
-    NonNegativeFloat as NonNegativeFloat,
-    PositiveFloat as PositiveFloat,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
     PositiveFraction,
     above,
-    at_least,
     below,
-    checked,
 )
 from ...errors import InputError, shown
-
-
-Class = TypeVar("Class", bound=type)
-S = TypeVar("S", bound="Section")
-
-
-class Converted(NamedTuple):
-    """In `Annotated`: what a configuration writes is converted before it is checked."""
-
-    convert: Callable[[Any], Any]
-
-
-def is_folder_name(name: str) -> bool:
-    """Whether a folder can have this name on every system."""
-    devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
-    letters = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
-    return not re.fullmatch(devices, name) and re.fullmatch(letters, name) is not None
-
-
-def _is_moment(value: int | str) -> bool:
-    if isinstance(value, int):
-        return 0 < value < 2**31
-    part = re.fullmatch(r"(\d{1,3}(\.\d+)?)%", value)
-    return part is not None and 0 < float(part[1]) < 100
-
-
-def _is_description(value: str | dict[str, Any]) -> bool:
-    if isinstance(value, str):
-        return True
-    return (
-        isinstance(value.get("kind"), str)
-        and isinstance(value.get("options", {}), dict)
-        and not value.keys() - {"kind", "options"}
-    )
-
-
-def _without_empty_options(value: Any) -> Any:
-    is_name = isinstance(value, dict) and value.keys() <= {"kind", "options"}
-    return value["kind"] if is_name and "kind" in value and not value.get("options") else value
-
-
-def _path_of(value: Any) -> Any:
-    if value == "":
-        raise InputError("it names no file or folder; use . for the current one.")
-    return value
-
-
-not_empty = Bound("at least one", len)
-# Runs count in int32.
-Count = Annotated[int, above(0), below(2**31)]
-CountOrZero = Annotated[int, at_least(0), below(2**31)]
-# A step of a run, or a part of all its steps such as "50%".
-Moment = Annotated[int | str, Bound("a number of steps, or a part such as 50%", _is_moment)]
-# A class by its name, or with arguments of its constructor; see `read`.
-Description = Annotated[
-    str | dict[str, Any],
-    Bound("a name, or {kind: name, options: {argument: value}}", _is_description),
-    Converted(_without_empty_options),
-]
-# JAX uses 32 bits of a seed; larger seeds would draw the same weights.
-Seed = Annotated[int, at_least(0), below(2**32)]
-# The name of a folder of results.
-FolderName = Annotated[
-    str, Bound("letters, digits and '-_.' that name a folder, such as small-2", is_folder_name)
-]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Section:
-    """A section of a configuration: values, which are checked, and nothing made of them."""
-
-    def problems(self) -> Iterator[str]:
-        """A message for each mistake of several keys together."""
-        return iter(())
-
-    def __post_init__(self) -> None:
-        for problem in self.problems():
-            raise InputError(f"{problem}.")
-
-    @classmethod
-    def complete(cls, tree: Any) -> Any:
-        """The tree of a section, with what its keys decide of others."""
-        return tree
-
-    def replace(self: S, **values: Any) -> S:
-        """The section with other values, which are not checked again."""
-        section = copy.copy(self)
-        vars(section).update(values)
-        return section
-
-    def as_tree(self) -> dict[str, Any]:
-        """All values by their keys, as YAML holds them."""
-        return {name: _plain(value) for name, value in _values(self).items()}
-
-    def changes(self) -> dict[str, Any]:
-        """The values that differ from the defaults."""
-        return {
-            field.name: value.changes() if isinstance(value, Section) else _plain(value)
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) != _default(field)
-        }
-
-
-def _values(section: Section) -> dict[str, Any]:
-    return {x.name: getattr(section, x.name) for x in dataclasses.fields(section)}
-
-
-def _default(field: dataclasses.Field) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.as_tree()
-    if isinstance(value, dict):
-        return {name: _plain(x) for name, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(x) for x in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def section(cls: Class) -> Class:
-    """Makes a section: a frozen dataclass whose constructor checks its values."""
-    return checked(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
+from ...integration import Mesh
+from .section import (
+    Converted,
+    Count,
+    CountOrZero,
+    Description,
+    FolderName,
+    Moment,
+    Section,
+    Seed,
+    not_empty,
+    section,
+)
 
 
 # `solver.kind` for the scheme that comes with a checkpoint.
@@ -202,23 +72,25 @@ class SolverConfig(ClassSection):
     steps: Count = 1
     # Relative tolerance of adaptive steps. Default: equal steps.
     rtol: PositiveFloat | None = None
-    # Absolute tolerance. Give both tolerances or neither.
+    # Absolute tolerance. Set both tolerances or neither.
     atol: PositiveFloat | None = None
     # Most adaptive steps in one layer.
     max_steps: Count = 256
     # Choose adaptive steps for a whole batch, or for each sample.
     steps_for: Literal["batch", "sample"] = "batch"
 
-    def problems(self) -> Iterator[str]:
-        others = [f"solver.{name}" for name in self.changes() if name != "kind"]
-        if self.kind == NATIVE and others:
-            yield f"solver.kind={NATIVE} has its own steps; drop {', '.join(others)}"
+    def __post_init__(self) -> None:
+        steps = [f"solver.{name}" for name in self.changes() if name != "kind"]
+        if self.kind == NATIVE and steps:
+            raise InputError(
+                f"solver.kind={NATIVE} has its own steps; drop {', '.join(steps)}."
+            )
         if (self.rtol is None) != (self.atol is None):
-            yield "solver.rtol and solver.atol: give both, or neither"
+            raise InputError("solver.rtol and solver.atol: set both or neither.")
         if self.rtol is None and self.steps_for == "sample":
-            yield "solver.steps_for=sample is for adaptive steps; give solver.rtol and atol"
+            raise InputError("solver.steps_for=sample needs solver.rtol and solver.atol.")
         if self.rtol is not None and self.steps != 1:
-            yield "solver.steps is for equal steps, solver.rtol for adaptive ones; drop one"
+            raise InputError("solver.steps is for equal steps; drop it, or drop solver.rtol.")
 
 
 Operators = Annotated[tuple[Description, ...], not_empty]
@@ -249,6 +121,12 @@ class StageConfig(Section):
     solver: SolverConfig | None = None
 
 
+def _check_path(value: Any) -> Any:
+    if value == "":
+        raise InputError("pass a file or a folder, or . for the current folder.")
+    return value
+
+
 @section
 class DataConfig(Section):
     """`data`: what is learned."""
@@ -258,7 +136,7 @@ class DataConfig(Section):
     # File or folder of a task that reads one. Arrays: `.npz`, `.npy`, `.csv`, `.parquet`,
     # `.nc`, `.h5`, `.zarr`, a folder, or The Well or PDEBench
     # ([files](../how-to/own-data.md#files)).
-    path: Annotated[Path | None, Converted(_path_of)] = None
+    path: Annotated[Path | None, Converted(_check_path)] = None
     # Column of a table that holds the texts.
     column: str | None = None
     # `characters`, or `bpe` for a byte-pair encoding. Default for a text: characters.
@@ -277,13 +155,13 @@ class DataConfig(Section):
     @property
     def description(self) -> dict[str, Any]:
         """The task and its arguments, for `read`."""
-        keys = {name: x for name, x in self.as_tree().items() if x is not None}
-        del keys["name"], keys["options"]
-        return {"name": self.name, "options": {**keys, **self.options}}
+        options = {name: x for name, x in self.as_tree().items() if x is not None}
+        options |= options.pop("options")
+        return {"name": options.pop("name"), "options": options}
 
-    def problems(self) -> Iterator[str]:
-        for name in sorted(self.options.keys() & _values(self).keys()):
-            yield f"data.options.{name}: write data.{name} instead"
+    def __post_init__(self) -> None:
+        for name in sorted(self.options.keys() & vars(self).keys()):
+            raise InputError(f"data.options.{name}: set data.{name} instead.")
 
 
 @section
@@ -296,6 +174,11 @@ class LowRankConfig(Section):
     alpha: PositiveFloat = 16.0
     # Maps that change: query, key, value, output; inner, outer, gate; others by their names.
     targets: Annotated[tuple[str, ...], not_empty] = ("query", "value")
+
+
+# Options of a model that other sections set.
+_SET_BY_SECTIONS = {"solver": "solver", "mesh": "solver"}
+_SET_BY_SECTIONS |= {x: f"training.{x}" for x in ("gradient", "compute_dtype")}
 
 
 @section
@@ -374,26 +257,23 @@ class ModelConfig(ClassSection):
             return None
         hidden, rest = divmod((self.hidden or 0) * modes, self.width)
         if rest:
-            what = f"model.hidden={self.hidden} times model.modes={modes}"
-            raise InputError(f"{what}: take a multiple of model.width={self.width}.")
+            raise InputError(
+                f"model.hidden={self.hidden} times model.modes={modes} must be a multiple of "
+                f"model.width={self.width}."
+            )
         changes = dict(width=modes, hidden=hidden or None, basis="nodal", modes=None)
         return self.replace(**changes)
 
-    def problems(self) -> Iterator[str]:
+    def __post_init__(self) -> None:
+        for name in sorted(self.options.keys() & _SET_BY_SECTIONS.keys()):
+            key = _SET_BY_SECTIONS[name]
+            raise InputError(f"model.options.{name} has no effect; use `{key}:` instead.")
         if self.stages and self.patch != type(self).patch:
-            yield f"model.patch={self.patch}: stages have windows and no patches; drop it"
+            raise InputError(
+                f"model.patch={self.patch} is not used with model.stages; drop it."
+            )
         if self.stages and self.of_coefficients is not None:
-            yield "model.stages and model.basis: stages have ordinary matrices; drop one"
-        if self.run is self.pretrained is None and self.checkpoint != "newest":
-            yield f"model.checkpoint={self.checkpoint} is one of a run; give model.pretrained"
-
-
-# Optional keys of the optimizer: the key on which each depends, and its values that use it.
-_USED_BY = {
-    "momentum": ("kind", ("muon",)),
-    "final_learning_rate": ("schedule", ("cosine", "warmup_stable_decay")),
-    "decay": ("schedule", ("warmup_stable_decay",)),
-}
+            raise InputError("model.stages needs model.basis=nodal without model.modes.")
 
 
 @section
@@ -407,8 +287,9 @@ class OptimizerConfig(Section):
     # Largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
     # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
-    # (default with layers in training.schedule) falls linearly at the end.
-    schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
+    # falls linearly at the end. Default: cosine; with layers in training.schedule
+    # warmup_stable_decay, since the rate must still be high when the last layers begin.
+    schedule: Literal["cosine", "constant", "warmup_stable_decay"] | None = None
     # Rate after the last step. Default: a tenth of the largest; for warmup_stable_decay 0.
     final_learning_rate: NonNegativeFloat | None = None
     # Steps in which the rate grows from 0.
@@ -429,15 +310,18 @@ class OptimizerConfig(Section):
     # Largest norm of a gradient.
     clip: PositiveFloat = 1.0
 
-    def problems(self) -> Iterator[str]:
-        for name, (key, users) in _USED_BY.items():
-            chosen = getattr(self, key)
-            if getattr(self, name) is not None and chosen not in users:
-                write = f"drop it, or write optimizer.{key}={' or '.join(users)}"
-                yield f"optimizer.{key}={chosen} does not use optimizer.{name}; {write}"
+    def __post_init__(self) -> None:
+        if self.momentum is not None and self.kind != "muon":
+            raise InputError("optimizer.momentum needs optimizer.kind=muon.")
+        if self.decay is not None and self.schedule not in (None, "warmup_stable_decay"):
+            raise InputError("optimizer.decay needs optimizer.schedule=warmup_stable_decay.")
+        if self.final_learning_rate is not None and self.schedule == "constant":
+            raise InputError("optimizer.schedule=constant has no final_learning_rate; drop it.")
         if self.lowest_rate > self.learning_rate:
-            what = f"optimizer.final_learning_rate={self.final_learning_rate}"
-            yield f"{what} is above optimizer.learning_rate={self.learning_rate}; lower it"
+            raise InputError(
+                f"optimizer.final_learning_rate={self.final_learning_rate} must be at most "
+                f"optimizer.learning_rate={self.learning_rate}."
+            )
 
     @property
     def lowest_rate(self) -> float:
@@ -453,10 +337,6 @@ class OptimizerConfig(Section):
         return max(round((0.3 if self.decay is None else self.decay) * steps), 1)
 
 
-# Arguments of a `Mesh`, by name.
-MeshTree = dict[str, Any]
-
-
 @section
 class PhaseConfig(Section):
     """A phase of `training.schedule`: steps of the run on one mesh, or on several of which one
@@ -466,25 +346,23 @@ class PhaseConfig(Section):
     # The step at which the phase ends, or 50% of the steps. Default: the end of the run.
     until: Moment | None = None
     # Its mesh, for example {layers: 1}, also for the weights. Default: the mesh of the model.
-    mesh: MeshTree | None = None
+    mesh: Mesh | None = None
     # Several meshes in place of one, for example [{layers: 4}, {layers: 8}]. One is drawn for
     # each step; the weights keep model.layers.
-    meshes: tuple[MeshTree, ...] = ()
+    meshes: tuple[Mesh, ...] = ()
     # How often each of them is drawn, in proportion. Default: equally often.
     weights: tuple[PositiveFloat, ...] = ()
 
     @property
     def layers(self) -> int | None:
         """The layers of its weights; `None` for the layers of the model."""
-        return (self.mesh or {}).get("layers")
+        return None if self.mesh is None else self.mesh.layers
 
-    def problems(self) -> Iterator[str]:
+    def __post_init__(self) -> None:
         if self.mesh is not None and self.meshes:
-            yield "mesh and meshes: a phase has one mesh or draws one of several; drop one"
+            raise InputError("mesh and meshes: set one; a phase has a mesh or draws several.")
         if self.weights and len(self.weights) != len(self.meshes):
-            yield f"weights={[*self.weights]}: give one for each of {len(self.meshes)} meshes"
-        if type(self.layers) not in (int, NoneType):
-            yield f"mesh.layers={shown(self.layers)}: Input should be a valid integer"
+            raise InputError(f"weights={[*self.weights]}: pass {len(self.meshes)}, one a mesh.")
 
 
 @section
@@ -581,8 +459,8 @@ class TrainingConfig(Section):
     @property
     def phases(self) -> tuple[PhaseConfig, ...]:
         """The phases of the run. The last one lasts to its end."""
-        whole = bool(self.schedule) and self.schedule[-1].until is None
-        return self.schedule if whole else (*self.schedule, PhaseConfig())
+        is_complete = bool(self.schedule) and self.schedule[-1].until is None
+        return self.schedule if is_complete else (*self.schedule, PhaseConfig())
 
     @property
     def begins(self) -> tuple[int, ...]:
@@ -601,32 +479,38 @@ class TrainingConfig(Section):
         ends = zip(self.schedule, (*self.begins[1:], None), strict=False)
         return tuple(phase.replace(until=end) for phase, end in ends)
 
-    def scheduled_as(self, own: "TrainingConfig") -> "TrainingConfig":
-        """These settings with the schedule of the run `own`, if that is the schedule given here
-        with each percentage replaced by a step. A run that was made longer has such a one."""
-        given = [phase.replace(until=None) for phase in self.schedule]
-        kept = [phase.replace(until=None) for phase in own.schedule]
-        in_parts = any(isinstance(phase.until, str) for phase in self.schedule)
-        in_steps = not any(isinstance(phase.until, str) for phase in own.schedule)
-        if given == kept and in_parts and in_steps:
-            return self.replace(schedule=own.schedule)
-        return self
+    def match_schedule(self, schedule: tuple[PhaseConfig, ...]) -> "TrainingConfig":
+        """These settings with the steps of `schedule` in place of percentages. A run that was
+        made longer has such a schedule."""
+        if len(schedule) != len(self.schedule):
+            return self
+        in_steps = [
+            phase.replace(until=other.until)
+            if isinstance(phase.until, str) and isinstance(other.until, int)
+            else phase
+            for phase, other in zip(self.schedule, schedule, strict=True)
+        ]
+        return self.replace(schedule=tuple(in_steps))
 
     @property
     def part_size(self) -> int:
         """Samples in one part of a batch; see `accumulate`."""
         return self.batch_size // self.accumulate
 
-    def problems(self) -> Iterator[str]:
+    def __post_init__(self) -> None:
         begins = [*self.begins]
         if self.batch_size % self.accumulate:
-            what = f"training.accumulate={self.accumulate}"
-            yield f"{what} does not divide training.batch_size={self.batch_size}; change one"
+            raise InputError(
+                f"training.accumulate={self.accumulate} must divide "
+                f"training.batch_size={self.batch_size}."
+            )
         if any(phase.until is None for phase in self.schedule[:-1]):
-            yield "training.schedule: give all phases but the last until, such as until: 50%"
+            raise InputError("training.schedule: set until in all phases but the last.")
         if begins != sorted({begin for begin in begins if begin < self.steps}):
-            what = f"training.schedule: its phases begin at the steps {begins}"
-            yield f"{what}, which must increase and be below training.steps={self.steps}"
+            raise InputError(
+                f"training.schedule: the first steps {begins} of its phases must increase and "
+                f"be below training.steps={self.steps}."
+            )
 
 
 @section
@@ -663,25 +547,17 @@ class ParallelConfig(Section):
         """Devices of the layout."""
         return math.prod(self.sizes.values())
 
-    def problems(self) -> Iterator[str]:
-        several = self.coordinator is not None or self.rank is not None
-        if self.processes is None and several:
-            yield "parallel.coordinator and rank need parallel.processes, their number"
+    def __post_init__(self) -> None:
+        if self.processes is None and (self.coordinator, self.rank) != (None, None):
+            raise InputError("parallel.processes: set it with parallel.coordinator or rank.")
         if self.processes is not None and (self.rank or 0) >= self.processes:
-            yield f"parallel.rank={self.rank}: give a number from 0 to {self.processes - 1}"
+            raise InputError(f"parallel.rank={self.rank} must be below parallel.processes.")
         if not (self.coordinator or ":0").rpartition(":")[2].isdecimal():
-            yield f"parallel.coordinator={self.coordinator} has no port; write 10.0.0.1:1234"
+            raise InputError(f"parallel.coordinator={self.coordinator}: pass HOST:PORT.")
 
 
 # Version of the keys and their meaning.
 VERSION = 3
-
-
-def _refines(tree: dict[str, Any]) -> bool:
-    training = tree.get("training")
-    schedule = training.get("schedule") if isinstance(training, dict) else None
-    phases = schedule if isinstance(schedule, list) else ()
-    return any(isinstance(x, dict) and x.get("mesh") is not None for x in phases)
 
 
 @section
@@ -695,9 +571,9 @@ class Config(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     control: ControlConfig = ControlConfig()
-    # Their defaults depend on the other sections.
+    # Default: the scheme of model.pretrained, else lie_trotter.
     solver: SolverConfig = cast(SolverConfig, None)
-    optimizer: OptimizerConfig = cast(OptimizerConfig, None)
+    optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     parallel: ParallelConfig = ParallelConfig()
 
@@ -709,30 +585,25 @@ class Config(Section):
     def on_layers(self, layers: int) -> "Config":
         """The configuration with this number of layers and the same depth T, also in stages."""
 
-        def held(section: Any) -> Any:
+        def keep_horizon(section: Any) -> Any:
             if section.control is None:
                 return section
             horizon = section.control.horizon or float(self.model.layers)
-            control = section.control.replace(horizon=horizon)
-            return section.replace(control=control)
+            return section.replace(control=section.control.replace(horizon=horizon))
 
-        stages = tuple(map(held, self.model.stages))
-        return held(self.changed("model", layers=layers, stages=stages))
+        stages = tuple(map(keep_horizon, self.model.stages))
+        return keep_horizon(self.changed("model", layers=layers, stages=stages))
 
-    def stage(self, number: int) -> "Config":
-        """The configuration of a run whose one equation is this stage."""
-        given = {
-            name: x for name, x in _values(self.model.stages[number]).items() if x is not None
-        }
-        sections = {name: given.pop(name) for name in ("control", "solver") if name in given}
-        windows = {name: given.pop(name) for name in ("window", "stride")}
-        last = number == len(self.model.stages) - 1
-        given |= {
-            "stages": (),
-            "class_token": self.model.class_token and last,
-            "options": {**self.model.options, **windows},
-        }
-        return self.changed("model", **given).replace(**sections)
+    def stage(self, index: int) -> "Config":
+        """The configuration of a run whose one equation is the stage with this index."""
+        stages = self.model.stages
+        values = {name: x for name, x in vars(stages[index]).items() if x is not None}
+        sections = {name: values.pop(name) for name in ("control", "solver") if name in values}
+        windows = {name: values.pop(name) for name in ("window", "stride")}
+        values["stages"] = ()
+        values["class_token"] = self.model.class_token and index == len(stages) - 1
+        values["options"] = {**self.model.options, **windows}
+        return self.changed("model", **values).replace(**sections)
 
     @classmethod
     def complete(cls, tree: Any) -> Any:
@@ -749,10 +620,6 @@ class Config(Section):
         takes_weights = isinstance(model, dict) and model.get("pretrained")
         if takes_weights and isinstance(solver, dict) and "kind" not in solver:
             raise InputError(f"solver.kind is missing; set a scheme or {NATIVE}.")
-        optimizer = tree.get("optimizer", {})
-        if _refines(tree) and isinstance(optimizer, dict):
-            # The rate must still be high when the finest mesh begins.
-            tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
         return tree
 
     def __post_init__(self) -> None:
@@ -760,42 +627,54 @@ class Config(Section):
             # A checkpoint is solved by its own scheme unless another one is set.
             kind = SolverConfig.kind if self.model.pretrained is None else NATIVE
             object.__setattr__(self, "solver", SolverConfig(kind=kind))
-        if self.optimizer is None:
+        if self.optimizer.schedule is None:
             schedule = "warmup_stable_decay" if self.training.refines else "cosine"
-            object.__setattr__(self, "optimizer", OptimizerConfig(schedule=schedule))
-        super().__post_init__()
+            optimizer = dataclasses.replace(self.optimizer, schedule=schedule)
+            object.__setattr__(self, "optimizer", optimizer)
+        self._check_weights()
+        self._check_schedule()
 
-    def problems(self) -> Iterator[str]:
-        pretrained = self.model.pretrained
-        begins = self.model.run or pretrained
-        optimizer = self.optimizer
-        training = self.training
-        steps = training.steps
-        given: list[str] = []
-        if pretrained is not None:
+    def _check_weights(self) -> None:
+        """Checks the keys that depend on where the first weights are from."""
+        model = self.model
+        source = model.run or model.pretrained
+        dropped: list[str] = []
+        if model.pretrained is not None:
             free = {"kind", "pretrained", "context", "run", "checkpoint", "lora"}
-            given += [f"model.{name}" for name in self.model.changes() if name not in free]
-            given += ["control"] * (self.control != ControlConfig())
+            dropped += [f"model.{name}" for name in model.changes() if name not in free]
+            dropped += ["control"] * (self.control != ControlConfig())
         for name in ("tokenizer", "vocabulary"):
-            given += [f"data.{name}"] * (getattr(self.data, name) is not None)
-        if begins is not None and given:
-            write = f"drop {', '.join(given)}, or override them by {'=null '.join(given)}=null"
-            yield f"model.pretrained={begins} gives the weights and the tokenizer; {write}"
-        if self.model.lora is not None and begins is None:
-            yield "model.lora changes trained weights; give model.pretrained, or drop it"
-        if pretrained is None and self.solver.kind == NATIVE:
-            yield f"solver.kind={NATIVE} is the scheme of a checkpoint; give model.pretrained"
+            dropped += [f"data.{name}"] * (getattr(self.data, name) is not None)
+        if source is not None and dropped:
+            raise InputError(
+                f"model.pretrained={source} has the weights and the tokenizer; drop "
+                f"{', '.join(dropped)}, or override them by {'=null '.join(dropped)}=null."
+            )
+        if model.lora is not None and source is None:
+            raise InputError("model.lora changes trained weights; set model.pretrained.")
+        if model.pretrained is None and self.solver.kind == NATIVE:
+            raise InputError(f"solver.kind={NATIVE} needs model.pretrained.")
+        if self.training.refines and source is not None:
+            raise InputError("training.schedule: mesh cannot be set with model.pretrained.")
+
+    def _check_schedule(self) -> None:
+        """Checks the phases against the layers of the model and the learning rate."""
+        training = self.training
+        optimizer = self.optimizer
         if training.refines and any(stage.layers is not None for stage in self.model.stages):
-            yield "training.schedule changes all stages alike; drop model.stages.….layers"
-        if training.refines and begins is not None:
-            yield "training.schedule: model.pretrained begins with its own layers; drop one"
+            raise InputError("training.schedule sets all layers; drop model.stages.….layers.")
         layers = [phase.layers or self.model.layers for phase in training.phases]
         if layers != [*sorted(layers)[:-1], self.model.layers]:
-            what = f"training.schedule: the layers {layers} of its phases must not decrease"
-            yield f"{what}, and end with model.layers={self.model.layers}"
-        if "steps" in (training.phases[-1].mesh or {}):
-            yield "training.schedule: write the steps of the last mesh in solver.steps"
-        needed = optimizer.warmup + max(optimizer.decaying_steps(steps), 1)
-        if needed > steps:
-            what = f"optimizer.warmup={optimizer.warmup} and the steps that follow it"
-            yield f"{what} need {needed} steps, more than training.steps={steps}; lower one"
+            raise InputError(
+                f"training.schedule: the layers {layers} of its phases must not decrease, and "
+                f"must end with model.layers={self.model.layers}."
+            )
+        last = training.phases[-1].mesh
+        if last is not None and last.steps is not None:
+            raise InputError("training.schedule: set steps of the last mesh by solver.steps.")
+        num_steps = optimizer.warmup + max(optimizer.decaying_steps(training.steps), 1)
+        if num_steps > training.steps:
+            raise InputError(
+                f"optimizer.warmup={optimizer.warmup} and the steps that follow it need "
+                f"{num_steps} steps, more than training.steps={training.steps}; lower one."
+            )

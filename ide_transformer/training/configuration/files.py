@@ -1,4 +1,4 @@
-"""Configuration files, and settings that a run inherits from another."""
+"""Reads configuration files, with the settings that a run inherits from another."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...errors import InputError, short, shown
 from ...pretrained.checkpoint import PACKAGES
-from .config import NATIVE, Config, Section
+from .config import NATIVE, Config
 from .reader import read
+from .section import Section
 from .text import LONGEST, apply_overrides, names_of_code, read_yaml, write_yaml
 
 
@@ -75,9 +76,9 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: expected sections such as `model:`, found {shown(tree)}.")
-    of_run = (path.parent / "checkpoints").is_dir()
-    check_code(tree, path, not of_run if trust is None else trust)
+        raise InputError(f"{path}: expected sections such as `model:`, got {shown(tree)}.")
+    is_of_run = (path.parent / "checkpoints").is_dir()
+    check_code(tree, path, not is_of_run if trust is None else trust)
     return tree
 
 
@@ -85,10 +86,13 @@ def check_code(tree: Any, path: Path, trust: Trust) -> None:
     """**Raises:** `InputError` if the tree from this file names code that is not trusted."""
     if trust is True:
         return
-    known = names_of_code(trust.as_tree()) if trust else {}
-    own = {name for names in known.values() for name in names}
-    named = [(short(key), name) for key, names in names_of_code(tree).items() for name in names]
-    foreign = [f"{key} names {short(name)}" for key, name in named if name not in own]
+    trusted = names_of_code(trust.as_tree()).values() if trust else ()
+    foreign = [
+        f"{short(key)} names {short(name)}"
+        for key, names in names_of_code(tree).items()
+        for name in names
+        if not any(name in names_of_key for names_of_key in trusted)
+    ]
     if foreign:
         raise InputError(
             f"{path} names code of its own: {'; '.join(foreign[:20])}. If you trust it, pass "
@@ -100,34 +104,34 @@ def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
     """The tree, completed from the run that `model.pretrained` names: the model, and what the
     sections `data`, `control` and `solver` do not give, unless they choose another class."""
     model = tree.get("model")
-    given = dict(model) if isinstance(model, dict) else {}
-    pretrained = given.pop("pretrained", None)
-    folder = run_named(pretrained if isinstance(pretrained, str) else "")
-    if given.get("run") or not pretrained or not (folder / "config.yaml").is_file():
+    changes = dict(model) if isinstance(model, dict) else {}
+    pretrained = changes.pop("pretrained", None)
+    folder = find_run(pretrained if isinstance(pretrained, str) else "")
+    if changes.get("run") or not pretrained or not (folder / "config.yaml").is_file():
         return tree
-    there = load_config(folder / "config.yaml", trust=trust).as_tree()
-    if there["data"]["tokenizer"] is not None:
+    run = load_config(folder / "config.yaml", trust=trust).as_tree()
+    if run["data"]["tokenizer"] is not None:
         # The tokenizer of the run is used, so none is learned.
-        there["data"] |= {"tokenizer": None, "vocabulary": None}
-    own = {"run": str(folder.resolve()), "checkpoint": "newest"}
-    sections = {"model": {**there["model"], **own, **given}}
+        run["data"] |= {"tokenizer": None, "vocabulary": None}
+    start = {"run": str(folder.resolve()), "checkpoint": "newest"}
+    sections = {"model": {**run["model"], **start, **changes}}
     for name, choice in (("data", "name"), ("control", "kind"), ("solver", "kind")):
         section = tree.get(name, {})
         options = section.get("options", {}) if isinstance(section, dict) else None
         sections[name] = section
         if isinstance(options, dict) and choice not in section:
-            options = {**there[name]["options"], **options}
-            sections[name] = {**there[name], **section, "options": options}
+            options = {**run[name]["options"], **options}
+            sections[name] = {**run[name], **section, "options": options}
     if sections["solver"] in (NATIVE, {"kind": NATIVE}):
-        sections["solver"] = there["solver"]
+        sections["solver"] = run["solver"]
     return {**tree, **sections}
 
 
-def run_named(path: str | Path) -> Path:
+def find_run(path: str | Path) -> Path:
     """The run of this name in `runs`, unless the path exists or a package has the name."""
-    inside = Path("runs", path)
-    other = Path(path).exists() or str(path) in PACKAGES
-    return inside if not other and (inside / "config.yaml").is_file() else Path(path)
+    run = Path("runs", path)
+    is_other = Path(path).exists() or str(path) in PACKAGES
+    return run if not is_other and (run / "config.yaml").is_file() else Path(path)
 
 
 def read_section(
@@ -150,9 +154,9 @@ def _origin(message: str, where: str, overrides: Mapping[str, str]) -> str:
     if overrides.get(key, "").startswith(f"override '{key}=") and message.startswith(f"{key}="):
         return ""
     above = [text for name, text in overrides.items() if f"{key}.".startswith(f"{name}.")]
-    named = [text for name, text in overrides.items() if name in message]
+    mentioned = [text for name, text in overrides.items() if name in message]
     below = [text for name, text in overrides.items() if name.startswith(f"{key}.")]
-    return f"{', '.join(above or named or below) or where}: "
+    return f"{', '.join(above or mentioned or below) or where}: "
 
 
 def dump_config(config: Config) -> str:

@@ -1,15 +1,16 @@
 """Builds objects from a configuration, by the signatures of their constructors.
 
-A configuration writes a class as its name in snake case, as `package.module:Class`, or with
-arguments as `{kind: name, options: {argument: value}}`. Names are searched in the package, and
-in packages whose entry points in the group `ide_transformer.parts` are modules with classes."""
+A class is set by its name in snake case, by `package.module:Class`, or with arguments, `{kind:
+name, options: {argument: value}}`. Names are looked up in the package, then in the modules of
+entry points in the group `ide_transformer.parts`."""
 
+import contextlib
 import functools as ft
 import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,7 +28,7 @@ from ...arguments import describe_misfit
 from ...errors import InputError, did_you_mean, short, shown
 from .. import trackers
 from ..steps import growth
-from .config import Converted, Section
+from .section import Converted, Section
 from .text import NAME_OF_CODE
 
 
@@ -55,8 +56,8 @@ _DEEPEST = 20
 # The most characters of such a name.
 _LONGEST_NAME = 500
 
-# Arguments offered to the constructors of a kind, by name.
-Given: TypeAlias = Mapping[type, Mapping[str, Any]]
+# Arguments for the constructors of a kind, by name.
+Offers: TypeAlias = Mapping[type, Mapping[str, Any]]
 
 
 def read(
@@ -64,23 +65,23 @@ def read(
     tree: Any,
     key: str,
     *,
-    given: Given = MappingProxyType({}),
+    offers: Offers = MappingProxyType({}),
     draws: PRNGKeyArray | None = None,
     beside: Collection[str] = (),
 ) -> Any:
     """The object of type `annotation` that a tree describes at the `key` of a configuration.
 
-    A parameter of a constructor takes the option of its name, else the argument `given` under
-    its name for the kind of the class, else its default. If it has none of these and its type
-    is a class in `KINDS`, the class is made with its defaults.
+    A parameter of a constructor takes the option of its name, else the argument of its name in
+    `offers`, else its default. If it has none of these and its type is a class in `KINDS`, the
+    class is made with its defaults.
 
     **Arguments:**
 
-    - `given`: arguments by kind and name, such as the sizes in the section `model`.
+    - `offers`: arguments by kind and name, such as the sizes in the section `model`.
     - `draws`: the random key of the weights. Each part that draws weights gets its own.
-    - `beside`: options that are written beside the name, not under `options`.
+    - `beside`: options that are set beside the name, not under `options`.
 
-    **Raises:** `InputError` that names the key, its value, and what to write instead.
+    **Raises:** `InputError` that names the key, its value, and what to set instead.
     """
     plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     members = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
@@ -88,100 +89,99 @@ def read(
         return None
     for member in members:
         kind = get_origin(member) or member
-        if _is_section(kind):
-            return _section(kind, tree, key)
         inner = get_args(member)
-        if kind is tuple and _is_section(inner[0]) and isinstance(tree, list):
-            items = tuple(read(inner[0], x, f"{key}.{i}") for i, x in enumerate(tree))
-            return _value(annotation, items, key)
-        if kind is dict and _is_section(inner[1]) and isinstance(tree, dict):
-            sections = {name: read(inner[1], x, f"{key}.{name}") for name, x in tree.items()}
-            return _value(annotation, sections, key)
-        if kind_of(member) is not None:
-            name, written, options = described(tree, key)
-            found = find(key + written, name, kind)
-            offered = given.get(kind_of(kind) or kind, {})
+        if _has_keys(kind):
+            return _read_keys(kind, tree, key)
+        if kind is tuple and any(map(_has_keys, inner)) and isinstance(tree, list):
+            tree = tuple(read(inner[0], x, f"{key}.{i}") for i, x in enumerate(tree))
+        elif kind is dict and any(map(_has_keys, inner)) and isinstance(tree, dict):
+            tree = {name: read(inner[1], x, f"{key}.{name}") for name, x in tree.items()}
+        elif kind_of(member) is not None:
+            name, name_key, options = described(tree, key)
+            part = find(key + name_key, name, kind)
 
             def place(option: str) -> str:
                 return f"{key}.{option}" if option in beside else f"{key}.options.{option}"
 
-            arguments = _arguments(found, name, options, place, given, offered, draws)
-            try:
-                return getattr(found, "build", found)(**arguments)
-            except (InputError, OSError) as error:
-                where = "" if str(error).startswith(f"{key}.") else f"{key}: "
-                raise InputError(f"{where}{error}") from None
-        if kind is integration.Mesh:
-            options = _value(dict[str, Any], tree, key)
-            if "solver" in options:
-                raise InputError(f"{key}.solver: a mesh has no scheme; set solver.kind.")
-            return kind(**_arguments(kind, "a mesh", options, lambda x: f"{key}.{x}"))
-        if kind is Callable:
+            offered = offers.get(kind_of(kind) or kind, {})
+            arguments = _arguments(part, name, options, place, offers, offered, draws)
+            with _naming(key):
+                return getattr(part, "build", part)(**arguments)
+        elif kind is Callable:
             # Only an activation has annotated arguments.
-            name = _value(str, tree, key)
-            return find_function(key, name, of_array=bool(get_args(member)))
-    arrays = tuple(filter(is_array, members))
-    if arrays:
+            return find_function(key, _value(str, tree, key), of_array=bool(inner))
+    if arrays := tuple(filter(is_array, members)):
         return _array(arrays, tree, key)
     return _value(annotation, tree, key)
 
 
-def _section(kind: type[Section], tree: Any, key: str) -> Section:
-    """A section of a configuration at a key; at no key, the whole configuration."""
-    tree = kind.complete(tree)
+def _has_keys(kind: Any) -> bool:
+    """Whether arguments of a class stand at its key without the name of the class."""
+    return inspect.isclass(kind) and issubclass(kind, Section | integration.Mesh)
+
+
+def _read_keys(kind: type, tree: Any, key: str) -> Any:
+    """A section or a mesh at a key; at no key, the whole configuration."""
+    tree = kind.complete(tree) if issubclass(kind, Section) else tree
     if not isinstance(tree, dict):
         place = f"{key}=" if key else ""
         raise InputError(f"{place}{shown(tree)}: expected keys with values.")
-    place = f"{key}." if key else ""
-    name = key or "a configuration"
-    arguments = _arguments(kind, name, tree, lambda x: f"{place}{x}")
-    try:
+    prefix = f"{key}." if key else ""
+    arguments = _arguments(kind, key or "a configuration", tree, lambda x: f"{prefix}{x}")
+    with _naming(key):
         return kind(**arguments)
-    except InputError as error:
-        where = "" if not key or str(error).startswith(place) else f"{key}: "
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Begins the error of a constructor with its key, if there is a key and it has none."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        where = "" if not key or str(error).startswith(f"{key}.") else f"{key}: "
         raise InputError(f"{where}{error}") from None
 
 
-def _is_section(kind: Any) -> bool:
-    return inspect.isclass(kind) and issubclass(kind, Section)
-
-
 def _arguments(
-    call: Any,
+    part: Any,
     name: str,
     options: Mapping[str, Any],
     place: Callable[[str], str],
-    given: Given = MappingProxyType({}),
+    offers: Offers = MappingProxyType({}),
     offered: Mapping[str, Any] = MappingProxyType({}),
     draws: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
-    """The arguments of a constructor: its options, then what is `offered`, then defaults."""
-    parameters = parameters_of(call)
+    """The arguments of a constructor: its options, then what is `offered`, then defaults.
+    `name` stands for the constructor in errors, and `place` gives the key of an option."""
+    parameters = parameters_of(part)
     supplied = {"key", "make_block", "layers"} if "make_block" in parameters else {"key"}
-    known = sorted(parameters.keys() - supplied)
+    option_names = sorted(parameters.keys() - supplied)
     for option in options:
-        if option not in known:
-            known = f"{did_you_mean(option, known)} Known here: {', '.join(known) or 'none'}."
-            raise InputError(f"{place(short(option))}: {name} has no such option.{known}")
-    asked = [
+        if option not in option_names:
+            raise InputError(
+                f"{place(short(option))}: {name} has no such option."
+                f"{did_you_mean(option, option_names)} Known here: "
+                f"{', '.join(option_names) or 'none'}."
+            )
+    required = [
         x
         for x, p in parameters.items()
         if x in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
     ]
     # A random key for each part that draws weights, and one for the object's own weights.
-    drawn = [x for x in asked if kind_of(parameters[x].annotation) in _DRAWN]
+    drawn = [x for x in required if kind_of(parameters[x].annotation) in _DRAWN]
     keys: dict[str, PRNGKeyArray] = {}
     if draws is not None:
-        *inner, own = jax.random.split(draws, len(drawn) + 1) if drawn else [draws]
+        *inner, last = jax.random.split(draws, len(drawn) + 1) if drawn else [draws]
         keys = dict(zip(drawn, inner, strict=True))
-        offered = {**offered, "key": own}
+        offered = {**offered, "key": last}
     arguments = {}
     for x in parameters.keys() & offered.keys():
-        # An offered array is taken only if it has the shape of the annotation.
+        # An offered array is used only if it has the shape of the annotation.
         kind = parameters[x].annotation
         if not is_array(kind) or isinstance(offered[x], kind):
             arguments[x] = offered[x]
-    for x in asked:
+    for x in required:
         annotation = parameters[x].annotation
         if x in options:
             tree = options[x]
@@ -192,7 +192,7 @@ def _arguments(
             if kind_of(kind) is None or inspect.isabstract(kind):
                 raise InputError(f"{place(x)} is missing; {name} needs it.")
             tree = f"{kind.__module__}:{kind.__qualname__}"
-        arguments[x] = read(annotation, tree, place(x), given=given, draws=keys.get(x))
+        arguments[x] = read(annotation, tree, place(x), offers=offers, draws=keys.get(x))
     return arguments
 
 
@@ -200,26 +200,33 @@ def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
     """The name of a class, where the name stands below the `key`, and its options. A scheme may
     have its first argument in parentheses: `strang(heun)` or `adams_bashforth(3)`."""
     section = tree if isinstance(tree, dict) else {"kind": tree}
-    written = "name" if "name" in section else "kind"
-    name = section.get(written)
+    name_key = "name" if "name" in section else "kind"
+    name = section.get(name_key)
     options = section.get("options", {})
-    unknown = section.keys() - {written, "options"}
+    unknown = section.keys() - {name_key, "options"}
     if not isinstance(name, str) or not isinstance(options, dict) or unknown:
-        write = "write a name, or {kind: name, options: {argument: value}}"
-        raise InputError(f"{key}={shown(tree)}: {write}.")
-    written = f".{written}" if isinstance(tree, dict) else ""
+        raise InputError(
+            f"{key}={shown(tree)}: expected a name, or {{kind: name, options: {{argument: "
+            "value}}."
+        )
+    name_key = f".{name_key}" if isinstance(tree, dict) else ""
     if not {*name} & {*"()"}:
-        return name, written, options
+        return name, name_key, options
     match = re.fullmatch(r"([\w.:]+)\((.+)\)", name.strip())
     if match is None or name.count("(") > _DEEPEST:
-        what = f"{key}{written}: {shown(name)} is not a scheme"
-        raise InputError(f"{what}; write strang(heun), at most {_DEEPEST} inside each other.")
-    name, inside = match.groups()
-    first = next(iter(parameters_of(find(key + written, name, diffrax.AbstractSolver))), None)
+        raise InputError(
+            f"{key}{name_key}: {shown(name)} is not a scheme; use a name such as strang(heun), "
+            f"at most {_DEEPEST} inside each other."
+        )
+    name, inner = match.groups()
+    parameters = parameters_of(find(key + name_key, name, diffrax.AbstractSolver))
+    first = next(iter(parameters), None)
     if first is None or first in options:
-        beside = f" beside options.{first}; drop one of them" if first in options else ""
-        raise InputError(f"{key}{written}: {name} takes nothing in parentheses{beside}.")
-    return name, written, {first: int(inside) if inside.isdecimal() else inside, **options}
+        raise InputError(
+            f"{key}{name_key}: {name} takes nothing in parentheses"
+            f"{f' beside options.{first}; drop one' if first in options else ''}."
+        )
+    return name, name_key, {first: int(inner) if inner.isdecimal() else inner, **options}
 
 
 def spelled_scheme(tree: Any) -> str:
@@ -230,69 +237,71 @@ def spelled_scheme(tree: Any) -> str:
     except InputError:
         return name
     first, parameter = next(iter(parameters.items()), ("", None))
-    inside = options.get(first, parameter and parameter.default)
-    if isinstance(inside, diffrax.AbstractSolver):
-        inside = snake_case(type(inside).__name__)
-    if isinstance(inside, str | dict):
-        return f"{name}({spelled_scheme(inside)})"
-    return f"{name}({inside})" if type(inside) is int else name
+    inner = options.get(first, parameter and parameter.default)
+    if isinstance(inner, diffrax.AbstractSolver):
+        inner = snake_case(type(inner).__name__)
+    if isinstance(inner, str | dict):
+        return f"{name}({spelled_scheme(inner)})"
+    return f"{name}({inner})" if type(inner) is int else name
 
 
 def find(key: str, name: str, base: type) -> Any:
     """The class of the kind `base` with this name, at the key of a configuration."""
     if ":" in name:
-        found = _imported(key, name)
+        part = _import(key, name)
     else:
         root = kind_of(base) or base
-        named = named_classes(root, KINDS[root], name)
-        if not named:
-            named = named_classes(root, _modules_of_others(), name)
-        if not named:
-            known = named_classes(root, (*KINDS[root], *_modules_of_others()))
-            raise _unknown(key, name, [x for x in known if _refusal(known[x], base) is None])
-        found = named[name]
-    if (refusal := _refusal(found, base)) is not None:
+        classes = classes_by_name(root, KINDS[root], name)
+        classes = classes or classes_by_name(root, _plugins(), name)
+        if not classes:
+            classes = classes_by_name(root, (*KINDS[root], *_plugins()))
+            names = [x for x, part in classes.items() if _refusal(part, base) is None]
+            raise _unknown(key, name, names)
+        part = classes[name]
+    if (refusal := _refusal(part, base)) is not None:
         raise InputError(f"{key}={short(name)}: {refusal}.")
-    return found
+    return part
 
 
-def named_classes(
+def classes_by_name(
     root: type, modules: Iterable[ModuleType], name: str | None = None
 ) -> dict[str, Any]:
-    """The classes of a kind by the names that a configuration gives them: all, or of a name."""
+    """The classes of a kind by their names in a configuration: all, or those of one name."""
     return {
-        snake_case(label): found
+        snake_case(label): part
         for module in modules
-        for label, found in vars(module).items()
+        for label, part in vars(module).items()
         if name in (None, snake_case(label)) and not label.startswith("Abstract")
-        if _refusal(found, root) is None
+        if _refusal(part, root) is None
     }
 
 
 @ft.cache
-def _modules_of_others() -> tuple[ModuleType, ...]:
+def _plugins() -> tuple[ModuleType, ...]:
     return tuple(x.load() for x in entry_points(group="ide_transformer.parts"))
 
 
 def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
-    """The function with this name, or `package.module:name`; an activation if `of_array`."""
+    """The activation with this name, or the function `package.module:name`."""
     if ":" not in name:
-        home = equation.gelu.__module__ if of_array else None
-        functions = filter(inspect.isfunction, vars(equation).values())
-        there = [x for x in functions if x.__module__ == home]
-        known = {x.__name__: x for x in there if len(inspect.signature(x).parameters) == 1}
-        if name not in known:
-            raise _unknown(key, name, known)
-        return known[name]
-    found = _imported(key, name)
-    if not callable(found) or inspect.isclass(found) or inspect.isbuiltin(found):
-        raise InputError(f"{key}={name}: it is a {type(found).__name__}, not a function.")
+        activations = {
+            x.__name__: x
+            for x in filter(inspect.isfunction, vars(equation).values())
+            if x.__module__ == equation.gelu.__module__
+            and len(inspect.signature(x).parameters) == 1
+        }
+        if name not in activations:
+            raise _unknown(key, name, activations)
+        return activations[name]
+    function = _import(key, name)
+    if not callable(function) or inspect.isclass(function) or inspect.isbuiltin(function):
+        raise InputError(f"{key}={name}: it is a {type(function).__name__}, not a function.")
     if of_array:
         try:
-            jax.eval_shape(found, jax.ShapeDtypeStruct((2,), float))
+            jax.eval_shape(function, jax.ShapeDtypeStruct((2,), float))
         except Exception as error:
             raise InputError(f"{key}={name} of an array: {error!r}") from None
-    return found
+    return function
 
 
 def kind_of(annotation: Any) -> type | None:
@@ -314,8 +323,8 @@ def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     if call is not constructor:
         for name in [name for name, x in parameters.items() if x.kind is x.VAR_KEYWORD]:
             del parameters[name]
-            named = inspect.signature(constructor, eval_str=True).parameters.items()
-            parameters |= {name: x for name, x in named if x.kind is x.KEYWORD_ONLY}
+            options = inspect.signature(constructor, eval_str=True).parameters.items()
+            parameters |= {name: x for name, x in options if x.kind is x.KEYWORD_ONLY}
     fields = getattr(call, "__dataclass_fields__", {})
     types = {}
     for name, parameter in parameters.items():
@@ -342,67 +351,74 @@ def is_array(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
 
 
-def _refusal(found: Any, base: type) -> str | None:
+def _refusal(part: Any, base: type) -> str | None:
     """Why a configuration cannot name this object as a `base`; `None` if it can."""
-    label = getattr(found, "__name__", repr(found))
-    if base is models.Model and found is not base:
+    label = getattr(part, "__name__", repr(part))
+    if base is models.Model and part is not base:
         returned = None
         # A type such as `Callable[[int], str]` is callable too.
-        if callable(found) and not inspect.isclass(found) and get_origin(found) is None:
-            returned = inspect.signature(found, eval_str=True).return_annotation
-        if (get_origin(returned) or returned) is models.Model and "key" in parameters_of(found):
+        if callable(part) and not inspect.isclass(part) and get_origin(part) is None:
+            returned = inspect.signature(part, eval_str=True).return_annotation
+        if (get_origin(returned) or returned) is models.Model and "key" in parameters_of(part):
             return None
         return f"{label} is not a function of a key that is annotated with -> Model"
-    if not inspect.isclass(found) or not issubclass(found, base):
+    if not inspect.isclass(part) or not issubclass(part, base):
         return f"{label} is not a subclass of {base.__name__}"
-    missing = set(getattr(found, "__abstractmethods__", ()))
-    missing |= set(getattr(found, "__abstractvars__", ()))
+    missing = set(getattr(part, "__abstractmethods__", ()))
+    missing |= set(getattr(part, "__abstractvars__", ()))
     if missing:
         return f"{label} is abstract; it has to define {', '.join(sorted(missing))}"
-    if issubclass(found, equation.AbstractControl) and not hasattr(found, "build"):
+    if issubclass(part, equation.AbstractControl) and not hasattr(part, "build"):
         return f"{label} has no class method build(make_block, layers, *, key)"
     # A scheme of diffrax takes the terms of an ordinary equation, or wraps a scheme that does.
-    terms = getattr(found, "term_structure", diffrax.AbstractTerm)
+    terms = getattr(part, "term_structure", diffrax.AbstractTerm)
     ordinary = terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
-    ordinary |= issubclass(found, diffrax.AbstractWrappedSolver)
-    if not getattr(found, "configurable", ordinary):
+    ordinary |= issubclass(part, diffrax.AbstractWrappedSolver)
+    if not getattr(part, "configurable", ordinary):
         return f"{label} is not for configurations (its attribute configurable)"
     return None
 
 
-def _unknown(key: str, name: str, known: Iterable[str]) -> InputError:
-    listed = f"Known: {', '.join(sorted(known))}; or your own, package.module:Name"
-    return InputError(f"{key}={short(name)}: unknown.{did_you_mean(name, known)} {listed}.")
+def _unknown(key: str, name: str, names: Iterable[str]) -> InputError:
+    return InputError(
+        f"{key}={short(name)}: unknown.{did_you_mean(name, names)} Known: "
+        f"{', '.join(sorted(names))}; or your own, package.module:Name."
+    )
 
 
-def _imported(key: str, name: str) -> Any:
+def _import(key: str, name: str) -> Any:
+    """The class or function `package.module:name`; never from the folder of a run."""
     module_name, _, attribute = name.partition(":")
     if len(name) > _LONGEST_NAME or not NAME_OF_CODE.fullmatch(name):
-        raise InputError(f"{key}={shown(name)}: it is not of the form package.module:Class.")
+        raise InputError(f"{key}={shown(name)}: expected the form package.module:Class.")
     # Checked before any package above it is imported.
     for place in filter(None, sys.path):
         file = Path(place).joinpath(*module_name.split("."))
-        inside = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
-        if inside is not None and (file.is_dir() or file.with_suffix(".py").is_file()):
-            what = f"{module_name} lies in the folder of a run, {inside}"
-            raise InputError(f"{key}={name}: {what}; move it.")
+        run = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
+        if run is not None and (file.is_dir() or file.with_suffix(".py").is_file()):
+            raise InputError(
+                f"{key}={name}: {module_name} lies in the folder of a run, {run}; move it."
+            )
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        absent = isinstance(error, ModuleNotFoundError)
-        what = f"importing {module_name} failed with {type(error).__name__}: {error}"
-        hint = ". Start the command in its folder, or install its package." * absent
-        raise InputError(f"{key}={name}: {what}{hint}") from (None if absent else error)
+        is_missing = isinstance(error, ModuleNotFoundError)
+        raise InputError(
+            f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
+            f"{'. Start the command in its folder, or install its package.' * is_missing}"
+        ) from (None if is_missing else error)
     if not hasattr(module, attribute):
-        hint = did_you_mean(attribute, vars(module))
-        raise InputError(f"{key}={name}: {module.__file__} defines no {attribute!r}.{hint}")
+        raise InputError(
+            f"{key}={name}: {module.__file__} does not define {attribute!r}."
+            f"{did_you_mean(attribute, vars(module))}"
+        )
     return getattr(module, attribute)
 
 
 def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
     numbers = _value(float | list, tree, key)
-    for number in jax.tree.leaves(numbers, is_leaf=lambda x: type(x) is not list):
-        _value(float, number, key)
+    for entry in jax.tree.leaves(numbers, is_leaf=lambda x: type(x) is not list):
+        _value(float, entry, key)
     for dtype in (float, None):
         try:
             # The array has values, also while a model is built from shapes.
@@ -418,7 +434,7 @@ def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
 def _value(annotation: Any, tree: Any, key: str) -> Any:
     """A plain value of a type. Only tasks count in 64 bits, and seeds have 32 bits."""
     if is_dataclass(annotation):
-        raise InputError(f"{key}: it cannot be written in a configuration; leave it out.")
+        raise InputError(f"{key} cannot be set in a configuration; remove it.")
     most = 2**63 if key.startswith("data.") else 2**32 if key.endswith("seed") else 2**31
     # Options of a class inside are read by its constructor.
     for leaf in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, dict)):

@@ -22,20 +22,20 @@ NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Changes a tree by overrides; returns which gave each key. Without a value it drops it."""
+    """Changes a tree by overrides; returns the override of each key. One without a value drops
+    its key."""
     origin: dict[str, str] = {}
     for override in overrides:
         where = f"override {shown(override)}"
         key, separator, text = override.partition("=")
         *parents, last = key.split(".")
         if not separator or not all((*parents, last)):
-            raise InputError(f"{shown(override)}: write section.key=value, as model.layers=8.")
+            raise InputError(f"{shown(override)}: use section.key=value, as model.layers=8.")
         branch = tree
-        for depth, part in enumerate(parents, 1):
+        for part in parents:
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
-                section = ".".join(parents[:depth])
-                raise InputError(f"{where}: {section} is a value, not a section.")
+                raise InputError(f"{where}: {part} is a value, not a section.")
         value = read_yaml(text, where)
         if value is None:
             branch.pop(last, None)
@@ -50,11 +50,11 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
 
 def names_of_code(tree: Any) -> dict[str, list[str]]:
     """The names `package.module:Class` in the keys and values of a tree, by their keys."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for path, text in _texts(tree):
-        if path not in _PATHS and (names := NAME_OF_CODE.findall(text)):
-            found.setdefault(".".join(path), []).extend(names)
-    return found
+        if path not in _PATHS and (names_in_text := NAME_OF_CODE.findall(text)):
+            names.setdefault(".".join(path), []).extend(names_in_text)
+    return names
 
 
 def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -63,9 +63,8 @@ def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         yield path, tree
     elif isinstance(tree, dict | list):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            inside = *path, str(key)
-            yield inside, str(key)
-            yield from _texts(value, inside)
+            yield (*path, str(key)), str(key)
+            yield from _texts(value, (*path, str(key)))
 
 
 def read_yaml(text: str | bytes, where: str) -> Any:
@@ -75,7 +74,7 @@ def read_yaml(text: str | bytes, where: str) -> Any:
     try:
         return yaml.load(text if isinstance(text, str) else text.decode("utf-8-sig"), _Reader)
     except UnicodeDecodeError as error:
-        raise InputError(f"{where}: no UTF-8 at byte {error.start}.") from None
+        raise InputError(f"{where}: byte {error.start} is not UTF-8.") from None
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}"
@@ -90,14 +89,14 @@ def write_yaml(tree: Any) -> str:
 
 
 class _Reader(yaml.SafeLoader):
-    """Reads YAML 1.2, and rejects what no configuration holds."""
+    """Reads YAML 1.2; rejects anchors, deep nesting, and keys that are not names."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if event.anchor is not None:
-            raise _wrong(event, "anchors (&) and aliases (*) are not read; write it out")
+            raise _wrong(event, "anchors (&) and aliases (*) are not supported")
         if len(self.marks) > _DEEPEST:
             raise _wrong(event, f"more than {_DEEPEST} sections inside each other")
         return super().compose_node(parent, index)
@@ -108,10 +107,10 @@ class _Reader(yaml.SafeLoader):
             if key.tag in (f"{_TAG}int", f"{_TAG}float"):
                 key.tag = f"{_TAG}str"
             if key.tag != f"{_TAG}str":
-                raise _wrong(key, "a key is a name; write it in quotes if it is one")
+                raise _wrong(key, "a key must be a name; put it in quotes")
             if (before := first.setdefault(key.value, key)) is not key:
                 line = before.start_mark.line + 1
-                raise _wrong(key, f"{short(key.value)} is given twice, first in line {line}")
+                raise _wrong(key, f"{short(key.value)} is set twice, first in line {line}")
         return super().construct_mapping(node, deep)
 
 

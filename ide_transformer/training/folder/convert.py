@@ -16,7 +16,8 @@ from ...tasks import PretrainedTokenizer, end_token
 from ..configuration.config import Config
 from ..configuration.files import config_of
 from ..configuration.text import apply_overrides, write_yaml
-from ..steps.build import build_model_of_size, build_programs
+from ..steps.build import build_model_of_size
+from ..steps.parts import read_parts
 from ..steps.step import Weights
 from .checkpoints import Checkpoints, Which
 from .loading import restore_model
@@ -71,7 +72,7 @@ def import_pretrained(
         # The model must be able to take the windows of its data.
         context = min(config.model.context, model.inputs.context)
         config = config.changed("model", context=context)
-    state = build_programs(config, model).start(model, key)
+    state = read_parts(config).programs(model).start(model, key)
 
     def save(tokenizer: Path) -> None:
         if is_built_as(model, LanguageModel):
@@ -137,8 +138,6 @@ def _card(
     """The model card in Markdown. The user fills in the licence."""
     tree: dict[str, Any] = config.changes()
     tree |= {"name": config.name}
-    # Its default depends on other keys.
-    tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule
     # The folders of this machine are private.
     if config.data.path is not None:
         tree["data"]["path"] = config.data.path.name

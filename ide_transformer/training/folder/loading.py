@@ -17,15 +17,8 @@ from ..configuration.config import NATIVE, Config, SolverConfig
 from ..configuration.files import read_section
 from ..configuration.reader import parameters_of
 from ..configuration.text import apply_overrides
-from ..steps.build import (
-    build_model_of_size,
-    build_programs,
-    build_task,
-    first_model,
-    needs_of,
-    task_class,
-    with_solver,
-)
+from ..steps.build import build_model_of_size, build_task, needs_of, task_class, with_solver
+from ..steps.parts import read_parts
 from ..steps.step import Weights, weights_of
 from .checkpoints import Checkpoints, Which
 from .run_folder import RunFolder
@@ -156,8 +149,9 @@ def restore_model(
         raise InputError(f"weights=average: {folder.path} has training.average=0.")
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
-    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    programs = build_programs(config, model)
+    parts = read_parts(config)
+    model = parts.first_model(config, lambda config: build_model_of_size(config, sizes, key))
+    programs = parts.programs(model)
     with Checkpoints(folder) as checkpoints:
         state = checkpoints.restore(programs.shapes_at, checkpoint)
     step = int(state.step)

@@ -25,7 +25,7 @@ from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from ..configuration.config import Config
-from ..configuration.files import Trust, dump_config, load_config, run_named
+from ..configuration.files import Trust, dump_config, find_run, load_config
 from ..configuration.text import names_of_code
 from ..steps.optimizer import path_of
 
@@ -73,7 +73,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path):
-        self.path = path = run_named(path)
+        self.path = path = find_run(path)
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"

@@ -61,8 +61,8 @@ def grown_state(
     layers: int,
     average: float = 0.0,
 ) -> TrainState:
-    """The state of training on another number of layers: the weights, their average and their
-    moments.
+    """Resamples the state of training to another number of layers: the weights, their average
+    and their moments.
 
     A weight of a layer of length h acts over a depth of h, and its gradient is proportional to
     h. If h becomes h/k, means of gradients are divided by k and means of squares by k², so that
@@ -77,7 +77,7 @@ def grown_state(
     after = eqx.filter_eval_shape(growth.grown, before, layers)
     shorter = after.control.interval_length / before.control.interval_length
     weights = grow(state.weights)
-    leaves = _grown_optimizer((state.optimizer, state.average), state.weights, grow, shorter)
+    leaves = _grow_moments((state.optimizer, state.average), state.weights, grow, shorter)
     shapes = jax.eval_shape(
         lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
         weights,
@@ -86,13 +86,13 @@ def grown_state(
     return dataclasses.replace(state, weights=weights, optimizer=optimizer_state, average=mean)
 
 
-def _grown_optimizer(
+def _grow_moments(
     state: PyTree, weights: PyTree[Array], grow: Callable, shorter: float
 ) -> list[Array]:
     """The arrays of the state of an optimizer. A tree in it with the structure of the weights
     holds a value for each weight, or for some, the others masked. The layers become shorter by
     the factor `shorter`."""
-    own, structure = jax.tree.flatten(weights)
+    arrays, structure = jax.tree.flatten(weights)
     leaves: list[Array] = []
     parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
     for path, part in parts:
@@ -100,16 +100,19 @@ def _grown_optimizer(
             leaves.append(part)
             continue
         degree = _DEGREES[path_of(path).rpartition(".")[2]]
-        kept = jax.tree.leaves(part, is_leaf=_masked)
-        whole = [jnp.zeros_like(x) if _masked(y) else y for x, y in zip(own, kept, strict=True)]
-        new = jax.tree.leaves(grow(structure.unflatten(whole)))
-        for x, y in zip(kept, new, strict=True):
-            if not _masked(x):
+        moments = jax.tree.leaves(part, is_leaf=_is_masked)
+        filled = [
+            jnp.zeros_like(x) if _is_masked(moment) else moment
+            for x, moment in zip(arrays, moments, strict=True)
+        ]
+        grown = jax.tree.leaves(grow(structure.unflatten(filled)))
+        for x, y in zip(moments, grown, strict=True):
+            if not _is_masked(x):
                 # Resampling with negative weights must not make a mean of squares negative.
                 scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
                 leaves.append(x if x.shape == y.shape else scaled)
     return leaves
 
 
-def _masked(x: Any) -> bool:
+def _is_masked(x: Any) -> bool:
     return isinstance(x, optax.MaskedNode)

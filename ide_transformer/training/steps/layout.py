@@ -1,4 +1,4 @@
-"""Layout of the training state and the batches on devices; several processes of one run."""
+"""Places the training state and the batches on devices; joins the processes of a run."""
 
 import contextlib
 import fnmatch
@@ -54,9 +54,8 @@ class Layout(NamedTuple):
         return dict(self.devices.shape)
 
     def shardings(self, tree: PyTree) -> PyTree[NamedSharding]:
-        """Places of the arrays of a state or a batch. Moments of a weight lie where it lies.
-        Samples and tokens are divided where they can be; every device has what samples share.
-        """
+        """The places of the arrays of a state or a batch. Moments lie with their weight.
+        Samples and tokens are divided if possible; every device has what samples share."""
 
         def of_state(path: tuple, x: Any) -> NamedSharding:
             return NamedSharding(
@@ -69,9 +68,9 @@ class Layout(NamedTuple):
 
         if not isinstance(tree, Batch):
             return jax.tree.map_with_path(of_state, tree)
-        own, shared = tree.divided()
-        whole = jax.tree.map(lambda x: self.whole(), shared)
-        return eqx.combine(jax.tree.map(of_samples, own), whole)
+        by_sample, shared = tree.divided()
+        replicated = jax.tree.map(lambda x: self.replicated(), shared)
+        return eqx.combine(jax.tree.map(of_samples, by_sample), replicated)
 
     def shapes(self, tree: T) -> T:
         """The shapes of the arrays of a state or a batch, with their places."""
@@ -88,30 +87,30 @@ class Layout(NamedTuple):
             if where.is_fully_addressable:
                 return jax.device_put(x, where)
             x = np.asarray(x)
-            own = x[_own(where, x.shape)]
-            return jax.make_array_from_process_local_data(where, own, x.shape)
+            block = x[_local_block(where, x.shape)]
+            return jax.make_array_from_process_local_data(where, block, x.shape)
 
         return jax.tree.map(put, tree, self.shardings(tree))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step, on the devices. Each process loads only its own samples."""
         sizes = {axis: self.sizes.get(axis, 1) for axis in LAYOUT_AXES["samples"]}
-        where = NamedSharding(self.devices, partition_spec((size,), ("samples",), sizes))
-        (rows,) = _own(where, (size,))
+        where = NamedSharding(self.devices, divided((size,), ("samples",), sizes))
+        (rows,) = _local_block(where, (size,))
         part = task.part_of_batch(step, size, seed, rows)
-        whole = enlarged(part, size)
+        batch = shapes_with_samples(part, size)
 
-        def placed(x: Any, y: Any, where: NamedSharding) -> jax.Array:
-            inner = (slice(None), *_own(where, y.shape)[1:])
-            return jax.make_array_from_process_local_data(where, np.asarray(x)[inner], y.shape)
+        def put(x: Any, y: Any, where: NamedSharding) -> jax.Array:
+            block = (slice(None), *_local_block(where, y.shape)[1:])
+            return jax.make_array_from_process_local_data(where, np.asarray(x)[block], y.shape)
 
-        return jax.tree.map(placed, part, whole, self.shardings(whole))
+        return jax.tree.map(put, part, batch, self.shardings(batch))
 
     def bytes_each(self, state: PyTree) -> int:
         """Bytes of a state on each device."""
         leaves = jax.tree.leaves(self.shapes(state))
-        own = [(x.sharding.shard_shape(x.shape), x.dtype) for x in leaves]
-        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in own)
+        shards = [(x.sharding.shard_shape(x.shape), x.dtype) for x in leaves]
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in shards)
 
     def check_divides(
         self, samples: int, model: Model, meshes: Iterable[integration.Mesh]
@@ -119,7 +118,7 @@ class Layout(NamedTuple):
         """Raises `InputError` if the devices do not divide the samples of a part of a batch,
         the heads or the tokens."""
         attentions = parts(model.control, AbstractAttention)
-        heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
+        heads = {count for x in attentions for count in (x.heads, x.key_value_heads)}
         tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
         sizes = self.sizes
         groups = sizes["data"] * sizes["fsdp"]
@@ -129,11 +128,11 @@ class Layout(NamedTuple):
             *(("parallel.tensor", sizes["tensor"], "the number of heads", n) for n in heads),
             *(("parallel.sequence", sizes["sequence"], "the tokens", n) for n in tokens),
         ]
-        for key, devices, name, number in checks:
-            if number % devices:
-                raise InputError(f"{key} = {devices} does not divide {name}, {number}.")
+        for key, devices, name, count in checks:
+            if count % devices:
+                raise InputError(f"{key} = {devices} does not divide {name}, {count}.")
 
-    def whole(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """The place of an array that every device has whole."""
         return NamedSharding(self.devices, PartitionSpec())
 
@@ -141,25 +140,27 @@ class Layout(NamedTuple):
 def make_layout(config: ParallelConfig) -> Layout:
     """The layout of the section `parallel`, on the first of all devices."""
     devices = jax.devices()
-    number = len(devices)
-    wanted = config.devices
-    if number % wanted or (jax.process_count() > 1 and wanted != number):
+    num_devices = config.devices
+    if len(devices) % num_devices or (jax.process_count() > 1 and num_devices != len(devices)):
         sizes = " × ".join(f"parallel.{axis}={size}" for axis, size in config.sizes.items())
         fit = "be" if jax.process_count() > 1 else "divide"
-        raise InputError(f"{sizes} = {wanted}: it must {fit} the {number} devices there are.")
+        raise InputError(f"{sizes} = {num_devices}: it must {fit} the {len(devices)} devices.")
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)
-    return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
+    return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:num_devices]))
 
 
-def enlarged(batch: Batch, size: int) -> Batch:
+def shapes_with_samples(batch: Batch, size: int) -> Batch:
     """The shapes of a batch like this one with `size` samples."""
-    own, shared = batch.divided()
-    own = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), own)
-    return eqx.combine(own, shared)
+
+    def shape(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+
+    by_sample, shared = batch.divided()
+    return eqx.combine(jax.tree.map(shape, by_sample), shared)
 
 
-def _own(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
+def _local_block(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
     """The smallest block of an array that holds all parts of this process."""
     blocks: list[Any] = list(where.addressable_devices_indices_map(shape).values())
     return tuple(
@@ -172,14 +173,14 @@ def _own(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def _names(path: tuple, rank: int) -> tuple[str | None, ...]:
-    written = path_of(path)
-    names = next(names for end, names in _NAMES.items() if fnmatch.fnmatchcase(written, end))
+    name = path_of(path)
+    names = next(names for end, names in _NAMES.items() if fnmatch.fnmatchcase(name, end))
     names = names[-rank:] if rank else ()
     return ("layers",) * (rank - len(names)) + names
 
 
 # Errors of JAX that have nothing to do with other processes.
-_OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
+_LOCAL_ERRORS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 
 def start(parallel: ParallelConfig) -> None:
@@ -188,13 +189,13 @@ def start(parallel: ParallelConfig) -> None:
         return
     rank = parallel.rank
     seconds = parallel.timeout
-    if rank is None and (given := os.environ.get("JAX_PROCESS_ID")):
-        rank = int(given)
+    if rank is None and (process_id := os.environ.get("JAX_PROCESS_ID")):
+        rank = int(process_id)
 
     def end() -> None:
         address = os.environ.get("JAX_COORDINATOR_ADDRESS", "the coordinator")
         print(
-            f"error: parallel.processes={parallel.processes}: they did not all appear at "
+            f"error: parallel.processes={parallel.processes}: not all reached "
             f"{parallel.coordinator or address} within {seconds} s (parallel.timeout).",
             file=sys.stderr,
             flush=True,
@@ -215,8 +216,10 @@ def start(parallel: ParallelConfig) -> None:
             shutdown_timeout_seconds=seconds,
         )
     except ValueError as error:
-        write = "Without SLURM, give parallel.coordinator=HOST:PORT and parallel.rank=0, 1, …."
-        raise InputError(f"parallel.processes={parallel.processes}: {error} {write}") from None
+        raise InputError(
+            f"parallel.processes={parallel.processes}: {error} Without SLURM, set "
+            "parallel.coordinator=HOST:PORT and parallel.rank=0, 1, …."
+        ) from None
     finally:
         absent.cancel()
 
@@ -227,11 +230,12 @@ def explain_lost_process() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or str(error).startswith(_OWN_FAULTS):
+        if jax.process_count() == 1 or str(error).startswith(_LOCAL_ERRORS):
             raise
-        reason = str(error).splitlines()[0][:200]
-        what = f"process {jax.process_index()}: another process of this run has ended"
-        raise InputError(f"{what} ({reason}). Start all again with --resume.") from error
+        raise InputError(
+            f"process {jax.process_index()}: another process of this run has ended "
+            f"({str(error).splitlines()[0][:200]}). Start all again with --resume."
+        ) from error
 
 
 def primary() -> bool:
@@ -242,11 +246,11 @@ def primary() -> bool:
 def gathered(state: T) -> T:
     """The state with arrays that this process can read whole. All processes must call it."""
 
-    def whole(x: Any) -> Any:
-        apart = isinstance(x, jax.Array) and not x.is_fully_addressable
-        return multihost_utils.process_allgather(x, tiled=True) if apart else x
+    def gather(x: Any) -> Any:
+        is_local = not isinstance(x, jax.Array) or x.is_fully_addressable
+        return x if is_local else multihost_utils.process_allgather(x, tiled=True)
 
-    return jax.tree.map(whole, state)
+    return jax.tree.map(gather, state)
 
 
 # Waits until all processes have called it with this name.
@@ -254,33 +258,36 @@ wait_for_all = multihost_utils.sync_global_devices
 
 
 def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises `InputError` if values differ from process 0. Keys such as "other data" say it."""
-    told = json.dumps(values)
-    own = json.loads(told)
-    first = json.loads(from_primary(told))
-    differs = np.array([own[what] != first[what] for what in own])
-    of_all = np.reshape(multihost_utils.process_allgather(differs), (-1, len(own)))
+    """Raises `InputError` if values differ from process 0. Their keys, such as "other data",
+    are used in its message."""
+    text = json.dumps(values)
+    local = json.loads(text)
+    first = json.loads(from_primary(text))
+    differs = np.array([local[name] != first[name] for name in local])
+    of_all = np.reshape(multihost_utils.process_allgather(differs), (-1, len(local)))
     if not of_all.any():
         return
     rank = jax.process_index() if differs.any() else int(np.argmax(of_all.any(axis=1)))
-    what = [name for name, other in zip(own, of_all[rank], strict=True) if other]
-    changed = [
-        f"; {key}: {own[name].get(key)!r} there, {first[name].get(key)!r} in process 0"
-        for name in what
-        for key in own[name] | first[name]
-        if own[name].get(key) != first[name].get(key)
+    names = [name for name, is_other in zip(local, of_all[rank], strict=True) if is_other]
+    changes = [
+        f"; {key}: {local[name].get(key)!r} there, {first[name].get(key)!r} in process 0"
+        for name in names
+        for key in local[name] | first[name]
+        if local[name].get(key) != first[name].get(key)
     ]
-    said = f"process {rank} has {' and '.join(what)} than process 0{''.join(changed)}"
-    raise InputError(f"{said}. Start all with the same options, files and release.")
+    raise InputError(
+        f"process {rank} has {' and '.join(names)} than process 0{''.join(changes)}. Start all "
+        "with the same options, files and release."
+    )
 
 
 def from_primary(text: str) -> str:
     """The text that the primary process passes; all processes must call it."""
-    own = np.frombuffer(text.encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.array(len(own))))
-    return bytes(multihost_utils.broadcast_one_to_all(np.resize(own, size))).decode()
+    data = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(data))))
+    return bytes(multihost_utils.broadcast_one_to_all(np.resize(data, size))).decode()
 
 
-def largest(number: int) -> int:
-    """The largest of the numbers that the processes pass."""
-    return int(np.max(multihost_utils.process_allgather(np.array(number))))
+def largest(value: int) -> int:
+    """The largest of the values that the processes pass."""
+    return int(np.max(multihost_utils.process_allgather(np.array(value))))

@@ -1,4 +1,4 @@
-"""Memory of a model and of its training step."""
+"""Estimates the memory of a model and of its training step."""
 
 from typing import Any
 
@@ -14,36 +14,37 @@ from ...tasks import AbstractLoss, Batch
 def describe_memory(
     model: Model, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
-    """A line on the memory of a run, whose step reserves `temporary` bytes, also with other
-    gradient modes; another line warns if the device has less."""
-    used = model.gradient
+    """A line on the memory of a run whose step reserves `temporary` bytes, and on its memory
+    with other gradient modes. Another line warns if the device has less."""
+    gradient = model.gradient
     parameters = size_bytes(state.weights)
     optimizer = size_bytes(state.optimizer)
     text = (
         f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
-        f"a step with gradient {mode_name(used)} {_mebibytes(temporary)}"
+        f"a step with gradient {mode_name(gradient)} {_mebibytes(temporary)}"
     )
     # Each mode traces the whole step, which takes longer than many steps of a small model.
     if temporary >= 2**20:
-        rest = temporary - kept_bytes(model, used, loss, batch)
-        others = [
-            f"{mode_name(mode)} about {_mebibytes(rest + kept_bytes(model, mode, loss, batch))}"
+        rest = temporary - residual_bytes(model, gradient, loss, batch)
+        sizes = {
+            mode_name(mode): rest + residual_bytes(model, mode, loss, batch)
             for mode in (Direct(), Recompute(), Recursive())
-            if type(mode) is not type(used)
-        ]
-        text += f" ({'; '.join(others)})"
+            if type(mode) is not type(gradient)
+        }
+        modes = [f"{name} about {_mebibytes(size)}" for name, size in sizes.items()]
+        text += f" ({'; '.join(modes)})"
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    needed = parameters + optimizer + temporary
-    if limit is not None and needed > limit:
+    total = parameters + optimizer + temporary
+    if limit is not None and total > limit:
         text += (
-            f"\nwarning: together {_mebibytes(needed)}, and the device has "
-            f"{_mebibytes(limit)}; lower training.batch_size, or take "
+            f"\nwarning: together {_mebibytes(total)}, and the device has "
+            f"{_mebibytes(limit)}; lower training.batch_size, or use "
             "training.gradient=recursive."
         )
     return text
 
 
-def kept_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Any) -> int:
+def residual_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Any) -> int:
     """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
     model = model.with_gradient(mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
@@ -66,5 +67,5 @@ def mode_name(mode: PyTree) -> str:
     return type(mode).__name__.lower()
 
 
-def _mebibytes(number: int) -> str:
-    return f"{number / 2**20:,.1f} MiB"
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

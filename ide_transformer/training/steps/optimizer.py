@@ -29,7 +29,7 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
     rate = learning_rate(config, steps)
     decay = config.weight_decay
     kind = optax.lion if config.kind == "lion" else optax.adamw
-    rule = kind(rate, config.beta1, config.beta2, weight_decay=decay, mask=decayed)
+    rule = kind(rate, config.beta1, config.beta2, weight_decay=decay, mask=decays)
     if config.kind == "muon":
         axes = optax.contrib.MuonDimensionNumbers(-2, -1)
         matrices = optax.contrib.muon(
@@ -56,15 +56,15 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     rises = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
     if config.schedule == "constant":
         return rises
-    if config.schedule == "cosine":
-        falls = optax.cosine_decay_schedule(peak, steps - warmup, lowest / peak)
-        return optax.join_schedules([rises, falls], [warmup])
-    decaying = config.decaying_steps(steps)
-    falls = optax.linear_schedule(peak, lowest, decaying)
-    return optax.join_schedules([rises, falls], [steps - decaying])
+    if config.schedule == "warmup_stable_decay":
+        decaying = config.decaying_steps(steps)
+        falls = optax.linear_schedule(peak, lowest, decaying)
+        return optax.join_schedules([rises, falls], [steps - decaying])
+    falls = optax.cosine_decay_schedule(peak, steps - warmup, lowest / peak)
+    return optax.join_schedules([rises, falls], [warmup])
 
 
-def decayed(model: PyTree) -> PyTree[bool]:
+def decays(model: PyTree) -> PyTree[bool]:
     """Marks the weights that decay: matrices, not gains, biases or weights of a scheme. The
     depth axis of a control does not make a vector a matrix."""
 
@@ -78,7 +78,7 @@ def decayed(model: PyTree) -> PyTree[bool]:
 
 def orthogonalized(model: PyTree) -> PyTree[bool]:
     """Marks the weights whose updates Muon makes orthogonal: the matrices of a control. Tables
-    of positions and depthwise convolutions are no linear maps of features."""
+    of positions and depthwise convolutions are not linear maps of features."""
     tables = _of(AbstractPositions | DepthwiseProjection)
 
     def linear(part, marks):
@@ -91,7 +91,7 @@ def orthogonalized(model: PyTree) -> PyTree[bool]:
             return False
         return jax.tree.map(linear, part, marks, is_leaf=tables)
 
-    return jax.tree.map(mark, model, decayed(model), is_leaf=_of(AbstractControl))
+    return jax.tree.map(mark, model, decays(model), is_leaf=_of(AbstractControl))
 
 
 def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]:
@@ -106,12 +106,14 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
         if not any(fits(group, path) for path in paths):
             parts = {".".join(p.split(".")[:n]) for p in paths for n in range(1, len(p))}
             close = difflib.get_close_matches(group, sorted(parts), n=3, cutoff=0.0)
-            closest = f"The closest paths are {', '.join(close)}"
-            raise InputError(f"optimizer.groups: {group!r} fits no weight. {closest}.")
+            raise InputError(
+                f"optimizer.groups: {group!r} fits no weight. The closest paths are "
+                f"{', '.join(close)}."
+            )
 
     def factor(path: tuple, _) -> float:
-        found = [factor for group, factor in groups.items() if fits(group, path_of(path))]
-        return found[-1] if found else 1.0
+        factors = [factor for group, factor in groups.items() if fits(group, path_of(path))]
+        return factors[-1] if factors else 1.0
 
     return jax.tree.map_with_path(factor, weights)
 

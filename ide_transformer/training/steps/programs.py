@@ -1,4 +1,4 @@
-"""The compiled programs of a run: for each phase the step, the evaluation and the entrance."""
+"""The programs of a run: for each phase the step, the evaluation, and the way into it."""
 
 import dataclasses
 import functools as ft
@@ -110,7 +110,7 @@ class Program:
             max_bad_steps=rule.max_bad_steps,
             accumulate=rule.accumulate,
             average=rule.average,
-            out_shardings=(layout.shardings(self.shapes), layout.whole()),
+            out_shardings=(layout.shardings(self.shapes), layout.replicated()),
         )
         return step.lower(layout.shapes(self.shapes), layout.shapes(batch))
 

@@ -1,4 +1,4 @@
-"""The schedule of a run: phases, each on one mesh, or on several of which a step draws one."""
+"""The phases of a run, each on one mesh, or on several of which each step draws one."""
 
 import dataclasses
 import functools as ft
@@ -12,8 +12,6 @@ from ...integration import Mesh
 from ...models import Model, functional
 from ...tasks import AbstractTask
 from ..configuration.config import Config
-from ..configuration.reader import read
-from .growth import AbstractGrowth, Refinement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +33,9 @@ class Phase:
 
     def name(self, mesh: int) -> str:
         """The mesh with this number, as a configuration writes it."""
-        given = {} if self.layers is None else {"layers": self.layers}
-        given |= [*self.meshes.values()][mesh].described
-        return f"{{{', '.join(f'{name}: {x}' for name, x in given.items())}}}"
+        fields = {} if self.layers is None else {"layers": self.layers}
+        fields |= [*self.meshes.values()][mesh].described
+        return f"{{{', '.join(f'{name}: {x}' for name, x in fields.items())}}}"
 
     def __str__(self) -> str:
         return " or ".join(self.name(mesh) for mesh in range(len(self.meshes)))
@@ -46,8 +44,8 @@ class Phase:
         """For each mesh, the function that puts the model on it, with the inputs' tokens."""
 
         def on(model: Model, key: str, mesh: Mesh) -> Model:
-            written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
-            with at(f"{key}={{{written}}}"):
+            fields = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
+            with at(f"{key}={{{fields}}}"):
                 return model_on(model, dataclasses.replace(mesh, tokens=None))
 
         return [ft.partial(on, key=key, mesh=mesh) for key, mesh in self.meshes.items()]
@@ -79,26 +77,24 @@ class Schedule(tuple[Phase, ...]):
 
 
 def schedule_of(config: Config) -> Schedule:
-    """The phases of a run, read from its configuration."""
+    """The phases of a run."""
     training = config.training
     ends = itertools.pairwise((*training.begins, training.steps))
     phases = []
-    for number, (phase, (first, last)) in enumerate(zip(training.phases, ends, strict=True)):
-        key = f"training.schedule.{number}"
+    for i, (phase, (first, last)) in enumerate(zip(training.phases, ends, strict=True)):
+        key = f"training.schedule.{i}"
         layers = (phase.layers or config.model.layers) if training.refines else None
         if phase.meshes:
-            keys = [f"{key}.meshes.{i}" for i in range(len(phase.meshes))]
-            meshes = {
-                x: read(Mesh, tree, x) for x, tree in zip(keys, phase.meshes, strict=True)
-            }
+            meshes = {f"{key}.meshes.{i}": mesh for i, mesh in enumerate(phase.meshes)}
             odds = phase.weights or (1.0,) * len(meshes)
             phases.append(Phase(first, last, layers, meshes, odds))
         else:
-            key = f"{key}.mesh"
             # The weights themselves have the layers of the mesh.
-            mesh = dataclasses.replace(read(Mesh, phase.mesh or {}, key), layers=None)
+            mesh = dataclasses.replace(phase.mesh or Mesh(), layers=None)
             evaluated = Mesh(steps=mesh.steps)
-            phases.append(Phase(first, last, layers, {key: mesh}, evaluated=evaluated))
+            phases.append(
+                Phase(first, last, layers, {f"{key}.mesh": mesh}, evaluated=evaluated)
+            )
     return Schedule(phases)
 
 
@@ -107,26 +103,21 @@ def model_on(model: Model, mesh: Mesh) -> Model:
     return (model if mesh.width is None else functional(model)).on(mesh)
 
 
-def needed_by_refinement(config: Config) -> list[str]:
-    """The overrides that a run needs to begin with fewer layers, as far as the configuration
-    does otherwise. The rate must be high when the fine mesh begins, and the solutions on both
-    meshes must be close: the embedded input is projected, and paths are short."""
+def overrides_for_refinement(config: Config) -> list[str]:
+    """The overrides that a run needs to begin with fewer layers, unless they are set. The rate
+    must be high when the fine mesh begins. The solutions on both meshes must be close: the
+    embedded input is projected, and paths are short."""
     model = config.model
     training = config.training
-    same = (training.phases[0].layers or model.layers) == model.layers
-    if same or not isinstance(growth_of(config), Refinement):
+    has_all_layers = training.phases[0].layers in (None, model.layers)
+    if has_all_layers or training.growth != "refinement":
         return []
     costs = {cost.kind or name for name, cost in training.costs.items() if cost.weight}
-    needed = []
+    overrides = []
     if config.optimizer.schedule == "cosine":
-        needed.append("optimizer.schedule=warmup_stable_decay")
+        overrides.append("optimizer.schedule=warmup_stable_decay")
     if model.input_normalization == "free" and model.constraint == "free":
-        needed.append("model.input_normalization=sphere")
+        overrides.append("model.input_normalization=sphere")
     if "transport" not in costs:
-        needed.append("training.costs.transport=0.01")
-    return needed
-
-
-def growth_of(config: Config) -> AbstractGrowth:
-    """The rule by which the model of a run gets more layers."""
-    return read(AbstractGrowth, config.training.growth, "training.growth")
+        overrides.append("training.costs.transport=0.01")
+    return overrides

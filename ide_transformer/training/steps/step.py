@@ -24,10 +24,10 @@ Weights: TypeAlias = Literal["trained", "average"]
 
 
 def gradient_in_parts(
-    loss: Callable[..., Loss], number: int
+    loss: Callable[..., Loss], num_parts: int
 ) -> Callable[..., tuple[PyTree[Array], Loss]]:
     """Returns a function that gives the gradient of the objective of a batch, and its `Loss`.
-    It computes `number` equal parts of the batch one after the other and weights each by its
+    It computes `num_parts` equal parts of the batch one after the other and weights each by its
     targets, so that both are exact. `loss` takes the weights, the batch and the key."""
 
     def objective(weights, batch, key, share=None):
@@ -36,25 +36,25 @@ def gradient_in_parts(
         return result.objective + extra, result
 
     gradient = jax.grad(objective, has_aux=True)
-    if number == 1:
+    if num_parts == 1:
         return gradient
 
-    def part_of(x: Array) -> Array:
-        # Each takes every `number`-th sample, so that every device has as many of each part.
+    def divide(x: Array) -> Array:
+        # Each part has every `num_parts`-th sample, so that every device has as many of each.
         x = jnp.asarray(x)
-        return jnp.swapaxes(x.reshape(len(x) // number, number, *x.shape[1:]), 0, 1)
+        return jnp.swapaxes(x.reshape(len(x) // num_parts, num_parts, *x.shape[1:]), 0, 1)
 
     def in_parts(weights, batch: Batch, key):
-        own, shared = batch.divided()
-        parts = jax.tree.map(part_of, own)
+        by_sample, shared = batch.divided()
+        parts = jax.tree.map(divide, by_sample)
 
         def count(part):
             # The count depends on the targets alone, so the compiler removes the solve.
-            whole = loss(weights, eqx.combine(part, shared), None)
-            return jnp.asarray(whole.figures["loss"].count)
+            result = loss(weights, eqx.combine(part, shared), None)
+            return jnp.asarray(result.figures["loss"].count)
 
         counts = lax.map(count, parts)
-        shares = counts * number / jnp.maximum(jnp.sum(counts), 1)
+        shares = counts * num_parts / jnp.maximum(jnp.sum(counts), 1)
 
         def add(total, x):
             index, part, share = x
@@ -63,14 +63,14 @@ def gradient_in_parts(
             return jax.tree.map(jnp.add, total, new), result
 
         zero = jax.tree.map(jnp.zeros_like, weights)
-        inputs = jnp.arange(number), parts, shares.astype(jnp.result_type(float))
+        inputs = jnp.arange(num_parts), parts, shares.astype(jnp.result_type(float))
         total, results = lax.scan(add, zero, inputs)
         means = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
         figures = jax.tree.map(lambda x: jnp.sum(x, axis=0), results.figures)
         added = results.objective - results.loss
         objective = jnp.mean(shares * results.loss) + jnp.mean(added)
-        whole = Loss(objective, figures, means.field_evaluations, means.terms)
-        return jax.tree.map(lambda x: x / number, total), whole
+        result = Loss(objective, figures, means.field_evaluations, means.terms)
+        return jax.tree.map(lambda x: x / num_parts, total), result
 
     return in_parts
 
@@ -80,17 +80,17 @@ def moving_average(decay: float) -> optax.GradientTransformation:
     return optax.ema(decay) if decay else optax.identity()
 
 
-def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
+def weights_of(state: Any, choice: Weights, decay: float) -> PyTree[Array]:
     """The weights of a state of training to evaluate. `decay` belongs to the average."""
-    if which == "trained" or not decay:
+    if choice == "trained" or not decay:
         return state.weights
     # The average starts at zero, which keeps a share of `decay ** count` in it.
     count = state.average.count
     rest = -jnp.expm1(count * math.log(decay))
-    own, frozen = partition_weights(state.weights)
+    trained, frozen = divided_weights(state.weights)
     mean = jax.tree.map(
         lambda x, mean: jnp.where(count == 0, x, mean / rest).astype(x.dtype),
-        own,
+        trained,
         state.average.ema,
     )
     return eqx.combine(mean, frozen)
@@ -130,16 +130,16 @@ def initial_state(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so the state shares none with the model.
     weights = jax.tree.map(jnp.copy, weights)
-    own, _ = partition_weights(weights)
+    trained, _ = divided_weights(weights)
     step, *zeros = (jnp.zeros((), int) for _ in range(4))
     start = TrainState(
         weights,
-        optimizer.init(own),
+        optimizer.init(trained),
         step,
         jax.random.key_data(key),
         Faults(*zeros),
         jnp.zeros((), jnp.float32),
-        moving_average(average).init(own),
+        moving_average(average).init(trained),
     )
     return start, static
 
@@ -170,27 +170,27 @@ def make_train_step(
     averaged = moving_average(average)
 
     def step(state: TrainState, batch: Batch):
-        own, frozen = partition_weights(state.weights)
+        trained, frozen = divided_weights(state.weights)
 
-        def measured(own, batch, key):
-            return loss(eqx.combine(own, frozen, static), batch, key)
+        def loss_of_weights(trained, batch, key):
+            return loss(eqx.combine(trained, frozen, static), batch, key)
 
         key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(key, state.step)
-        gradient, result = gradient_in_parts(measured, accumulate)(own, batch, key)
+        gradient, result = gradient_in_parts(loss_of_weights, accumulate)(trained, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults = state.faults
         finite = jnp.isfinite(result.objective) & jnp.isfinite(gradient_norm)
         good = finite & (faults.in_a_row < max_bad_steps)
         bad = (~good).astype(faults.bad_steps.dtype)
         faults = Faults(faults.bad_steps + bad, (faults.in_a_row + 1) * bad, faults.rollbacks)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, own)
-        changed = optax.apply_updates(own, updates)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, trained)
+        changed = optax.apply_updates(trained, updates)
         _, mean = averaged.update(changed, state.average)
         changed, optimizer_state, mean = jax.tree.map(
             ft.partial(jnp.where, good),
             (changed, optimizer_state, mean),
-            (own, state.optimizer, state.average),
+            (trained, state.optimizer, state.average),
         )
         weights = eqx.combine(changed, frozen)
         model = eqx.combine(weights, static)
@@ -234,5 +234,5 @@ def better_solve(model: Model) -> str:
 def require_samples(means: dict[str, float]) -> dict[str, float]:
     """Raises `InputError` if no sample has a target."""
     if not means:
-        raise InputError("None of these held-out samples has a target; take more of them.")
+        raise InputError("None of these held-out samples has a target; use more of them.")
     return means

@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from ide_transformer.tasks import Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size, read_section
-from ide_transformer.training.steps.build import build_programs
 from ide_transformer.training.steps.layout import make_layout
+from ide_transformer.training.steps.parts import read_parts
 
 from .problem import Shape
 
@@ -33,7 +33,7 @@ class Training:
 
     def __init__(self, config: Config, sizes: Mapping[str, int], batches: Sequence[Batch]):
         self.model = build_model_of_size(config, sizes, jax.random.key(0))
-        programs = build_programs(config, self.model)
+        programs = read_parts(config).programs(self.model)
         (program,) = programs
         self.state = programs.start(self.model, jax.random.key(1))
         layout = make_layout(config.parallel)
