@@ -119,7 +119,7 @@ def _prepare(config: Config, resumed: RunFolder | None, runs: Path) -> tuple[Set
         say(f"training.schedule: a coarse mesh first also needs {changes}.")
     say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
     has_checkpoint = resumed is not None and resumed.newest_step is not None
-    prepared = setup(config, begun=resumed if has_checkpoint else None)
+    prepared = setup(config, resumed=resumed if has_checkpoint else None)
     task = prepared.task
     if parallel.primary():
         _say_repeated(task)

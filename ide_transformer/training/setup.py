@@ -76,15 +76,15 @@ class Setup(NamedTuple):
 
 
 def setup(
-    config: Config, task: AbstractTask | None = None, *, begun: RunFolder | None = None
+    config: Config, task: AbstractTask | None = None, *, resumed: RunFolder | None = None
 ) -> Setup:
     """Builds the objects of a run.
 
     **Arguments:**
 
     - `task`: the task of the configuration, if its data are already read.
-    - `begun`: the folder of a run that has a checkpoint. Its weights and its tokenizer are its
-      own, so none are taken from `model.run`.
+    - `resumed`: the folder of a run that has a checkpoint. It has its own weights and
+      tokenizer, so none are taken from `model.run`.
 
     **Raises:** `InputError` for values that do not fit together.
     """
@@ -95,12 +95,12 @@ def setup(
     layout = make_layout(config.parallel)
     if task is None:
         # A run that took weights has their tokenizer, whatever became of the other run.
-        tokenizer = begun.load_tokenizer() if begun and config.model.run else None
+        tokenizer = resumed.load_tokenizer() if resumed and config.model.run else None
         task = build_task(config, tokenizer)
     model_key, key = jax.random.split(jax.random.key(training.seed))
     model = parts.first_model(config, lambda config: build_model(config, task, model_key))
     origin = {}
-    if config.model.run is not None and begun is None:
+    if config.model.run is not None and resumed is None:
         model, origin = take_weights(RunFolder(config.model.run), config, task, model)
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
