@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from ..arguments import at_least, below
+from ..arguments import PositiveFloat, at_least, below
 from ..dynamics import relative_error
 from ..errors import InputError
 from ..figures import plot_curves

@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from ..arguments import Bound, above
+from ..errors import InputError
 from ..figures import plot_curves
 from ..reporting import show_table, write_json
 from ..training import Section, section
