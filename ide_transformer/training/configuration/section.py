@@ -96,7 +96,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Section):
         return value.as_tree()
     if isinstance(value, Mesh):
-        return _plain(value.given)
+        return _plain(value.options)
     if isinstance(value, dict):
         return {name: _plain(x) for name, x in value.items()}
     if isinstance(value, list | tuple):

@@ -148,7 +148,7 @@ def check_memory(config: Config, task: AbstractTask, model: Model) -> None:
     has. `model` may hold shapes."""
     training = config.training
     # A weight that is trained has a gradient and, in AdamW, two moments.
-    trained, frozen = divided_weights(model)
+    trained, frozen = partition_weights(model)
     size = 4 * size_bytes(trained) + size_bytes(frozen)
     size += training.batch_size * size_bytes(task.batch(0, 1, training.seed))
     size += 4 * training.part_size * task.tokens_per_sample * model.features

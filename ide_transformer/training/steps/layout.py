@@ -95,7 +95,7 @@ class Layout(NamedTuple):
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step, on the devices. Each process loads only its own samples."""
         sizes = {axis: self.sizes.get(axis, 1) for axis in LAYOUT_AXES["samples"]}
-        where = NamedSharding(self.devices, divided((size,), ("samples",), sizes))
+        where = NamedSharding(self.devices, partition_spec((size,), ("samples",), sizes))
         (rows,) = _local_block(where, (size,))
         part = task.part_of_batch(step, size, seed, rows)
         batch = shapes_with_samples(part, size)

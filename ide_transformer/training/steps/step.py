@@ -87,7 +87,7 @@ def weights_of(state: Any, choice: Weights, decay: float) -> PyTree[Array]:
     # The average starts at zero, which keeps a share of `decay ** count` in it.
     count = state.average.count
     rest = -jnp.expm1(count * math.log(decay))
-    trained, frozen = divided_weights(state.weights)
+    trained, frozen = partition_weights(state.weights)
     mean = jax.tree.map(
         lambda x, mean: jnp.where(count == 0, x, mean / rest).astype(x.dtype),
         trained,
@@ -130,7 +130,7 @@ def initial_state(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so the state shares none with the model.
     weights = jax.tree.map(jnp.copy, weights)
-    trained, _ = divided_weights(weights)
+    trained, _ = partition_weights(weights)
     step, *zeros = (jnp.zeros((), int) for _ in range(4))
     start = TrainState(
         weights,
@@ -170,7 +170,7 @@ def make_train_step(
     averaged = moving_average(average)
 
     def step(state: TrainState, batch: Batch):
-        trained, frozen = divided_weights(state.weights)
+        trained, frozen = partition_weights(state.weights)
 
         def loss_of_weights(trained, batch, key):
             return loss(eqx.combine(trained, frozen, static), batch, key)
