@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--thorough"):
         return
-    kept, dropped, checked = [], [], set()
+    selected, dropped, checked = [], [], set()
     for item in items:
         thorough = item.get_closest_marker("thorough")
         heavy = item.get_closest_marker("heavy")
@@ -53,9 +53,9 @@ def pytest_collection_modifyitems(config, items):
             item.fixturenames = [*item.fixturenames, "unchecked"]
         elif heavy:
             checked.add(item.function)
-        (dropped if thorough else kept).append(item)
+        (dropped if thorough else selected).append(item)
     config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
+    items[:] = selected
 
 
 @pytest.fixture

@@ -78,9 +78,9 @@ def programs_compiled():
     ones."""
     names = []
 
-    def listen(event, seconds, **given):
+    def listen(event, seconds, **details):
         if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
-            names.append(given["fun_name"])
+            names.append(details["fun_name"])
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -106,12 +106,12 @@ def fast_first(fast, cases, heavy=None):
     cases = [case if isinstance(case, tuple) else (case,) for case in cases]
     last = len(cases) if heavy is None else fast + heavy
 
-    def marks(number):
-        if number < fast:
+    def marks(index):
+        if index < fast:
             return []
-        return [pytest.mark.heavy, *([pytest.mark.thorough] if number >= last else [])]
+        return [pytest.mark.heavy, *([pytest.mark.thorough] if index >= last else [])]
 
-    return [pytest.param(*case, marks=marks(number)) for number, case in enumerate(cases)]
+    return [pytest.param(*case, marks=marks(index)) for index, case in enumerate(cases)]
 
 
 @ft.cache
@@ -122,8 +122,8 @@ def public_names():
     names = {name: getattr(face, name) for face in faces for name in dir(face)}
     files = "audio bidirectional connections encoder_decoder gated layer_norm_scaling momentum"
     homes = {f"ide_transformer.contrib.{name}" for name in files.split()}
-    others = vars(importlib.import_module("ide_transformer.contrib.public")).items()
-    names |= {name: x for name, x in others if getattr(x, "__module__", None) in homes}
+    contrib_names = vars(importlib.import_module("ide_transformer.contrib.public")).items()
+    names |= {name: x for name, x in contrib_names if getattr(x, "__module__", None) in homes}
     return {
         name: names[name]
         for name in sorted(names)

@@ -19,19 +19,19 @@ from tests.helpers import ROOT, SCRIPTS
 
 def run_apart(command, expected=0, **options):
     """A command in a process of its own."""
-    done = subprocess.run(
+    process = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, **options
     )
-    assert done.returncode == expected, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+    assert process.returncode == expected, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    return process
 
 
 def registered():
     """The commands that pyproject.toml registers, also before it is installed again."""
     text = (ROOT / "pyproject.toml").read_text()
-    named = tomllib.loads(text)["project"]["entry-points"][GROUP]
-    return EntryPoints(EntryPoint(name, value, GROUP) for name, value in named.items())
+    entry_points = tomllib.loads(text)["project"]["entry-points"][GROUP]
+    return EntryPoints(EntryPoint(name, value, GROUP) for name, value in entry_points.items())
 
 
 def run_here(capsys, command, *arguments, expected=0):
@@ -46,8 +46,8 @@ def run_here(capsys, command, *arguments, expected=0):
         if command.endswith(".py"):
             runpy.run_path(str(SCRIPTS / command), run_name="__main__")
         else:
-            found = "ide_transformer.commands.command.entry_points"
-            with mock.patch(found, lambda group: registered().select(group=group)):
+            lookup = "ide_transformer.commands.command.entry_points"
+            with mock.patch(lookup, lambda group: registered().select(group=group)):
                 main()
     except SystemExit as end:
         status = end.code

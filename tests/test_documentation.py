@@ -120,12 +120,12 @@ class Block(NamedTuple):
 
 
 def blocks(page):
-    text, found, end = (ROOT / page).read_text(encoding="utf-8"), [], 0
+    text, found_blocks, end = (ROOT / page).read_text(encoding="utf-8"), [], 0
     for m in re.finditer(r"^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S):
         line = text[: m.start()].count("\n") + 2
-        found.append(Block(m[1], m[2], line, text[end : m.start()]))
+        found_blocks.append(Block(m[1], m[2], line, text[end : m.start()]))
         end = m.end()
-    return found
+    return found_blocks
 
 
 def to_run(page):
@@ -211,20 +211,20 @@ OF_CLONE = re.compile(r"make |\.venv/|(scripts|tests|configs|docs)/|install '?\.
 @pytest.mark.parametrize("page", LESSONS)
 def test_a_lesson_says_which_commands_need_a_clone(page):
     for command in itertools.chain(*(x.commands for x in blocks(page))):
-        needed = OF_CLONE.search(" ".join(command.words))
-        assert command.in_clone == bool(needed), command
+        names_a_clone = OF_CLONE.search(" ".join(command.words))
+        assert command.in_clone == bool(names_a_clone), command
 
 
 @pytest.mark.parametrize("page", [written(page) for page in WITH_RESULTS])
 def test_the_commands_of_a_page_name_what_exists(page):
-    found = blocks(page)
-    files = {block.file for block in found}
-    for words, _ in itertools.chain(*(x.commands for x in found)):
+    page_blocks = blocks(page)
+    files = {block.file for block in page_blocks}
+    for words, _ in itertools.chain(*(x.commands for x in page_blocks)):
         if "ide-transformer" in words:
-            command, *given = words[words.index("ide-transformer") + 1 :]
+            command, *arguments = words[words.index("ide-transformer") + 1 :]
             assert command in {*COMMANDS, *registered().names}, words
-            if command in ("train", "compare") and "--resume" not in given:
-                check_config(command, *given, files=files)
+            if command in ("train", "compare") and "--resume" not in arguments:
+                check_config(command, *arguments, files=files)
         elif words[0] == "python" and words[1] != "-m" and words[1] not in files:
             paths = [
                 x for x in words if x.startswith(("scripts/", "configs/", "docs/", "tests/"))
@@ -232,16 +232,16 @@ def test_the_commands_of_a_page_name_what_exists(page):
             assert paths and all((ROOT / path).is_file() for path in paths), words
 
 
-def check_config(command, name, *given, files):
+def check_config(command, name, *arguments, files):
     """A configuration that a command names is one of these `files` or comes with the package,
     and has the keys that the command changes."""
     if name in files:
         return
     file = config_file(name)
     if command == "train":
-        pairs = itertools.pairwise(("", *given))
-        others = "--plan", "--baseline"
-        load_config(file, [x for before, x in pairs if "=" in x and before not in others])
+        pairs = itertools.pairwise(("", *arguments))
+        file_options = "--plan", "--baseline"
+        load_config(file, [x for before, x in pairs if "=" in x and before not in file_options])
 
 
 # The modules whose names users may import, from the file `public` of those that have one.
@@ -256,9 +256,9 @@ def test_every_public_name_has_one_place_on_a_page_of_the_api():
         if face != "ide_transformer":
             module = getattr(module, "public", module)
         for name in dir(module):
-            found = getattr(module, name)
-            if not name.startswith("_") and not inspect.ismodule(found):
-                public.setdefault(id(found), []).append(f"{face}.{name}")
+            value = getattr(module, name)
+            if not name.startswith("_") and not inspect.ismodule(value):
+                public.setdefault(id(value), []).append(f"{face}.{name}")
     text = "\n".join(x.read_text("utf-8") for x in (SOURCES / "reference/api").glob("*.md"))
     # A function that hides its file has a place as `file.function`.
     placed = [re.sub(r"(\.\w+)\1$", r"\1", x) for x in re.findall(r"^::: (\S+)$", text, re.M)]
@@ -268,13 +268,13 @@ def test_every_public_name_has_one_place_on_a_page_of_the_api():
 
 
 def test_the_tests_that_pages_name_exist():
-    named = [
+    named_tests = [
         pair
         for page in SOURCES.rglob("*.md")
         for pair in re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
     ]
-    assert named
-    for file, name in named:
+    assert named_tests
+    for file, name in named_tests:
         assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), (file, name)
 
 
@@ -325,8 +325,8 @@ def test_formulas_can_be_typeset(page):
     text = page.read_text(encoding="utf-8")
     if page in TUTORIALS:
         text = re.sub(r"^# ?", "", "".join(re.findall(r"^#.*\n", text, re.M)), flags=re.M)
-    for found in FORMULA.finditer(text):
-        if formula := found["inline"] or found["block"]:
+    for match in FORMULA.finditer(text):
+        if formula := match["inline"] or match["block"]:
             # An unknown command stays as it is.
             assert "\\" not in convert(formula), formula
             assert formula.count("{") == formula.count("}"), formula

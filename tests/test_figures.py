@@ -65,7 +65,7 @@ def stored_rows(node, names=frozenset(), depth=0):
 def stored_numbers(file):
     """The numbers in the rows of a file by each of their names, and of all rows by None; also
     mean, standard deviation, median and quartiles of rows that differ in their seeds alone."""
-    found, groups = {None: []}, {}
+    by_name, groups = {None: []}, {}
     for names, settings, numbers in stored_rows(json.loads(file.read_text(encoding="utf-8"))):
         for key, values in numbers.items():
             groups.setdefault((names, settings, key), []).extend(values)
@@ -74,8 +74,8 @@ def stored_numbers(file):
             summary = [np.mean(values), np.std(values, ddof=1)]
             values = [*values, *summary, *np.quantile(values, [0.25, 0.5, 0.75])]
         for name in (None, *names):
-            found.setdefault(name, []).extend(values)
-    return found
+            by_name.setdefault(name, []).extend(values)
+    return by_name
 
 
 def linked(page, text):
@@ -89,8 +89,8 @@ def lost_figures(row, page, files, scales):
     """The figures in a row of a table that no stored row explains: all have to be numbers of
     rows of one name, or of the files that the row itself links to."""
     cells = "|".join(re.sub(r"`[^`]*`|\]\([^)]*\)", "", row).split("|")[2:])
-    own = linked(page, row)
-    tables = [stored_numbers(file) for file in own or files]
+    row_files = linked(page, row)
+    tables = [stored_numbers(file) for file in row_files or files]
 
     def lost_by(name):
         stored = np.outer(scales, [x for table in tables for x in table.get(name, ())])
@@ -101,7 +101,7 @@ def lost_figures(row, page, files, scales):
             and not np.any(abs(value - stored) <= 1.001 * half_unit)
         ]
 
-    names = {None} if own or not tables else {x for table in tables for x in table if x}
+    names = {None} if row_files or not tables else {x for table in tables for x in table if x}
     return min(map(lost_by, names), key=len)
 
 
@@ -109,7 +109,7 @@ def lost(page, text):
     """What a page does not explain: the heading, the figure and the row of each."""
     # Parts are stored as fractions or as percentages.
     scales = [1, 100] if re.search("%|percent", text) else [1]
-    found = []
+    losses = []
     text = FENCE.sub(lambda block: block[0].replace("\n#", "\n"), text)
     for section in re.split(r"^(?=#+ )", text, flags=re.M):
         files = linked(page, section)
@@ -118,14 +118,14 @@ def lost(page, text):
         for row in "".join(TABLE.findall(section)).splitlines():
             # A row that cites a paper has the paper's figures.
             if "arxiv.org" not in row and (of_row := lost_figures(row, page, files, scales)):
-                found.append(f"{section.splitlines()[0]}: {', '.join(of_row)} in {row}")
-    return found
+                losses.append(f"{section.splitlines()[0]}: {', '.join(of_row)} in {row}")
+    return losses
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_figures_in_tables_stand_in_stored_rows_or_beside_their_command(page):
-    found = lost(page, page.read_text(encoding="utf-8"))
-    assert not found, "\n".join(found)
+    losses = lost(page, page.read_text(encoding="utf-8"))
+    assert not losses, "\n".join(losses)
 
 
 def test_a_figure_that_is_not_stored_is_found():

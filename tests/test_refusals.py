@@ -1,5 +1,5 @@
 """Parts of an equation, schemes and arguments of a solve that do not go together, where what to
-write instead is not obvious; `tests/misuse` has single arguments."""
+write instead is not obvious; `test_arguments` has single arguments."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def rate(operator, domain=UNIFORM):
     return jax.eval_shape(lambda: operator(jnp.ones((domain.num_tokens, WIDTH)), domain))
 
 
-def made(kind, *heads, **options):
+def build_operator(kind, *heads, **options):
     return built(lambda: kind(WIDTH, *heads, key=KEY, **options))
 
 
@@ -36,19 +36,19 @@ def equation(theta, constraint=ide.Free()):
     return ide.Equation(theta, constraint, UNIFORM)
 
 
-WINDOWS = made(ide.ConvolutionalAttention, 4)
+WINDOWS = build_operator(ide.ConvolutionalAttention, 4)
 PARTS = {
     # Controls and equations.
     "on 3 intervals of length 1": lambda: equation(TWICE_DAMPED, ide.Tied(ide.Free(), 3)),
     "Damping, Damping must be AbstractConstraint": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
     # Operators, their states and their domains.
-    "no states of a second domain": lambda: rate(made(ide.CrossAttention, 4)),
-    "window=3 needs causal=True": lambda: made(ide.Attention, 4, window=3),
+    "no states of a second domain": lambda: rate(build_operator(ide.CrossAttention, 4)),
+    "window=3 is a part of the past": lambda: build_operator(ide.Attention, 4, window=3),
     "Diffusion needs tokens at equal distances": lambda: rate(
         ide.equation.Diffusion(1.0), SIMPSON
     ),
-    "at least 7 points": lambda: rate(made(ide.FourierIntegral, modes=4), CIRCLE),
-    "width=2147483647": lambda: made(ide.ConvolutionalAttention, 4, width=2**31 - 1),
+    "at least 7 points": lambda: rate(build_operator(ide.FourierIntegral, modes=4), CIRCLE),
+    "width=2147483647": lambda: build_operator(ide.ConvolutionalAttention, 4, width=2**31 - 1),
     "without weights, padding": lambda: rate(WINDOWS, PLANE.padded(jnp.ones((1, 6), bool))),
 }
 
@@ -85,18 +85,15 @@ def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
 
 def test_a_splitting_inside_of_a_splitting_is_refused():
     for inner in (ide.LieTrotter(), ide.Projected(ide.Strang())):
-        with pytest.raises(ide.InputError, match="use a sub-solver that does not split"):
+        with pytest.raises(ide.InputError, match="sub-solver splits"):
             ide.Strang(inner)
 
 
-@pytest.mark.parametrize(
-    "solver", [ide.Strang(ide.RK4()), ide.LieStrang(diffrax.Heun()), ide.ParallelSplitting()]
-)
-def test_a_tuple_is_no_state_of_these_schemes(solver):
+def test_a_tuple_is_no_state_of_a_splitting():
     first, second = (diffrax.ODETerm(lambda t, y, args: (y[1], -y[0])) for _ in range(2))
     terms, y0 = diffrax.MultiTerm(first, second), (jnp.ones(2), jnp.zeros(2))
-    with pytest.raises(ide.InputError, match=r"state of type tuple, expected one array; stack"):
-        diffrax.diffeqsolve(terms, solver, 0, 1, 0.5, y0)
+    with pytest.raises(ide.InputError, match="the state is a tuple"):
+        diffrax.diffeqsolve(terms, ide.Strang(ide.RK4()), 0, 1, 0.5, y0)
 
 
 class ArgsDamping(ide.Damping):
@@ -109,8 +106,8 @@ class ArgsDamping(ide.Damping):
 def test_exact_flows_know_the_arguments_of_the_solve():
     equation = tied_equation(ArgsDamping(0.1), intervals=4)
     for solver in (ide.Strang(), ide.ETDAB2()):
-        found = ide.solve(equation, initial_state(), solver=solver, args=jnp.asarray(5.0)).u1
-        assert largest(found, initial_state() * np.exp(-0.1 * 5 * 4)) < 1e-12
+        u1 = ide.solve(equation, initial_state(), solver=solver, args=jnp.asarray(5.0)).u1
+        assert largest(u1, initial_state() * np.exp(-0.1 * 5 * 4)) < 1e-12
 
 
 TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)
@@ -207,8 +204,8 @@ def test_depths_that_are_known_too_late():
         saveat = diffrax.SaveAt(ts=t[None])
         return ide.solve(EQUATION, U0, solver=ide.LieTrotter(), saveat=saveat).us
 
-    with pytest.raises(ide.InputError, match="known at compile time"):
+    with pytest.raises(ide.InputError, match="compile time"):
         jax.jit(states)(jnp.array(0.5))
     rate = eqx.filter_jit(lambda index: EQUATION.terms_of(index).vf(0.0, U0, None))
-    with pytest.raises(RuntimeError, match="index must be from 0 to 2"):
+    with pytest.raises(RuntimeError, match="3 intervals"):
         rate(jnp.array(3))

@@ -19,14 +19,11 @@ from tests.training import stub
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """The folder of a short run on a text that is beside it."""
-    there = tmp_path_factory.mktemp("tiny")
+    folder = tmp_path_factory.mktemp("tiny")
     changes = ["model.operators=[damping]", "model.layers=4", "training.steps=3"]
     changes += [f"training.{x}=3" for x in ("evaluate_every", "checkpoint_every")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.results, "plot_run", lambda *_: None)
-        return training.train(
-            stub.config(*changes, **stub.tree_of_text(there)), runs=there
-        ).path
+    with stub.known():
+        return stub.train(folder, *changes, **stub.tree_of_text(folder)).path
 
 
 def go_on(path, step):
@@ -106,5 +103,5 @@ def compare(runs, tmp_path):
 
 
 @pytest.fixture
-def there(tmp_path):
+def folder(tmp_path):
     return tmp_path / "compared/small"

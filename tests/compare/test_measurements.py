@@ -53,9 +53,9 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     # A run that is not finished is solved too. What was measured on the same weights is kept.
     going = shutil.copytree(tiny_run, tmp_path / "going")
     (going / "summary.json").unlink()
-    one = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}
-    path.write_text(yaml.safe_dump({**tree, **one}))
-    assert "[1/1] euler, 1 steps: stored" in run_here(capsys, *command)
+    changes = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}
+    path.write_text(yaml.safe_dump({**tree, **changes}))
+    assert "[1/1] euler, 1 steps: kept" in run_here(capsys, *command)
     go_on(going, 4)
     assert "[1/1] euler, 1 steps: measured" in run_here(capsys, *command)
     # A reference that is no better than what it judges is refused.

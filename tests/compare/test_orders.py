@@ -15,12 +15,12 @@ LAYERS = "piecewise_constant"
 
 
 def test_a_scheme_and_an_equation_of_your_own_are_measured():
-    own = dict(equation=tied_equation(*matrices(2)), u0=initial_state())
-    row = measure_order("tests.training.mine:MyHeun", **own)
+    problem = dict(equation=tied_equation(*matrices(2)), u0=initial_state())
+    row = measure_order("tests.training.mine:MyHeun", **problem)
     check(row)
     assert row.control == "Tied"
     with pytest.raises(ide.InputError, match="pass both equation and u0"):
-        measure_order("strang(heun)", equation=own["equation"])
+        measure_order("strang(heun)", equation=problem["equation"])
     assert find_scheme("residual(tests.training.mine:MyHeun)")[1].sphere is None
 
 
@@ -49,8 +49,8 @@ def test_the_table_of_orders(tmp_path, capsys):
     expected = {"strang(euler)": 1, "strang(rk4)": 2}
     options = [x for scheme in expected for x in ("--scheme", scheme)]
     files = ["--constraint", "free", "--json", str(table), "--figure", str(figure)]
-    chosen = [*options, "--control", "piecewise_constant", *files]
-    run_here(capsys, "convergence", *chosen)
+    arguments = [*options, "--control", "piecewise_constant", *files]
+    run_here(capsys, "convergence", *arguments)
     rows = {row["scheme"]: row for row in json.loads(table.read_text())}
     assert {name: row["expected_order"] for name, row in rows.items()} == expected
     for row in rows.values():

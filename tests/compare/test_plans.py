@@ -20,8 +20,8 @@ SCHEDULE = "optimizer.schedule=warmup_stable_decay"
 RECIPE = ["model.input_normalization=sphere", "training.costs.transport=0.01"]
 
 
-def text_config(there, overrides):
-    return stub.config(*overrides, **stub.tree_of_text(there))
+def text_config(folder, overrides):
+    return stub.config(*overrides, **stub.tree_of_text(folder))
 
 
 def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
@@ -35,13 +35,24 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     assert spent.steps(config, task) == round(110 / (sum((1, 4)[x] for x in drawn) / 20))
     tokens = sum((8, 4)[x] for x in drawn[:10]) / 10
     assert budget.tokens_of_samples(config, task, 10).mean() == tokens
+    refined = text_config(
+        tmp_path, ["model.layers=2", small[1], f"training.schedule={first(1)}"]
+    )
+    assert budget.cost_of_step(refined, task) == 1.5
 
 
 def first(layers, until="50%"):
     return f"[{{until: {until}, mesh: {{layers: {layers}}}}}]"
 
 
+def mean_layers(config, *_):
+    """The cost of a step, as if each layer cost an evaluation."""
+    phases = [schedule_of(config).at(step + 1) for step in range(config.training.steps)]
+    return sum(phase.layers or config.model.layers for phase in phases) / len(phases)
+
+
 def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "cost_of_step", mean_layers)
     small = ["model.layers=2", "model.operators=[damping]", "optimizer.warmup=0"]
     config = text_config(tmp_path, small)
     rows = plan_refinement(config, 12.0)
@@ -49,26 +60,25 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
         ("training.steps=6 training.schedule='[]'", 12),
         (f"training.steps=8 training.schedule='{first(1)}' {SCHEDULE} {' '.join(RECIPE)}", 12),
     ]
-    assert advice(config).startswith("Use the run with one layer first: on texts")
+    assert "one layer first" in advice(config)
     monkeypatch.setattr(budget, "cost_of_step", lambda *_: 4.0)
     deep = text_config(tmp_path, ["model.layers=8", *small[1:]])
-    _, one, two, doublings = (row["overrides"] for row in plan_refinement(deep, 216.0))
-    assert first(1) in one and first(2) in two
+    _, one_layer, two_layers, doublings = (
+        row["overrides"] for row in plan_refinement(deep, 216.0)
+    )
+    assert first(1) in one_layer and first(2) in two_layers
     ends = ", ".join(first(n, f"{x}%")[1:-1] for n, x in ((1, 60), (2, 78), (4, 92)))
     assert doublings.startswith(f"training.steps=54 training.schedule='[{ends}]'")
-    assert advice(deep).startswith("Use the run with doublings of one layer: on texts")
+    assert "doublings of one layer" in advice(deep)
     other = text_config(tmp_path, ["model.kind=sequence_classifier"])
-    assert advice(other) == (
-        "Compare them on validation data: docs/results/coarse_first.md has no "
-        "sequence_classifier."
-    )
+    assert "has no sequence_classifier" in advice(other)
     drawn = text_config(tmp_path, [*small, "training.schedule=[{meshes: [{layers: 2}]}]"])
-    with pytest.raises(ide.InputError, match=r"training\.schedule draws meshes"):
+    with pytest.raises(ide.InputError, match="draws meshes"):
         plan_refinement(drawn, 20.0)
 
 
 @pytest.mark.parametrize(
-    ("given", "needed"),
+    ("overrides", "expected"),
     [
         ([], RECIPE),
         ([RECIPE[0]], RECIPE[1:]),
@@ -85,9 +95,11 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
         (["training.schedule=[]"], []),
     ],
 )
-def test_what_a_coarse_mesh_first_needs(tmp_path, given, needed):
-    refined = [f"training.schedule={first(1, 10)}"] * ("training.schedule" not in str(given))
-    assert overrides_for_refinement(text_config(tmp_path, [*refined, *given])) == needed
+def test_what_a_coarse_mesh_first_needs(tmp_path, overrides, expected):
+    refined = [f"training.schedule={first(1, 10)}"] * (
+        "training.schedule" not in str(overrides)
+    )
+    assert needed_by_refinement(text_config(tmp_path, [*refined, *overrides])) == expected
 
 
 TRAIN = {
@@ -113,14 +125,14 @@ NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
     ("changes", "message"),
     [
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]"),
-        ({"reference": "two"}, "reference='two' must be one of one"),
+        ({"reference": "two"}, "reference='two': .*one"),
         ({"schemes": WRONG}, r"schemes\.one: .*base.yaml: model.width='8'"),
         ({"schemes/one": {"training": {"steps": 3}}}, "one.training.steps: .*budget.amount"),
-        ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .* set seeds"),
-        ({"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),
-        (swept([0.0010001, 0.0010002]), "two share the name of a folder"),
-        (swept([4, 8], "training.steps"), "the budget sets the number of steps"),
-        (swept([1, 2], "training.seed"), "set seeds"),
+        ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .*seeds"),
+        ({"schemes": {"a b": {}, "a_b": {}}}, "a b, a_b"),
+        (swept([0.0010001, 0.0010002]), "folder"),
+        (swept([4, 8], "training.steps"), "training.steps"),
+        (swept([1, 2], "training.seed"), "training.seed"),
         ({"budget": COSTS, "schemes/one": LATE}, "schemes.one: training.schedule: until=2"),
         ({"budget": COSTS, "schemes/one": HEADS}, "^schemes.one: .*heads"),
         ({"schemes": NO_TEXT}, "^schemes.a: .*none.txt"),
@@ -139,8 +151,8 @@ def test_operations_grow_with_the_tokens_of_a_mesh(tmp_path):
     tree["model"] |= {"layers": 3, "operators": operators, "normalization": "free"}
     costs = {}
     for tokens in (8, 4):
-        given = stub.config(f"training.schedule=[{{mesh: {{tokens: {tokens}}}}}]", **tree)
-        costs[tokens] = budget.cost_of_step(given, build.build_task(given), "flops")
+        coarse = stub.config(f"training.schedule=[{{mesh: {{tokens: {tokens}}}}}]", **tree)
+        costs[tokens] = budget.cost_of_step(coarse, build.build_task(coarse), "flops")
     products = 3 * 8 * 8 * 2 * 2 * 16 * 5
     assert costs[8] == pytest.approx(2 * costs[4], rel=0.01)
     assert 1 < costs[8] / products < 1.5
@@ -155,10 +167,10 @@ def test_savings_are_the_cost_at_the_loss_of_the_reference():
 
     reference = row("deep", 100.0, [0.0, 0.0])
     rows = [row("grown", cost, [math.log(0.5), math.log(0.25)]) for cost in (80.0, 10.0)]
-    found = savings.saving("grown", rows, reference)
+    saving = savings.saving("grown", rows, reference)
     root = math.sqrt(0.125)
     half = special.stdtrit(1, 0.975) * math.log(2) / 2
-    assert found["cost"] == pytest.approx(root)
-    assert found["seconds"] == pytest.approx(root)
-    assert found["interval"] == pytest.approx([root * math.exp(-half), root * math.exp(half)])
+    assert saving["cost"] == pytest.approx(root)
+    assert saving["seconds"] == pytest.approx(root)
+    assert saving["interval"] == pytest.approx([root * math.exp(-half), root * math.exp(half)])
     assert savings.saving("grown", rows[:1], reference)["cost"] is None

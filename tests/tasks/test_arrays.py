@@ -58,12 +58,14 @@ IMAGES = RANDOM.random((20, 8, 8))
 def test_points_and_parts_of_its_own_are_of_the_data(tmp_path):
     points = np.linspace(0, 1, VALUES.shape[1])[:, None]
     for name, power in (("a", 1), ("b", 3)):
-        given = {"points": points**power, "validation_inputs": VALUES[:2]}
-        given["validation_targets"] = VALUES[:2]
-        np.savez(tmp_path / f"{name}.npz", inputs=VALUES, targets=VALUES, **given)
-    one, other = (Arrays.build(tmp_path / f"{name}.npz").fingerprint() for name in "ab")
-    assert one != other
-    with pytest.raises(ide.InputError, match=r"data\.validation=0\.3: .* samples of its own"):
+        arrays = {"points": points**power, "validation_inputs": VALUES[:2]}
+        arrays["validation_targets"] = VALUES[:2]
+        np.savez(tmp_path / f"{name}.npz", inputs=VALUES, targets=VALUES, **arrays)
+    fingerprint, other_fingerprint = (
+        Arrays.build(tmp_path / f"{name}.npz").fingerprint() for name in "ab"
+    )
+    assert fingerprint != other_fingerprint
+    with pytest.raises(ide.InputError, match=r"data\.validation=0\.3: "):
         Arrays.build(tmp_path / "a.npz", validation=0.3)
 
 
@@ -98,11 +100,11 @@ def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
 
 
 def test_targets_that_are_one_channel_of_the_inputs_later():
-    both = np.stack([VALUES, VALUES[::-1]], 2)
+    channels = np.stack([VALUES, VALUES[::-1]], 2)
     with pytest.raises(InputError, match="inputs shifted by 2"):
-        Arrays(both[:, :-2], both[:, 2:, 1:], channels=True)
-    Arrays(both, both[..., 1:], channels=True)
-    Arrays(both, both.sum(2, keepdims=True), channels=True)
+        Arrays(channels[:, :-2], channels[:, 2:, 1:], channels=True)
+    Arrays(channels, channels[..., 1:], channels=True)
+    Arrays(channels, channels.sum(2, keepdims=True), channels=True)
 
 
 TOKENS = RANDOM.integers(0, 5, (20, 25))
@@ -140,7 +142,7 @@ def test_arrays_that_do_not_fit(arguments, options, message):
 
 def test_functions_that_are_zero_on_a_coarser_grid_are_not_learned_there():
     task = Arrays(VALUES, np.tile([1.0, -1.0], (20, 12)), grid="midpoint")
-    with pytest.raises(InputError, match=r"tokens=12: targets of 2 .* norm of 0e\+00"):
+    with pytest.raises(InputError, match=r"tokens=12: .*0e\+00"):
         task.with_tokens(12)
 
 
@@ -148,15 +150,15 @@ SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))
 
 
 @pytest.mark.parametrize(
-    ("whole", "kind"), [(SERIES, "operator_model"), (TOKENS, "language_model")]
+    ("series", "kind"), [(SERIES, "operator_model"), (TOKENS, "language_model")]
 )
-def test_a_forecast_sees_no_later_token(tmp_path, whole, kind):
+def test_a_forecast_sees_no_later_token(tmp_path, series, kind):
     """Targets that are later inputs are refused, or a model has to be causal."""
-    pair = whole[:, :-3], whole[:, 3:]
+    pair = series[:, :-3], series[:, 3:]
     with pytest.raises(InputError, match=r"shifted by 3, .*data\.options\.causal=true"):
         Arrays(*pair)
     assert not Arrays(*pair, causal=False).causal
-    np.savez(tmp_path / "a.npz", inputs=whole[:, :-1], targets=whole[:, 1:])
+    np.savez(tmp_path / "a.npz", inputs=series[:, :-1], targets=series[:, 1:])
     options = {"causal": True}
     started(tmp_path / "a.npz", kind, options, context=24)
     sees_all = [{"kind": "attention", "options": {"causal": False}}]
@@ -205,12 +207,12 @@ def written(path, texts=TEXTS, column="text"):
         pq.write_table(pa.table({"id": range(len(texts)), column: texts}), path)
     else:
         path.mkdir()
-        for number, text in enumerate(texts):
-            (path / f"{number}.txt").write_bytes(text.encode())
+        for index, text in enumerate(texts):
+            (path / f"{index}.txt").write_bytes(text.encode())
     return path
 
 
-def whole(task):
+def all_tokens(task):
     return task.tokens.windows(np.array([0]), len(task.tokens))[0]
 
 
@@ -220,7 +222,7 @@ def whole(task):
 def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
     size = {"vocabulary": 300} if tokenizer == "bpe" else {}
     task = Dataset(written(tmp_path / name), 8, tokenizer=tokenizer, **size)
-    tokens = whole(task)
+    tokens = all_tokens(task)
     parts = [np.append(task.tokenizer.encode(text), task.end) for text in TEXTS if text]
     assert (tokens == np.concatenate(parts)).all()
     assert task.token_bytes[tokens].sum() == len("".join(TEXTS).encode())
@@ -232,7 +234,7 @@ def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
 def test_tables_with_missing_texts_in_another_column(tmp_path):
     file = written(tmp_path / "a.jsonl", [None, "abc", "", "de"], "body")
     task = Dataset(file, 1, column="body", validation=0.5)
-    assert task.tokenizer.decode(whole(task)) == "abc\x03de\x03"
+    assert task.tokenizer.decode(all_tokens(task)) == "abc\x03de\x03"
 
 
 def test_texts_that_programs_write_their_own_way(tmp_path):
@@ -245,59 +247,59 @@ def test_texts_that_programs_write_their_own_way(tmp_path):
     (folder / "a.txt").write_bytes(b"\xef\xbb\xbfone\n")
     assert tasks.read_text(folder) == "two\n\none\n"
     task = Dataset(folder, 1, validation=0.5)
-    assert task.tokenizer.decode(whole(task)) == "two\n\x03one\n\x03"
+    assert task.tokenizer.decode(all_tokens(task)) == "two\n\x03one\n\x03"
     (tmp_path / "a.csv").write_text('text\nNA\nnull\n""\nabc\n')
     task = Dataset(tmp_path / "a.csv", 1, validation=0.5)
-    assert task.tokenizer.decode(whole(task)) == "NA\x03null\x03abc\x03"
+    assert task.tokenizer.decode(all_tokens(task)) == "NA\x03null\x03abc\x03"
 
 
 def test_a_line_between_documents(tmp_path):
     (tmp_path / "a.txt").write_text("one\n---\n---\ntwo ---\näöü∫\n---\n", encoding="utf-8")
     task = Dataset(tmp_path / "a.txt", 1, between="---", validation=0.5)
-    assert task.tokenizer.decode(whole(task)) == "one\n\x03two ---\näöü∫\n\x03"
+    assert task.tokenizer.decode(all_tokens(task)) == "one\n\x03two ---\näöü∫\n\x03"
 
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"good\n" * 40 + b"\xff\n")
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
     os.mkfifo(tmp_path / "pipe.txt")
-    for name, said in (
+    for name, message in (
         ("bad.txt", r"bad\.txt: invalid start byte at the end of b'.*good\\n\\xff'; the text"),
         ("bad.jsonl", r"bad\.jsonl: cannot be read"),
         ("pipe.txt", r"pipe\.txt is not a file but a pipe"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             Dataset(tmp_path / name, 8)
     (tmp_path / "pipe.txt").unlink()
-    with pytest.raises(InputError, match="files of the kinds json, text"):
+    with pytest.raises(InputError, match="json, text"):
         Dataset(tmp_path, 8)
 
 
 def test_options_that_a_file_does_not_use_are_refused(tmp_path):
     table, folder = written(tmp_path / "a.jsonl"), written(tmp_path / "texts")
-    for path, options, said in (
+    for path, options, message in (
         (table, {"between": "---"}, r"options\.between=--- is for text files; .*/a\.jsonl"),
         (table, {"subset": "en"}, r"options\.subset=en is for data sets of the hub"),
         (folder, {"split": "train"}, r"options\.split=train is for data sets of the hub"),
         (folder, {"vocabulary": 300}, r"vocabulary=300 .* data\.tokenizer"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             Dataset(path, 8, **options)
 
 
 def test_a_pass_takes_each_window_once(tmp_path):
     task, size = Dataset(written(tmp_path / "a.parquet"), 8, validation=0.2, test=0.1), 5
-    tokens = whole(task)
-    number = task.bounds["training"][1] // 8 - 1
-    batches = [task.batch(step, size, seed=1) for step in range(2 * number // size + 1)]
+    tokens = all_tokens(task)
+    num_windows = task.bounds["training"][1] // 8 - 1
+    batches = [task.batch(step, size, seed=1) for step in range(2 * num_windows // size + 1)]
     windows = np.concatenate([np.c_[b.inputs, b.targets[:, -1:]] for b in batches])
     for epoch in range(2):
         begin = np.random.default_rng([1, epoch]).integers(8)
-        ends = begin + 8 * number + 1
+        ends = begin + 8 * num_windows + 1
         assert ends <= 0.7 * len(tokens) < ends + 16
         every = np.lib.stride_tricks.sliding_window_view(tokens[begin:ends], 9)[::8]
-        found = windows[epoch * number : (epoch + 1) * number]
-        assert sorted(map(tuple, found)) == sorted(map(tuple, every))
+        in_epoch = windows[epoch * num_windows : (epoch + 1) * num_windows]
+        assert sorted(map(tuple, in_epoch)) == sorted(map(tuple, every))
 
 
 def test_a_saved_tokenizer_is_named_by_its_file(tmp_path):

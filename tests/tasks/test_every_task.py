@@ -35,7 +35,7 @@ def of(name, model=None, options=None, **data):
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory):
+def folder(tmp_path_factory):
     """A folder with data of all kinds."""
     folder = tmp_path_factory.mktemp("data")
     darcy_folder(folder)
@@ -101,17 +101,23 @@ LEARNED = {"burgers_interval"}
 
 
 def test_every_class_is_there():
-    found = {x for x in classes_of(ide.AbstractTask, tasks, public).values() if x.configurable}
+    configurable = {
+        x for x in classes_of(ide.AbstractTask, tasks, public).values() if x.configurable
+    }
     classes = {task_class(read_config(tree)) for tree, _ in CASES}
     # A text that is fetched, and a data set whose text is.
-    assert classes == found - {tasks.Shakespeare, tasks.LanguageTask, ide.contrib.PackageTexts}
+    assert classes == configurable - {
+        tasks.Shakespeare,
+        tasks.LanguageTask,
+        ide.contrib.PackageTexts,
+    }
 
 
 @pytest.mark.parametrize(
     ("tree", "options"), CASES, ids=lambda x: x.get("data", {}).get("name")
 )
-def test_a_task_does_what_training_relies_on(there, monkeypatch, tree, options):
-    monkeypatch.chdir(there)
+def test_a_task_does_what_training_relies_on(folder, monkeypatch, tree, options):
+    monkeypatch.chdir(folder)
     config = read_config(tree)
     task, again = build_task(config), build_task(config)
     learned = config.data.name in LEARNED
@@ -140,12 +146,12 @@ class RunningSum(ide.AbstractTask):
         return self.samples(size, np.random.default_rng([seed, step]))
 
     def held_out(self, size, samples=None, part="validation"):
-        whole = self.samples(60, np.random.default_rng([0, 2**32 + (part == "test")]))
+        all_samples = self.samples(60, np.random.default_rng([0, 2**32 + (part == "test")]))
         for at in np.split(np.arange(samples or 60), range(size, samples or 60, size)):
-            yield tasks.Batch(*(x[at] for x in whole))
+            yield tasks.Batch(*(x[at] for x in all_samples))
 
-    def samples(self, number, random):
-        digits = random.integers(0, self.base, (number, self.context))
+    def samples(self, size, random):
+        digits = random.integers(0, self.base, (size, self.context))
         sums = np.cumsum(digits, axis=1) % self.base
         sums[::3, 5:] = -1
         return tasks.Batch(digits, sums)
@@ -189,9 +195,9 @@ def test_a_fingerprint_is_of_all_parts_and_of_shapes():
 @pytest.mark.parametrize("samples", [1, 5, 9, 10, 17, 18])
 def test_samples_are_so_many_and_evenly_spread(samples):
     """Of 17, with a rest too, and no more than there are."""
-    found = np.concatenate([*in_parts(range(3, 3 + 2 * 17, 2), 4, samples)])
-    assert len(found) == min(samples, 17) and set(found) <= set(range(3, 37, 2))
-    gaps = np.diff([*found, found[0] + 2 * 17]) // 2
+    indices = np.concatenate([*in_parts(range(3, 3 + 2 * 17, 2), 4, samples)])
+    assert len(indices) == min(samples, 17) and set(indices) <= set(range(3, 37, 2))
+    gaps = np.diff([*indices, indices[0] + 2 * 17]) // 2
     assert gaps.max() - gaps.min() <= 1
 
 

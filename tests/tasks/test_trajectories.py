@@ -30,14 +30,18 @@ def place_of(states):
 def test_pairs_are_states_of_one_trajectory_so_many_times_apart():
     task = tasks.Trajectories(STATES, EVEN, steps=(1, 3), test=0.2)
     batches = [*task.held_out(50), *task.held_out(50, part="test"), task.batch(0, 500, 0)]
-    seen = []
+    trajectories = []
     for batch in batches:
-        (which, begin), (other, end) = map(place_of, (batch.inputs.inputs, batch.targets))
-        np.testing.assert_array_equal(which, other)
+        (before, begin), (other, end) = map(place_of, (batch.inputs.inputs, batch.targets))
+        np.testing.assert_array_equal(before, other)
         assert set(end - begin) == {1, 3}
         np.testing.assert_allclose(batch.inputs.duration, 0.5 * (end - begin))
-        seen.append(set(which))
-    validation, test, learned = set.union(*seen[:-2]), seen[-2], seen[-1]
+        trajectories.append(set(before))
+    validation, test, learned = (
+        set.union(*trajectories[:-2]),
+        trajectories[-2],
+        trajectories[-1],
+    )
     assert (len(validation), len(test), len(learned)) == (2, 4, 14)
     assert not (validation & test or learned & (validation | test))
     # Each pair once in a pass: 6 that are one apart and 4 that are three apart.
@@ -51,20 +55,24 @@ def test_times_and_what_is_constant():
     fields = RANDOM.normal(size=(NUMBER, POINTS))
     task = tasks.Trajectories(STATES, times, parameters=numbers, constant=fields, stride=2)
     batch = next(task.held_out(64))
-    which, begin = place_of(batch.inputs.inputs[..., 0])
+    trajectory, begin = place_of(batch.inputs.inputs[..., 0])
     assert set(begin) == {0, 2, 4}
     expected = times[begin + 2] - times[begin]
     np.testing.assert_allclose(batch.inputs.duration, expected)
     for point in (0, POINTS - 1):
-        np.testing.assert_allclose(batch.inputs.inputs[:, point, 1:3], numbers[which], 1e-6)
-    np.testing.assert_allclose(batch.inputs.inputs[..., 3], fields[which], 1e-6)
-    assert batch.targets.shape == (len(which), POINTS, 1)
+        np.testing.assert_allclose(
+            batch.inputs.inputs[:, point, 1:3], numbers[trajectory], 1e-6
+        )
+    np.testing.assert_allclose(batch.inputs.inputs[..., 3], fields[trajectory], 1e-6)
+    assert batch.targets.shape == (len(trajectory), POINTS, 1)
     assert (task.sizes["channels"], task.sizes["output_channels"]) == (4, 1)
     # In units of its own the model has the statistics of all channels.
     task = tasks.Trajectories(STATES, parameters=numbers, constant=fields, normalize=True)
-    states, given = task.data["training"][1:]
+    states, constant_channels = task.data["training"][1:]
     means = [mean for mean, _ in task.sizes["statistics"]]
-    np.testing.assert_allclose(means, [states.mean(), *given.mean((0, 1))], rtol=1e-5)
+    np.testing.assert_allclose(
+        means, [states.mean(), *constant_channels.mean((0, 1))], rtol=1e-5
+    )
     np.testing.assert_allclose(task.sizes["output_statistics"][0][1], states.std(), rtol=1e-5)
     # A roll-out keeps them.
     fed = ide.models.fed_back(batch.inputs, batch.targets)
@@ -75,16 +83,13 @@ def test_times_and_what_is_constant():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(times=EVEN[:3]), r"times are float64\[3\]; pass 7 increasing numbers"),
-        (dict(times=-EVEN), "pass 7 increasing numbers"),
-        (dict(times=EVEN**2, unrolled=2), "times are from 0.25 to 2.75 apart"),
-        (dict(steps=(7,)), "steps=7, unrolled=1 need 8 times, got 7"),
+        (dict(times=EVEN[:3]), r"float64\[3\]; .*7 increasing"),
+        (dict(times=-EVEN), "7 increasing"),
+        (dict(times=EVEN**2, unrolled=2), "0.25 to 2.75"),
+        (dict(steps=(7,)), "steps=7, unrolled=1 .*8 times"),
         (dict(channels=True), r"pass \[samples, times, \*points\]"),
-        (dict(parameters=np.ones((3, 1))), "trajectories have 20 samples, and parameters 3"),
-        (
-            dict(constant=np.ones((20, 5))),
-            r"constant are \[20, 5\], and trajectories \[20, 7, 12",
-        ),
+        (dict(parameters=np.ones((3, 1))), "20 samples, .*parameters 3"),
+        (dict(constant=np.ones((20, 5))), r"constant are \[20, 5\]"),
     ],
 )
 def test_what_is_refused(options, message):
@@ -93,16 +98,14 @@ def test_what_is_refused(options, message):
 
 
 def test_windows_of_one_trajectory_are_refused():
-    whole = np.moveaxis(heat(number=6, steps=20), 1, 0)
-    tasks.Trajectories(whole, validation=0.2)
-    windows = np.concatenate([whole[:, i : i + 8] for i in range(0, 12, 2)])
-    with pytest.raises(ide.InputError, match=r"\d+% of the steps in the validation part are"):
+    paths = np.moveaxis(heat(samples=6, steps=20), 1, 0)
+    tasks.Trajectories(paths, validation=0.2)
+    windows = np.concatenate([paths[:, i : i + 8] for i in range(0, 12, 2)])
+    with pytest.raises(ide.InputError, match=r"\d+% of the steps"):
         tasks.Trajectories(windows, validation=0.2)
     # States at rest come again everywhere.
     tasks.Trajectories(np.ones((10, 5, 8)), validation=0.2)
-    with pytest.raises(
-        ide.InputError, match=r"states at the time 1 of 2 validation .* norm of 0e\+00"
-    ):
+    with pytest.raises(ide.InputError, match=r"time 1 of 2 validation .*0e\+00"):
         tasks.Trajectories(np.zeros((10, 5, 8)), validation=0.2)
 
 
@@ -121,9 +124,9 @@ def exact(operator, points=POINTS, grid="periodic"):
         duration=0.5,
         key=jax.random.key(0),
     )
-    one = jax.numpy.ones((1, 1))
+    identity = jax.numpy.ones((1, 1))
     places = lambda m: (m.inputs.embedding.weight, m.read_out.linear.weight)  # noqa: E731
-    return eqx.tree_at(places, model, (one, one))
+    return eqx.tree_at(places, model, (identity, identity))
 
 
 def wave(velocity):
@@ -148,15 +151,17 @@ def test_an_exact_model_has_no_error_in_a_roll_out(monkeypatch, times):
     """In time 0.5 a wave moves by 1/12; the model has two layers."""
     model = wave(1 / 24)
     task = tasks.Trajectories(moved(times), times, test=0.2)
-    found = rolled(monkeypatch, task, model, steps=3)
-    np.testing.assert_allclose(found.times[:4], times[:4])
-    assert max(row["error"] for row in found.rows) < 1e-5
-    assert min(row["correlation"] for row in found.rows) > 1 - 1e-5
-    assert found.rows[0]["unchanged"] > 0.1 and found.correlation_time is None
+    rollout = rolled(monkeypatch, task, model, steps=3)
+    np.testing.assert_allclose(rollout.times[:4], times[:4])
+    assert max(row["error"] for row in rollout.rows) < 1e-5
+    assert min(row["correlation"] for row in rollout.rows) > 1 - 1e-5
+    assert rollout.rows[0]["unchanged"] > 0.1 and rollout.correlation_time is None
     # Twice as far in each step, and further than the truth.
     further = rolled(monkeypatch, task, model, steps=30, stride=2)
     assert len(further.states) == 31 and len(further.truth) == (len(times) + 1) // 2
     assert max(row["error"] for row in further.rows) < 1e-5
+    unrolled = tasks.Trajectories(moved(EVEN), EVEN, unrolled=3)
+    assert eqx.filter_jit(unrolled.loss)(model, unrolled.batch(0, 6, 0)).objective < 1e-5
     # At rest the error is the one of a state that does not move.
     still = rolled(monkeypatch, task, wave(0.0), steps=3)
     for row in still.rows:
@@ -164,15 +169,6 @@ def test_an_exact_model_has_no_error_in_a_roll_out(monkeypatch, times):
     means = np.exp(np.cumsum(np.log([x["error"] for x in still.rows])) / np.arange(1, 4))
     np.testing.assert_allclose([row["geometric_mean"] for row in still.rows], means)
     assert still.correlation_time in still.times
-
-
-def test_the_first_step_has_the_error_that_a_run_reports(monkeypatch):
-    """On trajectories of one pair."""
-    model = wave(1 / 50)
-    task = tasks.Trajectories(moved(EVEN[:2]), EVEN[:2], test=0.2)
-    found = rolled(monkeypatch, task, model, steps=1)
-    loss = eqx.filter_jit(task.loss)(model, next(task.held_out(10, part="test"))).loss
-    np.testing.assert_allclose(found.rows[0]["error"], loss, rtol=1e-5)
 
 
 # Points of each trajectory's own.
@@ -203,13 +199,15 @@ def test_padding_and_the_order_of_points_change_nothing(monkeypatch):
         alone = tasks.Trajectories(
             paths[i : i + 1][:, :, order], points=PLACES[i, order], validation=1
         )
-        one = rolled(monkeypatch, alone, model, steps=4)
-        np.testing.assert_allclose(one.states[:, 0], together.states[:, i, order], atol=1e-5)
-        np.testing.assert_allclose(one.shares, together.shares[i, order], rtol=1e-4)
-        own = dict(points=together.points[[i]], shares=together.shares[[i]])
+        alone_rollout = rolled(monkeypatch, alone, model, steps=4)
+        np.testing.assert_allclose(
+            alone_rollout.states[:, 0], together.states[:, i, order], atol=1e-5
+        )
+        np.testing.assert_allclose(alone_rollout.shares, together.shares[i, order], rtol=1e-4)
+        points_of_sample = dict(points=together.points[[i]], shares=together.shares[[i]])
         states = dict(states=together.states[:, [i]], truth=together.truth[:, [i]])
-        error = together._replace(**own, **states).rows[-1]["error"]
-        np.testing.assert_allclose(one.rows[-1]["error"], error, rtol=1e-4)
+        error = together._replace(**points_of_sample, **states).rows[-1]["error"]
+        np.testing.assert_allclose(alone_rollout.rows[-1]["error"], error, rtol=1e-4)
 
 
 def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
@@ -224,23 +222,23 @@ def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
     )
     data.to_netcdf(tmp_path / "a.nc", engine="scipy")
     task = tasks.Trajectories.build(tmp_path / "a.nc", validation=0.2, test=0.2)
-    which = task.data["test"][0][:, 0]
-    assert set(task.lengths("test")) <= set(LENGTHS) and len(which) == 4 * (TIMES - 1)
+    trajectory = task.data["test"][0][:, 0]
+    assert set(task.lengths("test")) <= set(LENGTHS) and len(trajectory) == 4 * (TIMES - 1)
     decay = ide.equation.Damping(0.5 * rate * EVEN[1])
     model = exact(decay, (4, 4), grid="midpoint")
-    found = rolled(monkeypatch, task, model, steps=8)
-    np.testing.assert_allclose(found.times[:TIMES], EVEN)
-    assert found.points.shape == (4, max(task.lengths("test")), 2)
-    np.testing.assert_allclose(found.shares.sum(1), 1, rtol=1e-5)
-    assert max(row["error"] for row in found.rows) < 1e-5
-    assert found.rows[0]["unchanged"] > 0.1 and len(found.states) == 9
+    rollout = rolled(monkeypatch, task, model, steps=8)
+    np.testing.assert_allclose(rollout.times[:TIMES], EVEN)
+    assert rollout.points.shape == (4, max(task.lengths("test")), 2)
+    np.testing.assert_allclose(rollout.shares.sum(1), 1, rtol=1e-5)
+    assert max(row["error"] for row in rollout.rows) < 1e-5
+    assert rollout.rows[0]["unchanged"] > 0.1 and len(rollout.states) == 9
     drawn, filmed = [], []
     monkeypatch.setattr("ide_transformer.figures.plot_fields", lambda *x, **_: drawn.append(x))
     monkeypatch.setattr(
         "ide_transformer.figures.animation.animate_fields", lambda *x: filmed.append(x)
     )
-    found.draw("a.png")
-    found.animate("a.gif")
+    rollout.draw("a.png")
+    rollout.animate("a.gif")
     for points, *_ in (drawn[0][1:], filmed[0][1:]):
         assert {len(x) for x in points} <= set(LENGTHS)
     for points, values in zip(filmed[0][1], filmed[0][3], strict=True):
@@ -258,8 +256,8 @@ def test_samples_that_blow_up_are_named_and_left_out(monkeypatch):
         return inputs * (before if next(numbers) == 0 else later)
 
     monkeypatch.setattr(roll_outs, "compiled_outputs", outputs)
-    found = rolled(monkeypatch, task, wave(0.0), steps=3)
-    assert found.blown_up == {2: 2, 3: 2}
-    assert [row["samples"] for row in found.rows] == [4, 2, 2]
-    assert all(np.isfinite(row["error"]) for row in found.rows)
-    assert np.isfinite(found.shown).all()
+    rollout = rolled(monkeypatch, task, wave(0.0), steps=3)
+    assert rollout.blown_up == {2: 2, 3: 2}
+    assert [row["samples"] for row in rollout.rows] == [4, 2, 2]
+    assert all(np.isfinite(row["error"]) for row in rollout.rows)
+    assert np.isfinite(rollout.shown).all()

@@ -1,6 +1,7 @@
 """Units of the data, numbers of a sample, and classes of series: models, losses and runs."""
 
 import dataclasses
+from itertools import cycle
 from pathlib import Path
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from ide_transformer.models import statistics
 from ide_transformer.tasks import Arrays
 from ide_transformer.training.setup import setup
 from tests.running import run_here
+from tests.training import stub
 from tests.training.stub import read_config
 
 
@@ -50,21 +52,21 @@ def by_hand(values):
     """In standard deviations from the mean over the training part, which has half of them."""
     part = Arrays(FUNCTIONS, FUNCTIONS[:, 0], POINTS, validation=0.5).data
     rows = {tuple(row) for row in part["training"][0]}
-    own = [tuple(row) in rows for row in FUNCTIONS.astype(np.float32)]
-    chosen = values[np.array(own)].reshape(-1, values.shape[-1])
+    is_training = [tuple(row) in rows for row in FUNCTIONS.astype(np.float32)]
+    training_values = values[np.array(is_training)].reshape(-1, values.shape[-1])
     axes = None if values is FUNCTIONS else 0
-    return (values - chosen.mean(axes)) / chosen.std(axes)
+    return (values - training_values.mean(axes)) / training_values.std(axes)
 
 
 def test_numbers_are_learned_as_if_normalized_by_hand():
-    given = dict(points=POINTS, validation=0.5)
-    task, model = started("function_regressor", FUNCTIONS, NUMBERS, **given)
-    hand, plain = started("function_regressor", by_hand(FUNCTIONS), by_hand(NUMBERS), **given)
-    one, other = (
+    options = dict(points=POINTS, validation=0.5)
+    task, model = started("function_regressor", FUNCTIONS, NUMBERS, **options)
+    hand, plain = started("function_regressor", by_hand(FUNCTIONS), by_hand(NUMBERS), **options)
+    loss, loss_by_hand = (
         eqx.filter_jit(t.loss)(m, t.batch(0, 16, 0)) for t, m in ((task, model), (hand, plain))
     )
-    np.testing.assert_allclose(one.loss, other.loss, rtol=2e-5)
-    assert 0.3 < float(one.loss) < 3  # in variances
+    np.testing.assert_allclose(loss.loss, loss_by_hand.loss, rtol=2e-5)
+    assert 0.3 < float(loss.loss) < 3  # in variances
     outputs = eqx.filter_jit(model)(task.batch(0, 16, 0).inputs)
     assert outputs.shape == (16, 2)
     assert np.allclose(outputs.mean(0), [1e3, 0], atol=[30, 0.03])
@@ -72,8 +74,8 @@ def test_numbers_are_learned_as_if_normalized_by_hand():
 
 def test_functions_are_given_in_the_units_of_the_data():
     channels = np.stack([FUNCTIONS, 1e4 * FUNCTIONS[::-1]], axis=2)
-    given = dict(points=POINTS, validation=0.5, channels=True)
-    task, model = started("operator_model", channels, 2 * channels, normalize=True, **given)
+    options = dict(points=POINTS, validation=0.5, channels=True)
+    task, model = started("operator_model", channels, 2 * channels, normalize=True, **options)
     inner = dataclasses.replace(
         model.with_inputs(dataclasses.replace(model.inputs, statistics=None)),
         read_out=dataclasses.replace(model.read_out, statistics=None),
@@ -83,12 +85,12 @@ def test_functions_are_given_in_the_units_of_the_data():
     )
     batch = task.batch(0, 4, 0)
     hand = batch.inputs._replace(values=((batch.inputs.values - m) / s).astype(np.float32))
-    found = np.asarray(eqx.filter_jit(model)(batch.inputs))
+    outputs = np.asarray(eqx.filter_jit(model)(batch.inputs))
     expected = m_out + s_out * np.asarray(eqx.filter_jit(inner)(hand))
-    np.testing.assert_allclose((found - expected) / s_out, 0, atol=1e-5)
+    np.testing.assert_allclose((outputs - expected) / s_out, 0, atol=1e-5)
     # Each channel counts in its own unit.
     loss = eqx.filter_jit(task.loss)(model, batch).loss
-    same = (x / s_out for x in (found, batch.targets.values))
+    same = (x / s_out for x in (outputs, batch.targets.values))
     relative = tasks.RelativeError()
     first, second = (x.astype(np.float32) for x in same)
     targets = batch.targets._replace(values=second)
@@ -97,10 +99,10 @@ def test_functions_are_given_in_the_units_of_the_data():
 
 def test_a_constant_channel_is_not_scaled():
     values = np.stack([FUNCTIONS, np.full_like(FUNCTIONS, 7)], axis=2)
-    with pytest.warns(UserWarning, match="channel 1 of inputs: always 7"):
-        found = statistics(values, channels=True, name="inputs")
-    assert found[1] == (7.0, 1.0)
-    np.testing.assert_allclose(found[0], (FUNCTIONS.mean(), FUNCTIONS.std()))
+    with pytest.warns(UserWarning, match="channel 1 of inputs: .* 7"):
+        by_channel = statistics(values, channels=True, name="inputs")
+    assert by_channel[1] == (7.0, 1.0)
+    np.testing.assert_allclose(by_channel[0], (FUNCTIONS.mean(), FUNCTIONS.std()))
 
 
 def test_parameters_are_constant_channels(tmp_path):
@@ -121,45 +123,30 @@ def test_parameters_are_constant_channels(tmp_path):
     )
 
 
-def test_numbers_of_functions_from_a_run(tmp_path, monkeypatch, capsys, no_figures):
-    """A run keeps its units without its data, and measures all of another file."""
-    monkeypatch.chdir(tmp_path)
-    np.savez("a.npz", inputs=FUNCTIONS, targets=NUMBERS, points=POINTS)
-    np.savez("b.npz", inputs=FUNCTIONS[:37] + 1e-3, targets=NUMBERS[:37], points=POINTS)
-    ide.train(config("a", "function_regressor", "a.npz"))
-    said = run_here(capsys, "evaluate", "runs/a", "--part", "test", "data.path=b.npz")
-    assert "all of it" in said and "samples: 37" in said and "r2_2: " in said
-    (tmp_path / "a.npz").unlink()
-    inputs = ide.Field.at(FUNCTIONS[:5].astype(np.float32), POINTS)
-    found = eqx.filter_jit(ide.load_run("runs/a")[0])(inputs)
-    assert np.allclose(found.mean(0), [1e3, 0], atol=[30, 0.03])
-
-
-def test_a_run_keeps_its_labels(tmp_path, monkeypatch, capsys, no_figures):
+def test_a_run_keeps_its_labels_and_units_without_its_data(tmp_path, monkeypatch, capsys):
     """Other files have fewer labels, or one that the run does not know."""
     monkeypatch.chdir(tmp_path)
-    for name, kinds in {"a": "cat cow dog", "b": "dog cat", "c": "dog eel", "d": "0 3"}.items():
-        several = kinds.split()
-        rows = [f"{i % 7},{i % 5},{several[i % len(several)]}" for i in range(60)]
+    kinds = {"a": "cat cow dog", "b": "dog cat", "c": "dog eel", "d": "0 3"}
+    for name, labels in kinds.items():
+        rows = [
+            f"{i % 7},{i % 5},{label}" for i, label in zip(range(60), cycle(labels.split()))
+        ]
         Path(f"{name}.csv").write_text("\n".join(["x,y,kind", *rows]))
     options = {"targets": "kind", "channels": True}
-    given = config("a", "function_classifier", "a.csv", options=options)
-    tree = given.as_tree()
-    tree["model"]["options"] = {"modes": 0}
-    run = ide.train(read_config(tree))
+    tree = config("a", "function_classifier", "a.csv", options=options).as_tree()
+    tree["model"] |= {"operators": ["damping"], "options": {"modes": 0}}
+    run = stub.start_run(read_config(tree), Path("runs"))
+    Path("a.csv").unlink()
     assert run.load_labels() == ["cat", "cow", "dog"]
-    means = np.array((run.load_sizes() or {})["statistics"])[:, 0]
-    np.testing.assert_allclose(means, [3, 2], atol=0.3)  # of each column
-
-    loaded = ide.load_model("runs/a", ["data.path=b.csv"])
-    found = training.evaluation_task(loaded).data["validation"][1]
-    assert np.bincount(found).tolist() == [30, 0, 30]
-    for path, said in (
-        ("c.csv", "data.path=c.csv: 'eel' is not one of the labels ['cat', 'cow', 'dog']."),
-        ("d.csv", "data.path=d.csv: the weights of runs/a do not fit."),
-    ):
-        error = run_here(capsys, "evaluate", "runs/a", f"data.path={path}", expected=2)
-        assert said in error.splitlines()[-1]
+    statistics = ide.load_run(run.path)[0].inputs.statistics
+    np.testing.assert_allclose(np.array(statistics)[:, 0], [3, 2], atol=0.3)  # of each column
+    run_on_b = ide.load_model("runs/a", ["data.path=b.csv"])
+    labels = training.evaluation_task(run_on_b).data["validation"][1]
+    assert np.bincount(labels).tolist() == [30, 0, 30]
+    assert "all of it" in run_here(capsys, "evaluate", "runs/a", "data.path=b.csv")
+    for path, message in (("c.csv", "'eel'"), ("d.csv", "classes=4, and the model classes=3")):
+        output = run_here(capsys, "evaluate", "runs/a", f"data.path={path}", expected=2)
+        assert f"data.path={path}: " in output and message in output
 
 
 def test_numbers_of_tokens():
@@ -168,7 +155,7 @@ def test_numbers_of_tokens():
     assert task.model is ide.SequenceRegressor
     assert task.sizes["vocabulary"] == 5 and task.sizes["numbers"] is None
     loss = tasks.MeanSquaredError(((0.0, 2.0),))
-    found = loss.measure(jnp.array([1.0, 3.0, 5.0]), jnp.array([1.0, 1.0, 4.0]))
-    figures = loss.figures({name: float(mean.value) for name, mean in found.items()})
+    measured = loss.measure(jnp.array([1.0, 3.0, 5.0]), jnp.array([1.0, 1.0, 4.0]))
+    figures = loss.figures({name: float(mean.value) for name, mean in measured.items()})
     expected = {"loss": 5 / 12, "rmse": (5 / 3) ** 0.5, "mae": 1.0, "r2": 1 - 5 / 6}
     assert figures == pytest.approx(expected)

@@ -23,13 +23,13 @@ def config(*overrides, **sections):
     return stub.config(*overrides, data={"name": "text", "path": "text.txt"}, **sections)
 
 
-def contents(there):
-    return {p: p.read_bytes() for p in sorted(there.rglob("*")) if p.is_file()}
+def contents(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def equal(one, other):
+def equal(tree, other_tree):
     """Whether two trees are the same to the bit. NumPy says it, which compiles nothing."""
-    return eqx.tree_equal(*jax.device_get((one, other)))
+    return eqx.tree_equal(*jax.device_get((tree, other_tree)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,32 +39,32 @@ def stub_is_known():
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory):
+def trained_folder(tmp_path_factory):
     """The folder of a text and of a run on it with two checkpoints."""
-    there = tmp_path_factory.mktemp("whole")
-    (there / "text.txt").write_text(TEXT)
-    with stub.known(), contextlib.chdir(there):
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "text.txt").write_text(TEXT)
+    with stub.known(), contextlib.chdir(folder):
         training.train(config(), runs=RUN.parent)
-    return there
+    return folder
 
 
 @pytest.fixture(scope="session")
-def end(whole):
+def end(trained_folder):
     """The model at the end of the run."""
-    return training.load_run(whole / RUN)[0]
+    return training.load_run(trained_folder / RUN)[0]
 
 
 @pytest.fixture
-def there(whole, tmp_path, monkeypatch):
+def folder(trained_folder, tmp_path, monkeypatch):
     """A copy of the folder, in which the process is."""
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def half(there):
+def killed(folder):
     """The copy without the last checkpoint, as after a kill."""
-    shutil.rmtree(there / RUN / "checkpoints/4")
-    (there / RUN / "summary.json").unlink()
-    return there
+    shutil.rmtree(folder / RUN / "checkpoints/4")
+    (folder / RUN / "summary.json").unlink()
+    return folder

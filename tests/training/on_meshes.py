@@ -1,6 +1,7 @@
-"""Runs of the stub on 8 virtual devices, for a process of its own: reads a list of runs, each a
-list of overrides, and writes their losses, the bytes of the state on a device, and their
-folders. With `resume`, the runs after the first go on from its checkpoint of half the steps."""
+"""Runs of the stub on 8 virtual devices, for a process of its own: reads overrides of all runs,
+and three lists of overrides, one for each layout of devices. Trains on the first and the second
+layout, and resumes the first run on the second and the third from half of its steps. Prints the
+losses of each run, the bytes of the state on a device, and its folder."""
 
 import json
 import os
@@ -34,7 +35,7 @@ SECTIONS = {
 
 
 def main() -> None:
-    there, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
+    folder, options, layouts = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
     placed: list[int] = []
     place = parallel.Layout.placed
 
@@ -47,15 +48,18 @@ def main() -> None:
         return state
 
     parallel.Layout.placed = measured
-    results, first = [], None
-    for number, overrides in enumerate(runs):
-        if "resume" in sys.argv and first:
-            run = stub.resumed(first, there / str(number), 3, overrides)
-        else:
-            run = stub.train(there / str(number), *overrides, **SECTIONS)
-        first = first or run
-        losses = stub.losses(run)
-        results.append({"losses": losses, "bytes": placed[-1], "folder": str(run.path)})
+    results = []
+
+    def report(run):
+        row = {"losses": stub.losses(run), "bytes": placed[-1], "folder": str(run.path)}
+        results.append(row)
+        return run
+
+    first, second, third = layouts
+    run = report(stub.train(folder / "first", *options, *first, **SECTIONS))
+    report(stub.train(folder / "second", *options, *second, **SECTIONS))
+    report(stub.resumed(run, folder / "resumed-second", 3, second))
+    report(stub.resumed(run, folder / "resumed-third", 3, third))
     print(json.dumps(results))
 
 

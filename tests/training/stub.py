@@ -14,6 +14,9 @@ import pytest
 from ide_transformer import models, tasks, training
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.training.configuration import files, reader
+from ide_transformer.training.folder.checkpoints import Checkpoints
+from ide_transformer.training.folder.run_folder import new_folder
+from ide_transformer.training.setup import setup
 from ide_transformer.training.steps import build
 from tests.helpers import filled
 from tests.running import logged
@@ -53,16 +56,33 @@ def known():
         yield
 
 
+def draw_model(config, *arguments):
+    """`build_model`, without its check whether a model sees later tokens, which needs numbers.
+    NumPy draws the weights, which compiles nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "check_causal", lambda *_: None)
+        shapes = eqx.filter_eval_shape(build.build_model, config, *arguments)
+    return filled(shapes, 0.1, seed=0)
+
+
+def start_run(config, runs):
+    """The folder of a run before its first step, with a checkpoint of its first weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.setup, "build_model", draw_model)
+        start = setup(config)
+    task = start.task
+    run = new_folder(config, runs, task.save, task.fingerprint(), start.origin, task)
+    with Checkpoints(run, keep=1) as checkpoints:
+        checkpoints.save(0, start.programs.start(start.model, start.key))
+    return run
+
+
 @contextlib.contextmanager
 def untrained():
     """Runs end before they begin, and NumPy draws their weights."""
 
-    def drawn(config, *given):
-        with pytest.MonkeyPatch.context() as patch:
-            # It needs numbers.
-            patch.setattr(build, "check_causal", lambda *_: None)
-            shapes = eqx.filter_eval_shape(build.build_model, config, *given)
-        model = filled(shapes, 0.1, seed=0)
+    def draw_and_check(config, *arguments):
+        model = draw_model(config, *arguments)
         build.needs_of(config, {}).check_causal(model)
         return model
 
@@ -71,7 +91,7 @@ def untrained():
         raise SystemExit(0)
 
     with known(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.setup, "build_model", drawn)
+        patch.setattr(training.setup, "build_model", draw_and_check)
         patch.setattr(training.run, "new_folder", would_start)
         patch.setenv("IDE_TRANSFORMER_MEMORY", "16")
         yield
@@ -90,19 +110,19 @@ def tree(**sections):
             **{"evaluate_every": 2, "keep_best": False, "sample": 0},
         },
     }
-    for key, given in sections.items():
-        base[key] = base.get(key, {}) | given if isinstance(given, dict) else given
+    for key, values in sections.items():
+        base[key] = base.get(key, {}) | values if isinstance(values, dict) else values
     return base
 
 
 TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
 
 
-def tree_of_text(there):
+def tree_of_text(folder):
     """The sections of a run of 20 steps on a text, which is written."""
-    (there / "text.txt").write_text(TEXT)
+    (folder / "text.txt").write_text(TEXT)
     return tree(
-        data={"name": "text", "path": str(there / "text.txt")},
+        data={"name": "text", "path": str(folder / "text.txt")},
         model={"width": 16, "context": 8},
         optimizer={"warmup": 2},
         training={

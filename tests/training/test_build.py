@@ -37,10 +37,12 @@ def test_schemes_by_name():
             ide.contrib.Nesterov(np.array([[0.5, 0.9]]), gain=2.0)
         ),
     }.items():
-        offers = {diffrax.AbstractSolver: sizes}
+        sizes_by_class = {diffrax.AbstractSolver: sizes}
         tree = stub.config(written).solver.description
-        found = training.read(diffrax.AbstractSolver, tree, "solver", offers=offers)
-        assert eqx.tree_equal(found, solver)
+        read_solver = training.read(
+            diffrax.AbstractSolver, tree, "solver", given=sizes_by_class
+        )
+        assert eqx.tree_equal(read_solver, solver)
     assert stub.config().solver == stub.config("solver=lie_trotter").solver
 
 
@@ -52,9 +54,9 @@ def test_a_dictionary_of_any_values_is_read():
 
 def test_schemes_by_tolerance_and_on_constraints():
     tolerances = ("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-3")
-    found = model_of(*tolerances, "solver.max_steps=9").mesh
-    assert (found.stepsize_controller.rtol, found.stepsize_controller.atol) == (1e-2, 1e-3)
-    assert found.max_steps == 9
+    mesh = model_of(*tolerances, "solver.max_steps=9").mesh
+    assert (mesh.stepsize_controller.rtol, mesh.stepsize_controller.atol) == (1e-2, 1e-3)
+    assert mesh.max_steps == 9
     of_weights = model_of("model.constraint=layer_norm", "model.normalization=free")
     assert eqx.tree_equal(of_weights.solver, ide.LieTrotter())
     # A gain for each layer and operator.
@@ -190,7 +192,6 @@ def test_stages_are_refined_up_to_the_same_depth():
     refine = {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
-    parts = read_parts(config)
-    first = parts.first_model(config, lambda config: stub.model_of(config, **sizes))
-    layers = [(x.control.layers, x.control.horizon) for x in first.equations]
-    assert layers == [(1, 2.0)] * 2
+    first = build.first_model(config, lambda stage_config: stub.model_of(stage_config, **sizes))
+    depths = [(x.control.layers, x.control.horizon) for x in first.equations]
+    assert depths == [(1, 2.0)] * 2

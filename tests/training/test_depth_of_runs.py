@@ -16,7 +16,7 @@ from ide_transformer.training.run import resumed_config
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.growth import Refinement, grown_state
 from ide_transformer.training.steps.schedule import schedule_of
-from tests.helpers import fast_first, filled
+from tests.helpers import filled
 from tests.running import logged, run_here
 from tests.training import stub
 from tests.training.conftest import equal
@@ -43,10 +43,10 @@ COARSE = {"layers": 1, "tokens": 2}
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
     """Its scheme has weights too."""
-    there = tmp_path_factory.mktemp("runs")
+    runs = tmp_path_factory.mktemp("runs")
     schedule = [{"until": 2, "mesh": COARSE}]
     settings = {"steps": 6, "keep": 3, "schedule": schedule}
-    return stub.train(there, model=LINEAR, solver="nesterov", training=settings)
+    return stub.train(runs, model=LINEAR, solver="nesterov", training=settings)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +71,18 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     assert evaluations(refined) == [1, 1, 2, 2, 2, 2]
     assert refined.load_summary()["evaluations"] == 10
     assert training.load_run(refined.path, checkpoint=2)[0].control.layers == 1
-    begun = {"pretrained": str(refined.path), "checkpoint": 2}
+    pretrained = {"pretrained": str(refined.path), "checkpoint": 2}
     with pytest.raises(InputError, match=r"has 1 layers .*model.layers=1 and .*horizon=2"):
         tuned = stub.config(training={"steps": 6})
         tuned_tree = tuned.as_tree()
-        tree = {"model": begun} | {x: tuned_tree[x] for x in ("optimizer", "training")}
+        tree = {"model": pretrained} | {x: tuned_tree[x] for x in ("optimizer", "training")}
         setup(files.config_of(tree, "here"))
     schedule = [{"until": "50%", "mesh": COARSE}]
     settings = {"keep": 3, "schedule": schedule}
     short = stub.train(tmp_path, model=LINEAR, solver="nesterov", training=settings)
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
     recipe = "model.input_normalization=sphere training.costs.transport=0.01"
-    assert capsys.readouterr().out.count(f"a coarse mesh first also needs {recipe} (") == 1
+    assert capsys.readouterr().out.count(recipe) == 1
     # The command that made it longer may come again.
     again = short.load_config().changed("training", steps=6)
     assert resumed_config(longer, again) == longer.load_config()
@@ -102,8 +102,8 @@ def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
 def test_the_weights_that_are_evaluated(drawn):
     """The last ones, and their moving average."""
     summary = drawn.load_summary()
-    for which, suffix in (("trained", ""), ("average", "_of_average")):
-        loss = training.evaluate_loss(training.load_model(drawn.path, weights=which))["loss"]
+    for weights, suffix in (("trained", ""), ("average", "_of_average")):
+        loss = training.evaluate_loss(training.load_model(drawn.path, weights=weights))["loss"]
         assert loss == pytest.approx(summary[f"validation_loss{suffix}"], rel=1e-5)
     assert abs(summary["validation_loss_of_average"] - summary["validation_loss"]) > 1e-5
 
@@ -122,14 +122,14 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
             fine = model.on(ide.Mesh(layers=2))
             static = eqx.filter(fine, eqx.is_inexact_array, inverse=True)
         take = training.make_train_step(rule, static, task.loss)
-        for number in (first, first + 1):
-            state, _ = take(state, task.on(ide.Mesh(tokens=tokens)).batch(number, 4, 0))
-    found, _ = training.load_run(refined.path, checkpoint=4)
-    assert found.control.layers == 2 and found.control.interval_length == 1.0
-    weights = eqx.filter(found, eqx.is_inexact_array)
+        for index in (first, first + 1):
+            state, _ = take(state, task.on(ide.Mesh(tokens=tokens)).batch(index, 4, 0))
+    trained, _ = training.load_run(refined.path, checkpoint=4)
+    assert trained.control.layers == 2 and trained.control.interval_length == 1.0
+    weights = eqx.filter(trained, eqx.is_inexact_array)
     for x, y in zip(*map(jax.tree.leaves, (weights, state.weights)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
-    assert not equal(found.solver, model.solver)
+    assert not equal(trained.solver, model.solver)
 
 
 def test_a_run_is_evaluated_on_the_way_as_it_is_trained(refined):
@@ -152,16 +152,16 @@ def test_meshes_are_drawn_by_weight_in_each_phase():
     phases = schedule_of(stub.config(training={"schedule": schedule, "steps": 2000}))
     draws = np.array([phases.drawn(0, step) for step in range(2000)])
     for part, expected in ((draws[:500], [0.25, 0.75, 0]), (draws[500:], [0.2, 0.6, 0.2])):
-        found, expected = np.bincount(part, minlength=3) / len(part), np.array(expected)
+        shares, expected = np.bincount(part, minlength=3) / len(part), np.array(expected)
         deviation = (expected * (1 - expected) / len(part)) ** 0.5
-        assert np.all(np.abs(found - expected) <= 4 * deviation)
+        assert np.all(np.abs(shares - expected) <= 4 * deviation)
     assert [phases.drawn(1, step) for step in range(50)] != draws[:50].tolist()
 
 
 def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
     file = tmp_path / "exits.json"
-    given = "--exits", "1e6", "--samples", 8, "--json", file
-    assert "measured on" in run_here(capsys, "evaluate", drawn.path, *given)
+    options = "--exits", "1e6", "--samples", 8, "--json", file
+    assert "measured on" in run_here(capsys, "evaluate", drawn.path, *options)
     assert [row["tolerance"] for row in json.loads(file.read_text())] == [None, 1e6]
 
 
@@ -186,33 +186,30 @@ def test_exits_are_measured_against_the_full_solve(drawn):
     stats = eqx.filter_jit(lambda model: model.solve(batch.inputs).stats)(model)
     mean = float(np.mean(stats["field_evaluations"]))
     assert 2 < mean < 5 and rows[2]["evaluations"] == pytest.approx(mean, rel=1e-6)
-    with pytest.raises(InputError, match="tokens=3: exits are measured on meshes in"):
+    with pytest.raises(InputError, match="tokens=3: "):
         training.evaluate_exits(loaded, exit, [0.1], [ide.Mesh(tokens=3)])
 
 
-# What each optimizer keeps of a weight, and how often the gradient is a factor of it.
-KINDS = {"adamw": {"mu": 1, "nu": 2}, "lion": {"mu": 1}, "muon": {"mu": 1, "nu": 2}}
-# From two intervals to four: layers are repeated, knots interpolated, functions stay; and the
-# share of the gradient that each has then.
+# What an optimizer keeps of a weight, and how often the gradient is a factor of it.
+POWERS = {"mu": 1, "nu": 2}
+# From two intervals to four: layers are repeated, and knots interpolated.
 MATRICES = {
-    "piecewise_constant": (np.repeat(np.eye(2), 2, axis=0), 0.5),
-    "piecewise_linear": (
-        np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]),
-        0.5,
+    "piecewise_constant": np.repeat(np.eye(2), 2, axis=0),
+    "piecewise_linear": np.array(
+        [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
     ),
-    "chebyshev": (None, 1.0),
 }
-CASES = [("piecewise_constant", "adamw"), ("piecewise_linear", "adamw")]
-CASES += [("chebyshev", "adamw"), *(("piecewise_constant", x) for x in ("muon", "lion"))]
 
 
-def named(state):
+def leaves_by_path(state):
     """The leaves of a state by their paths."""
     leaves = jax.tree.leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
 
 
-@pytest.mark.parametrize(("control", "kind"), fast_first(3, CASES))
+@pytest.mark.parametrize(
+    ("control", "kind"), [("piecewise_constant", "muon"), ("piecewise_linear", "adamw")]
+)
 def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
     config = stub.config(control=control, optimizer={"kind": kind, "schedule": "constant"})
     model = stub.model_of(config)
@@ -227,14 +224,14 @@ def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
     weights = eqx.filter(model.on(ide.Mesh(layers=4)), eqx.is_inexact_array)
     expected = jax.eval_shape(optimizer.init, weights)
     assert jax.tree.structure(expected) == jax.tree.structure(refined.optimizer)
-    before, after = named(state.optimizer), named(refined.optimizer)
+    before, after = leaves_by_path(state.optimizer), leaves_by_path(refined.optimizer)
     assert before.keys() == after.keys()
-    (matrix, share), seen = MATRICES[control], set()
+    moments = set()
     for path, x in before.items():
         if "control" in path:
-            name = next(part for part in path.split(".") if part in KINDS[kind])
-            seen.add(name)
-            x = x if matrix is None else np.tensordot(matrix, x, axes=1)
-            x = x * share ** KINDS[kind][name]
+            name = next(part for part in path.split(".") if part in POWERS)
+            moments.add(name)
+            # Each of twice as many weights has half of the gradient.
+            x = np.tensordot(MATRICES[control], x, axes=1) * 0.5 ** POWERS[name]
         np.testing.assert_allclose(after[path], x, rtol=1e-6, atol=1e-7)
-    assert seen == set(KINDS[kind])
+    assert moments == set(POWERS)

@@ -25,16 +25,16 @@ GRADIENTS = [{k: RANDOM.normal(size=x.shape) for k, x in START.items()} for _ in
 
 
 def settings(schedule="constant", **keys):
-    given: dict[str, Any] = dict(learning_rate=RATE, warmup=0, weight_decay=DECAY, clip=1e9)
+    options: dict[str, Any] = dict(learning_rate=RATE, warmup=0, weight_decay=DECAY, clip=1e9)
     if schedule != "constant":
-        given["final_learning_rate"] = 1e-4
-    return OptimizerConfig(schedule=schedule, beta1=BETA1, beta2=BETA2, **(given | keys))
+        options["final_learning_rate"] = 1e-4
+    return OptimizerConfig(schedule=schedule, beta1=BETA1, beta2=BETA2, **(options | keys))
 
 
 def descended(optimizer, weights=START, gradients=GRADIENTS):
     """The weights and the state after each gradient."""
     weights = jax.tree.map(jnp.asarray, weights)
-    state, seen = jax.jit(optimizer.init)(weights), []
+    state, history = jax.jit(optimizer.init)(weights), []
 
     @jax.jit
     def update(gradient, state, weights):
@@ -43,8 +43,8 @@ def descended(optimizer, weights=START, gradients=GRADIENTS):
 
     for gradient in gradients:
         weights, state = update(gradient, state, weights)
-        seen.append((weights, state))
-    return seen
+        history.append((weights, state))
+    return history
 
 
 def test_the_default_is_adamw_with_a_cosine_to_the_bit():
@@ -59,9 +59,9 @@ def test_the_default_is_adamw_with_a_cosine_to_the_bit():
 
 
 def test_lion_is_its_formula():
-    seen = descended(build_optimizer(settings(kind="lion"), 10))
+    history = descended(build_optimizer(settings(kind="lion"), 10))
     x, m = dict(START), {name: np.zeros(()) for name in START}
-    for gradient, (weights, _) in zip(GRADIENTS, seen, strict=True):
+    for gradient, (weights, _) in zip(GRADIENTS, history, strict=True):
         for name, g in gradient.items():
             direction = np.sign(BETA1 * m[name] + (1 - BETA1) * g)
             m[name] = BETA2 * m[name] + (1 - BETA2) * g
@@ -106,17 +106,17 @@ def test_muon_makes_each_layer_orthogonal_by_itself():
             # Matrices decay, and vectors do not.
             decay = DECAY if path in ("inputs.embedding", "inputs.positions") else 0.0
             x, m, v = np.asarray(before[path]), 0.0, 0.0
-            for number, g in enumerate(steps, 1):
+            for step, g in enumerate(steps, 1):
                 m, v = BETA1 * m + (1 - BETA1) * g, BETA2 * v + (1 - BETA2) * g**2
-                size = np.sqrt(v / (1 - BETA2**number)) + 1e-8
-                x = x - RATE * (m / (1 - BETA1**number) / size + decay * x)
+                size = np.sqrt(v / (1 - BETA2**step)) + 1e-8
+                x = x - RATE * (m / (1 - BETA1**step) / size + decay * x)
             np.testing.assert_allclose(after[path], x, rtol=1e-8, atol=1e-12)
             continue
         for layer in range(2):
             x, m = np.asarray(before[path][layer]), 0.0
-            for number, g in enumerate((np.asarray(step[layer]) for step in steps), 1):
+            for step, g in enumerate((np.asarray(step[layer]) for step in steps), 1):
                 m = 0.9 * m + 0.1 * g
-                ahead = 0.9 * m / (1 - 0.9 ** (number + 1)) + 0.1 * g / (1 - 0.9**number)
+                ahead = 0.9 * m / (1 - 0.9 ** (step + 1)) + 0.1 * g / (1 - 0.9**step)
                 size = 0.2 * max(x.shape) ** 0.5
                 x = x - RATE * (size * newton_schulz(ahead) + DECAY * x)
             np.testing.assert_allclose(after[path][layer], x, rtol=1e-6, atol=1e-9)
@@ -134,13 +134,15 @@ def test_muon_leaves_depthwise_convolutions_alone():
 
 def test_schedules():
     decay = ft.partial(settings, "warmup_stable_decay")
-    for given, expected in (
+    for options, expected in (
         (settings(warmup=3), [0.25, 1, 1, 1]),
         (decay(warmup=3, decay=0.5), [0.25, 1, 0.208, 0.01]),
         (decay(decay=1.0), [1, 0.505, 0.109, 0.01]),
         (settings("cosine"), [1, 0.505, 0.034227, 0.01]),
     ):
-        actual = [np.asarray(learning_rate(given, 20)(step)) / RATE for step in (0, 10, 18, 20)]
+        actual = [
+            np.asarray(learning_rate(options, 20)(step)) / RATE for step in (0, 10, 18, 20)
+        ]
         np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
@@ -156,11 +158,11 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
         return [rule.update(gradient, rule.init(weights), weights)[0] for rule in rules]
 
     plain, scaled = map(by_path, updates(gradient, weights))
-    named = {"control.blocks.0.value.weight": 2.0, "inputs.embedding": 0.0}
+    factors = {"control.blocks.0.value.weight": 2.0, "inputs.embedding": 0.0}
     for path, x in plain.items():
-        factor = named.get(path, 0.5 if path.startswith("control") else 1.0)
+        factor = factors.get(path, 0.5 if path.startswith("control") else 1.0)
         np.testing.assert_allclose(scaled[path], factor * x, rtol=1e-6, atol=1e-15)
     # What has the factor 0 stays to the bit.
-    seen = descended(rules[1], weights, [gradient] * 9)
-    frozen, before = seen[-1][0].inputs.embedding, weights.inputs.embedding
+    history = descended(rules[1], weights, [gradient] * 9)
+    frozen, before = history[-1][0].inputs.embedding, weights.inputs.embedding
     assert np.array_equal(frozen, before)

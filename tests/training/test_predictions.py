@@ -17,8 +17,10 @@ from tests.tasks.files import darcy_folder
 @pytest.fixture
 def drawn(monkeypatch):
     """The arguments of the figures; the outputs of all models are half of their inputs."""
-    found = []
-    monkeypatch.setattr(figures, "plot_fields", lambda *arguments, **_: found.append(arguments))
+    figures_drawn = []
+    monkeypatch.setattr(
+        figures, "plot_fields", lambda *arguments, **_: figures_drawn.append(arguments)
+    )
 
     def half(_, inputs):
         inputs = getattr(inputs, "inputs", inputs)  # without its time
@@ -26,7 +28,7 @@ def drawn(monkeypatch):
 
     for module in (predictions, roll_outs):
         monkeypatch.setattr(module, "compiled_outputs", half)
-    return found
+    return figures_drawn
 
 
 def loaded(monkeypatch, task, points):
@@ -46,7 +48,7 @@ def loaded(monkeypatch, task, points):
 
 def test_classes_at_points_are_no_functions(monkeypatch):
     model = loaded(monkeypatch, contrib.Maze(5), (9, 9))
-    with pytest.raises(ide.InputError, match="logits of classes, not functions"):
+    with pytest.raises(ide.InputError, match="classes"):
         training.draw_predictions(model, Path("picture"))
 
 
@@ -55,13 +57,15 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     truth = np.random.default_rng(0).normal(size=(2, 8, 8))
     path = np.stack([truth, truth / 2, truth / 4, truth / 4], axis=1)
     held_out = {x: tasks.Paths(path) for x in ("validation", "test")}
-    others = np.random.default_rng(1).normal(size=path.shape)
-    task = tasks.Trajectories(others, 7 + 0.5 * np.arange(4), unrolled=2, **held_out)
+    training_paths = np.random.default_rng(1).normal(size=path.shape)
+    task = tasks.Trajectories(training_paths, 7 + 0.5 * np.arange(4), unrolled=2, **held_out)
     model = loaded(monkeypatch, task, (8, 8))
-    found = training.roll_out(model, 5)
-    assert len(found.states) == 6 and found.correlation_time is None and not found.blown_up
-    found.draw(Path("picture"))
-    rows = found.rows
+    rollout = training.roll_out(model, 5)
+    assert (
+        len(rollout.states) == 6 and rollout.correlation_time is None and not rollout.blown_up
+    )
+    rollout.draw(Path("picture"))
+    rows = rollout.rows
     assert [row["time"] for row in rows] == [0.5, 1.0, 1.5]
     np.testing.assert_allclose([row["error"] for row in rows], [0, 0, 0.5], atol=1e-6)
     np.testing.assert_allclose([row["unchanged"] for row in rows], [1, 3, 3], rtol=1e-5)

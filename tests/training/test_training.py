@@ -28,7 +28,7 @@ from tests.training import stub
 from tests.training.conftest import RUN, TEXT
 
 
-def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, capsys):
+def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(folder, end, capsys):
     summary = json.loads((RUN / "summary.json").read_text())
     assert summary["steps"] == 4 and summary["nfe"] == 2.0
     assert 0 < summary["validation_loss"] < 4
@@ -49,35 +49,35 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, ca
     assert {path.name for path in run.plots.iterdir()} == {"loss.png", "state_norm.png"}
 
     script = ["sample", RUN, "--length", 20, "--seed", 3, "--prompt"]
-    text, given, _ = run_here(capsys, *script, "t").partition("20 tokens in")
-    assert text.startswith("t") and len(text) == 22 and given
-    assert "character 'Ж'" in run_here(capsys, *script, "Ж", expected=2)
-    said = run_here(capsys, *script, "", "--prompt", "t", expected=2)
-    assert "a prompt is empty" in said
-    said = run_here(capsys, *script, "t", "--length", 10**9, expected=2)
-    assert "1,000,000,001 tokens in all; at most 16,777,216" in said
-    said = run_here(capsys, *script, "t", "--mesh", "tokens=8", expected=2)
-    assert "model.context=8" in said
-    both = [RUN, RUN, "--json", "both.json"]
-    assert "bits per byte" in run_here(capsys, "evaluate", *both)
+    text, speed, _ = run_here(capsys, *script, "t").partition("20 tokens in")
+    assert text.startswith("t") and len(text) == 22 and speed
+    assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
+    output = run_here(capsys, *script, "", "--prompt", "t", expected=2)
+    assert "prompt" in output
+    output = run_here(capsys, *script, "t", "--length", 10**9, expected=2)
+    assert "1,000,000,001" in output
+    output = run_here(capsys, *script, "t", "--mesh", "tokens=8", expected=2)
+    assert "model.context=8" in output
+    arguments = [RUN, RUN, "--json", "both.json"]
+    assert "bits per byte" in run_here(capsys, "evaluate", *arguments)
     rows = json.loads(Path("both.json").read_text())
     assert rows[0] == rows[1] and rows[0]["model"] == str(RUN)
     # A character of this text is a byte.
     bits = summary["validation_loss"] / math.log(2)
-    for found in (rows[0]["bits_per_byte"], summary["validation_bits_per_byte"]):
-        assert found == pytest.approx(bits, rel=1e-5)
+    for value in (rows[0]["bits_per_byte"], summary["validation_bits_per_byte"]):
+        assert value == pytest.approx(bits, rel=1e-5)
 
 
-def test_bad_input_ends_with_status_2_and_writes_no_result(there, capsys):
+def test_bad_input_ends_with_status_2_and_writes_no_result(folder, capsys):
     (RUN / "tokenizer.json").write_text("{")
     Path("own.json").write_text(json.dumps(stub.tree(data={"name": "text", "path": "no.txt"})))
-    for said, *command in (
-        ("is not a tokenizer", "sample", RUN),
-        ("smal: there is no such run", "sample", "runs/smal"),
-        ("it has no config.json", "sample", ROOT),
-        ("no such file", "train", "own.json", "--runs", "others"),
+    for message, *command in (
+        ("tokenizer.json", "sample", RUN),
+        ("smal: ", "sample", "runs/smal"),
+        (f"{ROOT} has neither", "sample", ROOT),
+        ("no.txt", "train", "own.json", "--runs", "others"),
     ):
-        assert said in run_here(capsys, *command, expected=2)
+        assert message in run_here(capsys, *command, expected=2)
     assert not Path("others").exists()
 
 
@@ -99,7 +99,7 @@ def model():
     return model_of(np.float64)
 
 
-def steps(number, accumulate):
+def steps(num_steps, accumulate):
     """The state, the metrics and the weights of some steps of a tiny model."""
     model = stub.model_of(stub.config("model.operators=[feed_forward]"))
     rule = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, momentum=0.9))
@@ -112,22 +112,22 @@ def steps(number, accumulate):
     # A part whose targets are fewer has a smaller share.
     uncounted = (np.arange(32)[:, None] % 4 == 1) | (tokens[:, :-1] > 3)
     batch = Batch(tokens[:, :-1], np.where(uncounted, -1, tokens[:, 1:]))
-    seen, metrics = [], {}
-    for _ in range(number):
+    weights, metrics = [], {}
+    for _ in range(num_steps):
         state, metrics = take(state, batch)
-        seen.append(jax.tree.map(np.array, state.weights))
-    return state, metrics, seen
+        weights.append(jax.tree.map(np.array, state.weights))
+    return state, metrics, weights
 
 
 def test_parts_of_a_batch_make_the_step_of_the_whole_and_steps_an_average():
-    (whole, metrics, seen), (parts, in_parts, _) = steps(3, 1), steps(3, 4)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+    (at_once, metrics, weights), (parts, in_parts, _) = steps(3, 1), steps(3, 4)
+    for a, b in zip(jax.tree.leaves(at_once), jax.tree.leaves(parts), strict=True):
         assert a.dtype == b.dtype and np.allclose(a, b, rtol=0, atol=1e-6)
     for name, value in metrics.items():
         assert float(in_parts[name]) == pytest.approx(float(value), abs=1e-6), name
-    mean = jax.tree.map(lambda x, y, z: (0.81 * x + 0.9 * y + z) / (0.81 + 0.9 + 1), *seen)
-    found = step.weights_of(whole, "average", 0.9)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(mean), strict=True):
+    mean = jax.tree.map(lambda x, y, z: (0.81 * x + 0.9 * y + z) / (0.81 + 0.9 + 1), *weights)
+    average = step.weights_of(at_once, "average", 0.9)
+    for a, b in zip(jax.tree.leaves(average), jax.tree.leaves(mean), strict=True):
         assert largest(a, b) < 1e-12
 
 
@@ -137,8 +137,8 @@ def test_an_average_of_constant_weights_is_they_themselves():
     decay = 1 - 1e-6
     state, _ = training.initial_state(model, rule, jax.random.key(0), average=decay)
     for steps_taken in range(3):
-        found = step.weights_of(state, "average", decay)
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state.weights), strict=True):
+        average = step.weights_of(state, "average", decay)
+        for a, b in zip(jax.tree.leaves(average), jax.tree.leaves(state.weights), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=str(steps_taken))
         _, mean = step.moving_average(decay).update(state.weights, state.average)
         state = dataclasses.replace(state, average=mean)
@@ -154,15 +154,15 @@ def test_low_precision_is_that_of_the_products_alone():
 
     lines = str(jax.make_jaxpr(rounded)(weights)).splitlines()
     assert any("bf16" in line for line in lines if "dot_general" in line)
-    found = jax.tree.leaves(jax.eval_shape(rounded, weights))
-    assert all(x.dtype == jnp.float32 for x in found)
+    gradient = jax.tree.leaves(jax.eval_shape(rounded, weights))
+    assert all(x.dtype == jnp.float32 for x in gradient)
 
 
 def test_a_run_is_evaluated_in_the_precision_of_its_training(tmp_path):
-    rounded = "training.compute_dtype=bfloat16", "training.steps=2", "model.std=0.5"
-    run = stub.train(tmp_path, *rounded)
-    found = training.evaluate_loss(training.load_model(run.path))["loss"]
-    assert found == pytest.approx(run.load_summary()["validation_loss"], rel=1e-6)
+    run = stub.start_run(stub.config("training.compute_dtype=bfloat16"), tmp_path)
+    loaded = training.load_model(run.path)
+    assert loaded.model.compute_dtype is None
+    assert jnp.dtype(loaded.measured.compute_dtype) == jnp.bfloat16
 
 
 def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
@@ -182,23 +182,23 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
 
 def test_batches_are_made_ahead_and_in_order():
     """An error is raised where its value is asked for."""
-    made, ahead = [], threading.Semaphore(0)
+    numbers_made, ahead = [], threading.Semaphore(0)
 
-    def make(number):
+    def make(step):
         assert threading.current_thread() is not threading.main_thread()
-        made.append(number)
+        numbers_made.append(step)
         ahead.release()
-        return number**2
+        return step**2
 
-    with loop.prefetch(make, range(3, 9), ahead=2) as values:
-        assert not made
+    with loop.prefetched(make, 3, 9, ahead=2) as values:
+        assert not numbers_made
         assert next(values) == 9
         for _ in range(3):  # the one in use, and two more
             assert ahead.acquire(timeout=60)
         assert not ahead.acquire(timeout=0.05)
         assert list(values) == [16, 25, 36, 49, 64]
-    assert made == [3, 4, 5, 6, 7, 8]
-    with loop.prefetch(lambda n: 1 // (2 - n), range(10**9)) as values:
+    assert numbers_made == [3, 4, 5, 6, 7, 8]
+    with loop.prefetched(lambda n: 1 // (2 - n), 0, 10**9) as values:
         assert [next(values), next(values)] == [0, 1]
         with pytest.raises(ZeroDivisionError):
             next(values)

@@ -20,6 +20,8 @@ WRONG_TEXTS = {
     "model: !!python/object/apply:os.system [ls]": "line 1, column 8: could not determine",
     "name: nul": "name='nul'",
     "model: {pretrained: x}\nsolver: {steps: 2}": "solver.kind is missing",
+    "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]": "line 1",
+    'model: {kind: "\\ud800"}': "",
 }
 
 # Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
@@ -62,6 +64,9 @@ EXPLODING = {
     "model: " + "[" * 10_000: "sections inside each other",
     f"solver: {'strang(' * 3_000}euler{')' * 3_000}": "solver",
     "# a comment\n" * 100_000: "characters",
+    "training: {schedule: [{until: '10**10**10%'}]}": "training.schedule.0.until",
+    "optimizer: {groups: {'" + "*a" * 50_000 + "': 1.0}}": "optimizer.groups",
+    f"training: {{steps: {'9' * 2**17}}}": "",
     "model: {width: 1000000000}": "model.width=1000000000",
     "training: {batch_size: 1000000000}": "training.batch_size=1000000000",
     "solver: {steps: 1000000000}": "solver.steps=1000000000",
@@ -84,21 +89,21 @@ def base(tmp_path_factory):
 def refused(base, capsys):
     """`train` with this text or override; it has to say this."""
 
-    def check(said, *overrides, text=None):
+    def check(expected, *overrides, text=None):
         path = base / "base.yaml"
         if text is not None:
             path = base / "wrong.yaml"
             path.write_text(text)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.process_time()
-        given = (*overrides, "--runs", base / "runs")
-        output = run_here(capsys, "train", path, *given, expected=2)
+        arguments = (*overrides, "--runs", base / "runs")
+        output = run_here(capsys, "train", path, *arguments, expected=2)
         assert time.process_time() - began < 10
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
         message = output.split("error: ", 1)[1]
         for override in overrides:
             message = message.replace(f"override {override!r}", "")
-        parts = (re.escape(" ".join(part.split())) for part in said.split("…"))
+        parts = (re.escape(" ".join(part.split())) for part in expected.split("…"))
         assert re.search(".*".join(parts), message), output
         assert not re.match(r"([\w.]+): \1\b", message), "its place is said twice"
         assert "Traceback" not in output and len(output) < 3_000
@@ -134,12 +139,12 @@ def test_a_text_that_is_no_configuration_is_refused(refused, text):
 
 @pytest.mark.parametrize("row", re.sub(r"\n +", " ", REFUSED).splitlines())
 def test_what_is_wrong_is_said(refused, base, row):
-    given, said = row.replace("TEXT", str(base / "text.txt")).split(" | ")
-    refused(said, *given.strip().split("; "))
+    overrides, message = row.replace("TEXT", str(base / "text.txt")).split(" | ")
+    refused(message, *overrides.strip().split("; "))
 
 
 def test_what_explodes_is_refused_at_once(refused, base):
     # The sizes come from a text.
     data = f"data: {{name: text, path: {base / 'text.txt'}}}\n"
-    for text, said in EXPLODING.items():
-        refused(said, text=data + text if "{" in text.split("[")[0] else text)
+    for text, message in EXPLODING.items():
+        refused(message, text=data + text if "{" in text.split("[")[0] else text)

@@ -47,15 +47,15 @@ def keys() -> dict[str, Any]:
 
 def places() -> list[Place]:
     """The keys that refuse some kind of value. Without a value an override drops its key."""
-    found = ((key, kinds_of(kind)) for key, kind in keys().items())
-    return [Place(key, kinds | {NoneType}) for key, kinds in found if kinds]
+    kinds_by_key = ((key, kinds_of(kind)) for key, kind in keys().items())
+    return [Place(key, kinds | {NoneType}) for key, kinds in kinds_by_key if kinds]
 
 
 def kinds_of(annotation: Any) -> frozenset[type]:
     """The kinds of values that a type takes; none where that is not known."""
     if annotation in (str, bool, int, float, list, dict, NoneType, Path):
-        others = {float: {float, int}, Path: {str}}
-        return frozenset(others.get(annotation, {annotation}))
+        converted = {float: {float, int}, Path: {str}}
+        return frozenset(converted.get(annotation, {annotation}))
     origin = get_origin(annotation)
     if origin is Annotated:
         return kinds_of(get_args(annotation)[0])
@@ -91,9 +91,9 @@ _NO_NUMBERS = [float("nan"), float("inf"), -float("inf")]
 def wrong_values(place: Place) -> st.SearchStrategy:
     """Values of another kind, and numbers out of every range."""
     kinds = place.kinds
-    others = [strategy for kind, strategy in _VALUES.items() if kind not in kinds]
+    strategies = [strategy for kind, strategy in _VALUES.items() if kind not in kinds]
     if kinds <= {int, float, NoneType}:
-        others.append(st.sampled_from(_NO_NUMBERS if float in kinds else _NO_INTEGERS))
+        strategies.append(st.sampled_from(_NO_NUMBERS if float in kinds else _NO_INTEGERS))
         if "." in place.key:  # no key of a section takes a number below zero
-            others.append(st.integers(max_value=-1) if int in kinds else st.just(-0.5))
-    return st.one_of(*others)
+            strategies.append(st.integers(max_value=-1) if int in kinds else st.just(-0.5))
+    return st.one_of(*strategies)
