@@ -190,7 +190,7 @@ def test_values_go_on_where_the_best_is_at_the_edge(
 
     tried_values = {key: tuple(values) for key, values in keys.items()}
     sweep = Sweep(keys=tried_values, extend=extend)
-    tuning = tuned("scheme", sweep, 3, measured, lambda trial: sum(trial.values) < most)
+    tuning = tune("scheme", sweep, 3, measured, lambda trial: sum(trial.values) < most)
     assert tuning.best == Trial("scheme", expected, 3) and tuning.at_edge == at_edge
     assert len(measured_values) == len(set(measured_values)) == tried
     assert list(map(type, tuning.best.values)) == list(map(type, expected))

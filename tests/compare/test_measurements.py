@@ -55,7 +55,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     (going / "summary.json").unlink()
     changes = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}
     path.write_text(yaml.safe_dump({**tree, **changes}))
-    assert "[1/1] euler, 1 steps: kept" in run_here(capsys, *command)
+    assert "[1/1] euler, 1 steps: stored" in run_here(capsys, *command)
     go_on(going, 4)
     assert "[1/1] euler, 1 steps: measured" in run_here(capsys, *command)
     # A reference that is no better than what it judges is refused.

@@ -67,10 +67,14 @@ def test_tables_are_read_without_lists(tmp_path):
 def test_all_samples_of_a_file_are_held_out(tmp_path):
     """A single sample is enough, and a file may say itself what is held out."""
     task = Arrays(VALUES[:1], VALUES[:1], validation=1.0)
-    assert task.whole and task.parts == ("validation",) and len(task.data["validation"][0]) == 1
+    assert (
+        task.holds_out_all
+        and task.parts == ("validation",)
+        and len(task.data["validation"][0]) == 1
+    )
     parts = {f"{part}_{name}": VALUES[:3] for part in ("validation", "test") for name in PAIR}
     task = Arrays.build(npz(tmp_path, **PAIR, **parts), validation=1.0, test=0.0)
-    assert not task.whole and {x: len(y[0]) for x, y in task.data.items()} == dict(
+    assert not task.holds_out_all and {x: len(y[0]) for x, y in task.data.items()} == dict(
         training=20, validation=3, test=3
     )
 
@@ -185,7 +189,10 @@ def test_any_file_is_read_or_refused(tmp_path):
             messages.append(str(error))
         else:
             num_read += 1
-            batches = [*task.held_out(4), *([] if task.whole else [task.batch(0, 4, 0)])]
+            batches = [
+                *task.held_out(4),
+                *([] if task.holds_out_all else [task.batch(0, 4, 0)]),
+            ]
             for x in jax.tree.leaves((batches, task.repeated())):
                 assert np.isfinite(x).all()
         assert time.perf_counter() - began < 5, seed

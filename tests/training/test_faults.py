@@ -17,7 +17,7 @@ import pytest
 from ide_transformer import InputError, training
 from ide_transformer.training.folder.metrics import MetricsLog, TrainingProgress
 from ide_transformer.training.steps import programs
-from ide_transformer.training.trackers import AbstractTracker, Guarded
+from ide_transformer.training.trackers import AbstractTracker
 from tests.running import logged
 from tests.training import stub
 from tests.training.conftest import config, equal

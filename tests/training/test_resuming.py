@@ -72,7 +72,7 @@ def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(killed, end,
     # The time of all starts, also that after the checkpoint of step 2.
     summary = run.load_summary()
     assert summary["steps"] == 4 and 4e4 < summary["seconds"] < 5e4
-    assert metrics.seconds_taken(run) == summary["seconds"]  # not the time of the last line
+    assert metrics.trained_seconds(run) == summary["seconds"]  # not the time of the last line
     before = contents(killed)
     assert resume().path == RUN and contents(killed) == before
 

@@ -190,7 +190,7 @@ def test_batches_are_made_ahead_and_in_order():
         ahead.release()
         return step**2
 
-    with loop.prefetched(make, 3, 9, ahead=2) as values:
+    with loop.prefetch(make, range(3, 9), ahead=2) as values:
         assert not numbers_made
         assert next(values) == 9
         for _ in range(3):  # the one in use, and two more
@@ -198,7 +198,7 @@ def test_batches_are_made_ahead_and_in_order():
         assert not ahead.acquire(timeout=0.05)
         assert list(values) == [16, 25, 36, 49, 64]
     assert numbers_made == [3, 4, 5, 6, 7, 8]
-    with loop.prefetched(lambda n: 1 // (2 - n), 0, 10**9) as values:
+    with loop.prefetch(lambda n: 1 // (2 - n), range(10**9)) as values:
         assert [next(values), next(values)] == [0, 1]
         with pytest.raises(ZeroDivisionError):
             next(values)

@@ -144,7 +144,7 @@ def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
     trials = Trials(Path("runs"), plans, (), Terminal())
     trials.failed(trial).write_text(json.dumps({"configuration": record}))
     with pytest.raises(ide.InputError, match=r"failed\.json .*gift\.evil:Part"):
-        trials.done(trial)
+        trials.is_done(trial)
     assert not Path("EXECUTED").exists()
 
 
