@@ -43,7 +43,7 @@ PARTS = {
     "Damping, Damping must be AbstractConstraint": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
     # Operators, their states and their domains.
     "no states of a second domain": lambda: rate(build_operator(ide.CrossAttention, 4)),
-    "window=3 is a part of the past": lambda: build_operator(ide.Attention, 4, window=3),
+    "window=3 needs causal=True": lambda: build_operator(ide.Attention, 4, window=3),
     "Diffusion needs tokens at equal distances": lambda: rate(
         ide.equation.Diffusion(1.0), SIMPSON
     ),
@@ -85,14 +85,14 @@ def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
 
 def test_a_splitting_inside_of_a_splitting_is_refused():
     for inner in (ide.LieTrotter(), ide.Projected(ide.Strang())):
-        with pytest.raises(ide.InputError, match="sub-solver splits"):
+        with pytest.raises(ide.InputError, match="sub-solver"):
             ide.Strang(inner)
 
 
 def test_a_tuple_is_no_state_of_a_splitting():
     first, second = (diffrax.ODETerm(lambda t, y, args: (y[1], -y[0])) for _ in range(2))
     terms, y0 = diffrax.MultiTerm(first, second), (jnp.ones(2), jnp.zeros(2))
-    with pytest.raises(ide.InputError, match="the state is a tuple"):
+    with pytest.raises(ide.InputError, match="tuple"):
         diffrax.diffeqsolve(terms, ide.Strang(ide.RK4()), 0, 1, 0.5, y0)
 
 
@@ -207,5 +207,5 @@ def test_depths_that_are_known_too_late():
     with pytest.raises(ide.InputError, match="compile time"):
         jax.jit(states)(jnp.array(0.5))
     rate = eqx.filter_jit(lambda index: EQUATION.terms_of(index).vf(0.0, U0, None))
-    with pytest.raises(RuntimeError, match="3 intervals"):
+    with pytest.raises(RuntimeError, match="from 0 to 2"):
         rate(jnp.array(3))

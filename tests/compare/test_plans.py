@@ -125,7 +125,7 @@ NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
     ("changes", "message"),
     [
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]"),
-        ({"reference": "two"}, "reference='two': .*one"),
+        ({"reference": "two"}, "reference='two' .*one"),
         ({"schemes": WRONG}, r"schemes\.one: .*base.yaml: model.width='8'"),
         ({"schemes/one": {"training": {"steps": 3}}}, "one.training.steps: .*budget.amount"),
         ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .*seeds"),

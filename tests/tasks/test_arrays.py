@@ -114,7 +114,7 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
     ("arguments", "options", "message"),
     [
         ((IMAGES, np.eye(20)), {}, r"targets\.argmax\(1\)"),
-        ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, "is there twice"),
+        ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, "occurs twice"),
         (
             (VALUES, 1e39 * VALUES),
             {},

@@ -217,7 +217,7 @@ def changed(place, value):
 @pytest.mark.parametrize(
     ("points", "options", "message"),
     [
-        (changed((3, 1), POINTS[3, 0]), {}, "^points: sample 3: .*is there twice"),
+        (changed((3, 1), POINTS[3, 0]), {}, "^points: sample 3: .*occurs twice"),
         (changed((3, 1, 0), 1.5), {}, r"^points reach from 0 to 1\.5; scale each axis"),
         (POINTS[:, :9], {}, r" \[40, .*24\] do not fit points \[40, 9, 2\]"),
         (POINTS[0], {}, "^mask belongs to points of each sample"),

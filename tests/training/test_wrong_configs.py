@@ -52,7 +52,7 @@ training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]
 training.schedule=[{meshes: [{width: 9}]}]
     | training.schedule.0.meshes.0={width: 9}: … a multiple of 4
 training.schedule=[{meshes: [{layers: 2}, {horizon: 0.5}]}]; control=tied
-    | meshes.1={horizon: 0.5}: … give a multiple of the interval length 1
+    | meshes.1={horizon: 0.5}: … interval length 1
 model.operators=[nowhere:Pull] | model.operators.0=nowhere:Pull: … named 'nowhere'. Start the
 solver=tests.training.mine:Pull | solver.kind=tests.training.mine:Pull: Pull is not a subclass
 model.operators=[tests.training.mine:Twice]
@@ -65,7 +65,7 @@ EXPLODING = {
     f"solver: {'strang(' * 3_000}euler{')' * 3_000}": "solver",
     "# a comment\n" * 100_000: "characters",
     "training: {schedule: [{until: '10**10**10%'}]}": "training.schedule.0.until",
-    "optimizer: {groups: {'" + "*a" * 50_000 + "': 1.0}}": "optimizer.groups",
+    "optimizer: {groups: {'" + "*a" * 50_000 + "': 1.0}}": "line 2",
     f"training: {{steps: {'9' * 2**17}}}": "",
     "model: {width: 1000000000}": "model.width=1000000000",
     "training: {batch_size: 1000000000}": "training.batch_size=1000000000",
