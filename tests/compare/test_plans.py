@@ -11,7 +11,7 @@ import savings
 from ide_transformer.compare import budget
 from ide_transformer.compare.budget import advice, plan_refinement
 from ide_transformer.training.steps import build
-from ide_transformer.training.steps.schedule import overrides_for_refinement, schedule_of
+from ide_transformer.training.steps.schedule import schedule_of
 from tests.training import stub
 
 

@@ -12,7 +12,6 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
-from ide_transformer.training.steps.parts import read_parts
 from tests.training import mine, stub
 
 
