@@ -84,7 +84,7 @@ def test_a_trained_model_on_longer_inputs(tmp_path):
     assert row["evaluations"] == 5 and row["loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys):
+def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(folder, capsys):
     def evaluated(*more, expected=0):
         return run_here(capsys, "evaluate", RUN, *more, expected=expected)
 
@@ -93,7 +93,7 @@ def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys)
     assert evaluated("data.path=same.txt").replace("same", "text", 1) == as_it_was
     # The letters that are left would have other numbers in an alphabet of their own.
     for name in ("text.txt", "other.txt"):
-        (there / name).write_text(TEXT.replace("a", "e"))
+        (folder / name).write_text(TEXT.replace("a", "e"))
     of_part = evaluated("data.path=other.txt", "data.validation=0.1")
     assert of_part.replace("other", "text", 1) == evaluated("data.name=text") != as_it_was
     # Another file is measured whole, however it is named, also with a part of the run's data.
@@ -104,12 +104,12 @@ def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys)
     given = evaluated("--text", "other.txt")
     assert given.split("\n")[1:] == of_all.split("\n")[1:]
     assert "its data changed since. Restore" in evaluated(expected=2)
-    (there / "text.txt").write_text(TEXT + "?")
+    (folder / "text.txt").write_text(TEXT + "?")
     for more in ((), ("--mesh", "tokens=2,4"), ("data.path=text.txt",)):
         assert "The character '?'" in evaluated(*more, expected=2)
 
 
-def test_models_are_compared_on_the_same_tokens(there, capsys):
+def test_models_are_compared_on_the_same_tokens(folder, capsys):
     """Also where each sees another number of them."""
     loaded = training.load_model(RUN)
     short = loaded._replace(config=loaded.config.changed("model", context=3))
@@ -120,19 +120,19 @@ def test_models_are_compared_on_the_same_tokens(there, capsys):
         loaded, [ide.Mesh(tokens=n) for n in (2, 4)], samples=5
     )
     assert of_meshes[0]["targets"] == of_meshes[1]["targets"]
-    (there / "other.txt").write_text(TEXT[7:])
+    (folder / "other.txt").write_text(TEXT[7:])
     models = [loaded, training.load_model(RUN, ["data.path=other.txt"])]
     with pytest.raises(InputError, match=r"samples=5: runs/small and .* different places of"):
         evaluation.evaluate_models(models, samples=5)
     assert "text.txt, validation part" in run_here(
         capsys, "evaluate", RUN, RUN, "--samples", 3, "--json", "rows.json"
     )
-    for row in json.loads((there / "rows.json").read_text()):
+    for row in json.loads((folder / "rows.json").read_text()):
         assert row["data"] == "text text.txt, validation part"
         assert [row[x] for x in ("tokens", "samples", "targets")] == [4, 3, 12]
 
 
-def test_windows_of_another_length_and_losses_that_are_none(there):
+def test_windows_of_another_length_and_losses_that_are_none(folder):
     loaded = training.load_model(RUN)
     windows = training.evaluation_task(loaded, None, 3).held_out(1)
     assert next(windows).inputs.shape[-1] == 3
@@ -149,7 +149,7 @@ def test_windows_of_another_length_and_losses_that_are_none(there):
     evaluation.check_finite(loaded, [{"loss": math.nan}, {"loss": 1.0}])
 
 
-def test_a_leak_that_was_trained_is_refused(there, monkeypatch):
+def test_a_leak_that_was_trained_is_refused(folder, monkeypatch):
     tree = config(name="seen", model={"operators": ["tests.training.mine:Ahead"]})
     with monkeypatch.context() as patch:
         patch.setattr(build, "check_causal", lambda *_: None)
