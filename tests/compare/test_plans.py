@@ -11,7 +11,7 @@ import savings
 from ide_transformer.compare import budget
 from ide_transformer.compare.budget import advice, plan_refinement
 from ide_transformer.training.steps import build
-from ide_transformer.training.steps.schedule import schedule_of
+from ide_transformer.training.steps.schedule import overrides_for_refinement, schedule_of
 from tests.training import stub
 
 
@@ -99,7 +99,7 @@ def test_what_a_coarse_mesh_first_needs(tmp_path, overrides, expected):
     refined = [f"training.schedule={first(1, 10)}"] * (
         "training.schedule" not in str(overrides)
     )
-    assert needed_by_refinement(text_config(tmp_path, [*refined, *overrides])) == expected
+    assert overrides_for_refinement(text_config(tmp_path, [*refined, *overrides])) == expected
 
 
 TRAIN = {

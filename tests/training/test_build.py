@@ -12,6 +12,7 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
+from ide_transformer.training.steps.parts import read_parts
 from tests.training import mine, stub
 
 
@@ -36,11 +37,9 @@ def test_schemes_by_name():
             ide.contrib.Nesterov(np.array([[0.5, 0.9]]), gain=2.0)
         ),
     }.items():
-        sizes_by_class = {diffrax.AbstractSolver: sizes}
+        offers = {diffrax.AbstractSolver: sizes}
         tree = stub.config(written).solver.description
-        read_solver = training.read(
-            diffrax.AbstractSolver, tree, "solver", given=sizes_by_class
-        )
+        read_solver = training.read(diffrax.AbstractSolver, tree, "solver", offers=offers)
         assert eqx.tree_equal(read_solver, solver)
     assert stub.config().solver == stub.config("solver=lie_trotter").solver
 
@@ -191,6 +190,6 @@ def test_stages_are_refined_up_to_the_same_depth():
     refine = {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
-    first = build.first_model(config, lambda stage_config: stub.model_of(stage_config, **sizes))
+    first = read_parts(config).first_model(config, lambda stage: stub.model_of(stage, **sizes))
     depths = [(x.control.layers, x.control.horizon) for x in first.equations]
     assert depths == [(1, 2.0)] * 2
