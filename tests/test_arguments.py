@@ -71,7 +71,7 @@ def test_what_fits_is_taken(kind, value):
     assert checked_value is value or np.array_equal(checked_value, value)
 
 
-@pytest.mark.parametrize("kind, value, wanted", WRONG)
+@pytest.mark.parametrize("kind, value, expected", WRONG)
 def test_what_does_not_fit_is_refused(kind, value, expected):
     with pytest.raises(ide.InputError) as refused:
         taking(kind)(value)
