@@ -38,10 +38,9 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -> str:
-    """The keys of a section and of those inside it, with the comments above its fields."""
-    source = inspect.getsource(sections.ClassSection) + inspect.getsource(kind)
-    commented = re.findall(r"((?:^    # .*\n)+)    (\w+):", source, flags=re.M)
-    comments = {field: " ".join(re.findall(r"# (.*)", text)) for text, field in commented}
+    """The keys of a section and of those inside it, with their lines in its docstring."""
+    about, explanations = _docstring_of(kind)
+    explanations = _docstring_of(sections.ClassSection)[1] | explanations
     defaults = kind(weight=1.0) if kind is sections.CostConfig else kind()
     rows, below = [], []
     fields = dataclasses.fields(kind)
@@ -52,7 +51,7 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
             below.append(keys_tables(inside[0], f"{key}.{name}".lstrip(".")))
         if inside and not key:
             continue
-        assert name in comments, f"{kind.__name__}: write a comment above {name}"
+        assert name in explanations, f"{kind.__name__}: describe {name} in its docstring"
         words = _words(field.type)
         default = defaults.as_tree()[name]
         if default is not None and words != "section":
@@ -60,12 +59,18 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
             shown = "required" if is_required else json.dumps(default).replace('"', "")
             words += f" (`{shown}`)"
         full_key = f"{key}.{name}" if key and "." not in key else name
-        rows.append((f"`{full_key}`", words, comments[name]))
-    about = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
+        rows.append((f"`{full_key}`", words, explanations[name]))
     about = re.sub(r"^`\w+`: (.)", lambda x: x[1].upper(), about)
     heading = f"##{'#' * key.count('.')} {key}\n\n{about}" if key else "## The run"
     keys = table(("key", "value (default)", "explanation"), rows)
     return "\n\n".join([heading, keys, *below])
+
+
+def _docstring_of(kind: type[sections.Section]) -> tuple[str, dict[str, str]]:
+    """What a section is, and the explanations of its keys."""
+    about, _, keys = inspect.cleandoc(kind.__doc__ or "").partition("\n\n**Keys:**\n\n")
+    explanations = re.findall(r"^- `(\w+)`: (.*(?:\n  .*)*)", keys, flags=re.M)
+    return " ".join(about.split()), {key: " ".join(x.split()) for key, x in explanations}
 
 
 def _sections_in(annotation: Any) -> list[type[sections.Section]]:

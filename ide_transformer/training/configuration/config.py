@@ -35,11 +35,15 @@ NATIVE = "native"
 
 @section
 class ClassSection(Section):
-    """A section that chooses a class. It may be written as the name alone."""
+    """A section that chooses a class. It may be written as the name alone.
 
-    # The name.
+    **Keys:**
+
+    - `kind`: The name.
+    - `options`: Arguments of the class, by name.
+    """
+
     kind: str
-    # Arguments of the class, by name.
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -54,29 +58,37 @@ class ClassSection(Section):
 
 @section
 class ControlConfig(ClassSection):
-    """`control`: how the weights depend on depth."""
+    """`control`: how the weights depend on depth.
 
-    # The control.
+    **Keys:**
+
+    - `kind`: The control.
+    - `horizon`: Depth T at which the solution is read. Default: model.layers.
+    """
+
     kind: str = "piecewise_constant"
-    # Depth T at which the solution is read. Default: model.layers.
     horizon: PositiveFloat | None = None
 
 
 @section
 class SolverConfig(ClassSection):
-    """`solver`: the time-stepping scheme and its steps."""
+    """`solver`: the time-stepping scheme and its steps.
 
-    # The scheme, for example strang(heun); native is the scheme of a checkpoint.
+    **Keys:**
+
+    - `kind`: The scheme, for example strang(heun); native is the scheme of a checkpoint.
+    - `steps`: Equal steps in each layer.
+    - `rtol`: Relative tolerance of adaptive steps. Default: equal steps.
+    - `atol`: Absolute tolerance. Set both tolerances or neither.
+    - `max_steps`: Most adaptive steps in one layer.
+    - `steps_for`: Choose adaptive steps for a whole batch, or for each sample.
+    """
+
     kind: str = "lie_trotter"
-    # Equal steps in each layer.
     steps: Count = 1
-    # Relative tolerance of adaptive steps. Default: equal steps.
     rtol: PositiveFloat | None = None
-    # Absolute tolerance. Set both tolerances or neither.
     atol: PositiveFloat | None = None
-    # Most adaptive steps in one layer.
     max_steps: Count = 256
-    # Choose adaptive steps for a whole batch, or for each sample.
     steps_for: Literal["batch", "sample"] = "batch"
 
     def __post_init__(self) -> None:
@@ -99,25 +111,29 @@ Operators = Annotated[tuple[Description, ...], not_empty]
 @section
 class StageConfig(Section):
     """A stage of `model.stages`: an equation on a grid of tokens. Each token embeds a window of
-    the image, or of the states of the stage before."""
+    the image, or of the states of the stage before.
 
-    # Pixels, or tokens of the stage before, from one window to the next.
+    **Keys:**
+
+    - `stride`: Pixels, or tokens of the stage before, from one window to the next.
+    - `window`: Side of a window. Larger than the stride, windows overlap.
+    - `width`: Default: model.width.
+    - `heads`: Default: model.heads.
+    - `layers`: Default: model.layers.
+    - `hidden`: Default: model.hidden.
+    - `operators`: Default: model.operators.
+    - `control`: Default: the section control.
+    - `solver`: Default: the section solver.
+    """
+
     stride: Count = 2
-    # Side of a window. Larger than the stride, windows overlap.
     window: Count = 3
-    # Default: model.width.
     width: Count | None = None
-    # Default: model.heads.
     heads: Count | None = None
-    # Default: model.layers.
     layers: Count | None = None
-    # Default: model.hidden.
     hidden: Count | None = None
-    # Default: model.operators.
     operators: Operators | None = None
-    # Default: the section control.
     control: ControlConfig | None = None
-    # Default: the section solver.
     solver: SolverConfig | None = None
 
 
@@ -129,27 +145,33 @@ def _check_path(value: Any) -> Any:
 
 @section
 class DataConfig(Section):
-    """`data`: what is learned."""
+    """`data`: what is learned.
 
-    # The task, for example shakespeare, text, arrays or maze.
+    **Keys:**
+
+    - `name`: The task, for example shakespeare, text, arrays or maze.
+    - `path`: File or folder of a task that reads one. Arrays: `.npz`, `.npy`, `.csv`,
+      `.parquet`, `.nc`, `.h5`, `.zarr`, a folder, or The Well or PDEBench
+      ([files](../how-to/own-data.md#files)).
+    - `column`: Column of a table that holds the texts.
+    - `tokenizer`: `characters`, or `bpe` for a byte-pair encoding. Default for a text:
+      characters.
+    - `vocabulary`: Tokens of the byte-pair encoding, with 256 bytes; or of integer arrays.
+      Default for a text: 512.
+    - `validation`: Fraction held out for validation, of a text its end. Default for a text:
+      0.1.
+    - `test`: Fraction held out for the test: before validation in a text, or some arrays. Other
+      tasks have a test part. Default for a text: 0.
+    - `options`: Other arguments of the task.
+    """
+
     name: str = "shakespeare"
-    # File or folder of a task that reads one. Arrays: `.npz`, `.npy`, `.csv`, `.parquet`,
-    # `.nc`, `.h5`, `.zarr`, a folder, or The Well or PDEBench
-    # ([files](../how-to/own-data.md#files)).
     path: Annotated[Path | None, Converted(_check_path)] = None
-    # Column of a table that holds the texts.
     column: str | None = None
-    # `characters`, or `bpe` for a byte-pair encoding. Default for a text: characters.
     tokenizer: str | None = None
-    # Tokens of the byte-pair encoding, with 256 bytes; or of integer arrays. Default for a
-    # text: 512.
     vocabulary: Count | None = None
-    # Fraction held out for validation, of a text its end. Default for a text: 0.1.
     validation: Annotated[float, above(0), below(1)] | None = None
-    # Fraction held out for the test: before validation in a text, or some arrays. Other tasks
-    # have a test part. Default for a text: 0.
     test: Fraction | None = None
-    # Other arguments of the task.
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -166,13 +188,18 @@ class DataConfig(Section):
 
 @section
 class LowRankConfig(Section):
-    """Changes of low rank, `W + (alpha / rank) A B`, of frozen matrices W."""
+    """Changes of low rank, `W + (alpha / rank) A B`, of frozen matrices W.
 
-    # Columns of A.
+    **Keys:**
+
+    - `rank`: Columns of A.
+    - `alpha`: Size of the changes.
+    - `targets`: Maps that change: query, key, value, output; inner, outer, gate; others by
+      their names.
+    """
+
     rank: Count = 8
-    # Size of the changes.
     alpha: PositiveFloat = 16.0
-    # Maps that change: query, key, value, output; inner, outer, gate; others by their names.
     targets: Annotated[tuple[str, ...], not_empty] = ("query", "value")
 
 
@@ -183,64 +210,71 @@ _SET_BY_SECTIONS |= {x: f"training.{x}" for x in ("gradient", "compute_dtype")}
 
 @section
 class ModelConfig(ClassSection):
-    """`model`: the parts of the model, and its start."""
+    """`model`: the parts of the model, and its start.
 
-    # The model.
+    **Keys:**
+
+    - `kind`: The model.
+    - `pretrained`: Start from a checkpoint (a folder, a package with weights, or owner/name of
+      the Hugging Face hub), which brings weights, sizes and tokenizer, so only `context` and
+      `lora` of this section may be set; or from a run (its folder or name), which also brings
+      its scheme and data, unless you set them.
+    - `run`: Folder of that run. The new run writes this key.
+    - `checkpoint`: Its checkpoint: newest, best (lowest validation loss), or a step.
+    - `lora`: Train changes of low rank only (LoRA). Default: all weights.
+    - `width`: Features of the state; with a basis, points of functions.
+    - `basis`: Basis of weights as functions of a feature, for example cosine; nodal for
+      matrices.
+    - `modes`: Coefficients of a state. Default: width.
+    - `heads`: Heads of the queries.
+    - `key_value_heads`: Heads of the keys and values. Default: heads.
+    - `layers`: Layers: intervals of the control.
+    - `hidden`: Width inside the feed-forward. Default: the operator's.
+    - `activation`: Activation of the feed-forward.
+    - `operators`: Operators of a block, in the order in which it applies them.
+    - `damping`: Initial rate of damping, relaxation and injection, per layer.
+    - `normalization`: Applied to the input of each operator (pre-norm).
+    - `input_normalization`: Applied to the embedded input; a constrained state has its
+      constraint.
+    - `constraint`: Set on which the state is kept (post-norm), one per operator and interval.
+    - `bias`: Give linear maps and normalisations biases.
+    - `dropout`: Probability of dropping an entry of the embedded input or of a rate.
+    - `std`: Standard deviation of the initial weights.
+    - `context`: Most tokens that a language model sees; grid points of an operator model.
+    - `positions`: How attention sees positions; if it does not, an embedding is learned.
+    - `tied`: Use the transposed embedding as the read-out of a language model.
+    - `patch`: Side of a patch of an image classifier, in pixels.
+    - `class_token`: Read the class of an image from a token of its own, not from the mean over
+      patches.
+    - `stages`: Equations on coarser and coarser grids of tokens. Default: one equation.
+    """
+
     kind: str = "language_model"
-    # Start from a checkpoint (a folder, a package with weights, or owner/name of the Hugging
-    # Face hub), which brings weights, sizes and tokenizer, so only `context` and `lora` of this
-    # section may be set; or from a run (its folder or name), which also brings its scheme and
-    # data, unless you set them.
     pretrained: str | None = None
-    # Folder of that run. The new run writes this key.
     run: str | None = None
-    # Its checkpoint: newest, best (lowest validation loss), or a step.
     checkpoint: Literal["newest", "best"] | Count = "newest"
-    # Train changes of low rank only (LoRA). Default: all weights.
     lora: LowRankConfig | None = None
-    # Features of the state; with a basis, points of functions.
     width: Count = 128
-    # Basis of weights as functions of a feature, for example cosine; nodal for matrices.
     basis: Description = "nodal"
-    # Coefficients of a state. Default: width.
     modes: Count | None = None
-    # Heads of the queries.
     heads: Count = 4
-    # Heads of the keys and values. Default: heads.
     key_value_heads: Count | None = None
-    # Layers: intervals of the control.
     layers: Count = 4
-    # Width inside the feed-forward. Default: the operator's.
     hidden: Count | None = None
-    # Activation of the feed-forward.
     activation: str = "gelu"
-    # Operators of a block, in the order in which it applies them.
     operators: Operators = ("attention", "feed_forward")
-    # Initial rate of damping, relaxation and injection, per layer.
     damping: PositiveFloat = 0.1
-    # Applied to the input of each operator (pre-norm).
     normalization: Description = "layer_norm"
-    # Applied to the embedded input; a constrained state has its constraint.
     input_normalization: Description = "free"
-    # Set on which the state is kept (post-norm), one per operator and interval.
     constraint: Description = "free"
-    # Give linear maps and normalisations biases.
     bias: bool = False
-    # Probability of dropping an entry of the embedded input or of a rate.
     dropout: Fraction = 0.0
-    # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
-    # Most tokens that a language model sees; grid points of an operator model.
     context: Count = 64
-    # How attention sees positions; if it does not, an embedding is learned.
     positions: Description = "no_positions"
-    # Use the transposed embedding as the read-out of a language model.
     tied: bool = True
-    # Side of a patch of an image classifier, in pixels.
     patch: Count = 2
-    # Read the class of an image from a token of its own, not from the mean over patches.
     class_token: bool = False
-    # Equations on coarser and coarser grids of tokens. Default: one equation.
     stages: tuple[StageConfig, ...] = ()
 
     @property
@@ -278,36 +312,43 @@ class ModelConfig(ClassSection):
 
 @section
 class OptimizerConfig(Section):
-    """`optimizer`: the update rule and the learning rate."""
+    """`optimizer`: the update rule and the learning rate.
 
-    # lion: sign of a mean of gradients; its best rate is 3 to 10 times lower than adamw's, its
-    # decay as much higher. muon: orthogonal updates of the operators' matrices, adamw for the
-    # rest, at one rate.
+    **Keys:**
+
+    - `kind`: lion: sign of a mean of gradients; its best rate is 3 to 10 times lower than
+      adamw's, its decay as much higher. muon: orthogonal updates of the operators' matrices,
+      adamw for the rest, at one rate.
+    - `learning_rate`: Largest rate, after the warm-up.
+    - `schedule`: After the warm-up: cosine falls from the first step, constant stays,
+      warmup_stable_decay falls linearly at the end. Default: cosine; with layers in
+      training.schedule warmup_stable_decay, since the rate must still be high when the last
+      layers begin.
+    - `final_learning_rate`: Rate after the last step. Default: a tenth of the largest; for
+      warmup_stable_decay 0.
+    - `warmup`: Steps in which the rate grows from 0.
+    - `decay`: Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
+    - `groups`: Factors of the rate by the path of a weight or part: {"control": 0.5,
+      "control.*.value": 2}. * is any text; the last match counts; 0 freezes.
+    - `beta1`: Decay of the mean of gradients.
+    - `beta2`: Decay of the mean of squared gradients; for lion, of its mean of gradients.
+    - `momentum`: Decay of the mean of gradients that muon makes orthogonal. Default: 0.95.
+    - `weight_decay`: Decay of matrices and embeddings; not of gains, biases and the network of
+      a hypernetwork.
+    - `clip`: Largest norm of a gradient.
+    """
+
     kind: Literal["adamw", "lion", "muon"] = "adamw"
-    # Largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
-    # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
-    # falls linearly at the end. Default: cosine; with layers in training.schedule
-    # warmup_stable_decay, since the rate must still be high when the last layers begin.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] | None = None
-    # Rate after the last step. Default: a tenth of the largest; for warmup_stable_decay 0.
     final_learning_rate: NonNegativeFloat | None = None
-    # Steps in which the rate grows from 0.
     warmup: CountOrZero = 100
-    # Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
     decay: PositiveFraction | None = None
-    # Factors of the rate by the path of a weight or part: {"control": 0.5, "control.*.value":
-    # 2}. * is any text; the last match counts; 0 freezes.
     groups: dict[str, NonNegativeFloat] = dataclasses.field(default_factory=dict)
-    # Decay of the mean of gradients.
     beta1: Fraction = 0.9
-    # Decay of the mean of squared gradients; for lion, of its mean of gradients.
     beta2: Fraction = 0.99
-    # Decay of the mean of gradients that muon makes orthogonal. Default: 0.95.
     momentum: Fraction | None = None
-    # Decay of matrices and embeddings; not of gains, biases and the network of a hypernetwork.
     weight_decay: NonNegativeFloat = 0.1
-    # Largest norm of a gradient.
     clip: PositiveFloat = 1.0
 
     def __post_init__(self) -> None:
@@ -341,16 +382,22 @@ class OptimizerConfig(Section):
 class PhaseConfig(Section):
     """A phase of `training.schedule`: steps of the run on one mesh, or on several of which one
     is drawn for each step. A mesh gives any of layers, steps, horizon, tokens and width, see
-    `Mesh`."""
+    `Mesh`.
 
-    # The step at which the phase ends, or 50% of the steps. Default: the end of the run.
+    **Keys:**
+
+    - `until`: The step at which the phase ends, or 50% of the steps. Default: the end of the
+      run.
+    - `mesh`: Its mesh, for example {layers: 1}, also for the weights. Default: the mesh of the
+      model.
+    - `meshes`: Several meshes in place of one, for example [{layers: 4}, {layers: 8}]. One is
+      drawn for each step; the weights keep model.layers.
+    - `weights`: How often each of them is drawn, in proportion. Default: equally often.
+    """
+
     until: Moment | None = None
-    # Its mesh, for example {layers: 1}, also for the weights. Default: the mesh of the model.
     mesh: Mesh | None = None
-    # Several meshes in place of one, for example [{layers: 4}, {layers: 8}]. One is drawn for
-    # each step; the weights keep model.layers.
     meshes: tuple[Mesh, ...] = ()
-    # How often each of them is drawn, in proportion. Default: equally often.
     weights: tuple[PositiveFloat, ...] = ()
 
     @property
@@ -367,13 +414,17 @@ class PhaseConfig(Section):
 
 @section
 class CostConfig(Section):
-    """A running cost. A number alone gives its weight."""
+    """A running cost. A number alone gives its weight.
 
-    # Weight in the loss. With 0 the cost is logged only.
+    **Keys:**
+
+    - `weight`: Weight in the loss. With 0 the cost is logged only.
+    - `kind`: The class. Default: the name of the key.
+    - `options`: Its other arguments, by name.
+    """
+
     weight: NonNegativeFloat
-    # The class. Default: the name of the key.
     kind: str | None = None
-    # Its other arguments, by name.
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def description(self, name: str) -> dict[str, Any]:
@@ -387,54 +438,60 @@ class CostConfig(Section):
 
 @section
 class TrainingConfig(Section):
-    """`training`: how a run trains, and what it writes when. Periods are in steps."""
+    """`training`: how a run trains, and what it writes when. Periods are in steps.
 
-    # Steps of the optimizer.
+    **Keys:**
+
+    - `steps`: Steps of the optimizer.
+    - `batch_size`: Samples in a batch.
+    - `accumulate`: Equal parts of a batch, computed one after the other to save memory.
+    - `average`: Decay of a moving average of the weights, for `evaluate --weights average`. 0:
+      none; 0.999: about 1,000 steps.
+    - `seed`: Seed of the weights, the batches and the dropout.
+    - `gradient`: Gradient mode: what is kept for the gradient.
+    - `compute_dtype`: Dtype of matrix products. Weights and state stay float32. Evaluation uses
+      it too; a model you load yourself does not.
+    - `schedule`: Phases of the run, each on meshes of its own. Coarse first: [{until: 50%,
+      mesh: {layers: 1}}] trains one layer for half of the steps, then the layers of the model.
+      Any depth: [{meshes: [{layers: 4}, {layers: 8}]}]. Default: one phase on the mesh of the
+      model, which also follows a last phase with `until`.
+    - `growth`: How a model gets more layers. refinement: the same θ(t) on more layers of the
+      same depth.
+    - `costs`: Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1,
+      options: {level: 1.0}}}. Of several equations, the last.
+    - `log_every`: Period of the lines in metrics.jsonl.
+    - `trackers`: Where these lines go too: tensorboard, wandb.
+    - `evaluate_every`: Period of validation. The last step has one too.
+    - `evaluate_samples`: Held-out samples of a validation. At the end one takes all.
+    - `checkpoint_every`: Period of checkpoints, from which a run can be resumed.
+    - `keep`: Newest checkpoints that are kept.
+    - `keep_best`: Also keep the checkpoint with the lowest validation loss.
+    - `max_bad_steps`: Skipped steps in a row before a run returns to its checkpoint; the second
+      time it ends.
+    - `sample`: Characters or tokens of text written at the end of a language run.
+    - `FREE`: What is logged and kept. None of these keys changes what is learned.
+    """
+
     steps: Count = 2000
-    # Samples in a batch.
     batch_size: Count = 12
-    # Equal parts of a batch, computed one after the other to save memory.
     accumulate: Count = 1
-    # Decay of a moving average of the weights, for `evaluate --weights average`. 0: none;
-    # 0.999: about 1,000 steps.
     average: Fraction = 0.0
-    # Seed of the weights, the batches and the dropout.
     seed: Seed = 0
-    # Gradient mode: what is kept for the gradient.
     gradient: Description = "recompute"
-    # Dtype of matrix products. Weights and state stay float32. Evaluation uses it too; a model
-    # you load yourself does not.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    # Phases of the run, each on meshes of its own. Coarse first: [{until: 50%, mesh: {layers:
-    # 1}}] trains one layer for half of the steps, then the layers of the model. Any depth:
-    # [{meshes: [{layers: 4}, {layers: 8}]}]. Default: one phase on the mesh of the model, which
-    # also follows a last phase with `until`.
     schedule: tuple[PhaseConfig, ...] = ()
-    # How a model gets more layers. refinement: the same θ(t) on more layers of the same depth.
     growth: Description = "refinement"
-    # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
-    # {level: 1.0}}}. Of several equations, the last.
     costs: dict[str, CostConfig] = dataclasses.field(default_factory=dict)
-    # Period of the lines in metrics.jsonl.
     log_every: Count = 10
-    # Where these lines go too: tensorboard, wandb.
     trackers: tuple[Description, ...] = ()
-    # Period of validation. The last step has one too.
     evaluate_every: Count = 250
-    # Held-out samples of a validation. At the end one takes all.
     evaluate_samples: Count = 1024
-    # Period of checkpoints, from which a run can be resumed.
     checkpoint_every: Count = 500
-    # Newest checkpoints that are kept.
     keep: Count = 2
-    # Also keep the checkpoint with the lowest validation loss.
     keep_best: bool = True
-    # Skipped steps in a row before a run returns to its checkpoint; the second time it ends.
     max_bad_steps: Count = 10
-    # Characters or tokens of text written at the end of a language run.
     sample: CountOrZero = 400
 
-    # What is logged and kept. None of these keys changes what is learned.
     FREE: ClassVar = (
         "log_every",
         "trackers",
@@ -516,24 +573,28 @@ class TrainingConfig(Section):
 @section
 class ParallelConfig(Section):
     """`parallel`: the devices and processes of a run. They change its speed and memory, not
-    what is learned; a run may be resumed on others."""
+    what is learned; a run may be resumed on others.
 
-    # Devices that divide the samples of a batch.
+    **Keys:**
+
+    - `data`: Devices that divide the samples of a batch.
+    - `fsdp`: The same; they also divide the weights and the optimizer state.
+    - `tensor`: Devices that divide the heads and the hidden features.
+    - `sequence`: Devices that divide the tokens.
+    - `processes`: Processes, one for each host or device. Default: one. Address and rank come
+      from SLURM, Open MPI or Kubernetes if not given.
+    - `coordinator`: HOST:PORT of process 0, for all processes; or set JAX_COORDINATOR_ADDRESS.
+    - `rank`: Number of this process, from 0; or set JAX_PROCESS_ID.
+    - `timeout`: Seconds after which a missing or silent process ends the run.
+    """
+
     data: Count = 1
-    # The same; they also divide the weights and the optimizer state.
     fsdp: Count = 1
-    # Devices that divide the heads and the hidden features.
     tensor: Count = 1
-    # Devices that divide the tokens.
     sequence: Count = 1
-    # Processes, one for each host or device. Default: one. Address and rank come from SLURM,
-    # Open MPI or Kubernetes if not given.
     processes: Count | None = None
-    # HOST:PORT of process 0, for all processes; or set JAX_COORDINATOR_ADDRESS.
     coordinator: str | None = None
-    # Number of this process, from 0; or set JAX_PROCESS_ID.
     rank: CountOrZero | None = None
-    # Seconds after which a missing or silent process ends the run.
     timeout: Count = 100
     axes: ClassVar[tuple[str, ...]] = ("data", "fsdp", "tensor", "sequence")
 
@@ -562,16 +623,20 @@ VERSION = 3
 
 @section
 class Config(Section):
-    """A run."""
+    """A run.
 
-    # Version of the keys. A run writes it; a file of yours need not.
+    **Keys:**
+
+    - `version`: Version of the keys. A run writes it; a file of yours need not.
+    - `name`: Folder of the run, runs/NAME. Default: the name of the file.
+    - `solver`: Default: the scheme of model.pretrained, else lie_trotter.
+    """
+
     version: int = VERSION
-    # Folder of the run, runs/NAME. Default: the name of the file.
     name: FolderName = "run"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     control: ControlConfig = ControlConfig()
-    # Default: the scheme of model.pretrained, else lie_trotter.
     solver: SolverConfig = cast(SolverConfig, None)
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
