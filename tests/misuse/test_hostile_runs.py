@@ -52,6 +52,8 @@ REFUSED = [
     *((LOG, change) for change in (os.mkfifo, link("/dev/zero"), Path.mkdir)),
     *((LOG, line_of(step=1e308)), (LOG, line_of(loss={"a": 1})), (LOG, line_of(loss=10**400))),
     (SUMMARY, summary_of(seconds={"a": 1})),
+    (SUMMARY, summary_of(parameters=10**400)),
+    *(("fingerprints.json", DEEP), ("fingerprints.json", content('{"sources": 3}'))),
     (CONFIG, content("version: 3\nsolver: gift.evil:Part")),
     *((FIGURE, write_8_gib), (FIGURE, link("/etc/hostname")), (FIGURE, content("<script>"))),
     *(("plots", link("/etc")), ("sample.txt", link("../SECRET"))),
@@ -59,8 +61,7 @@ REFUSED = [
 # … or it can, and shows the text as it is.
 SHOWN = [
     *((LOG, line_of(**{"solver.<script>": 1.0})), (LOG, line_of(**{OBEYED[0]: 1.0}))),
-    *((SUMMARY, summary_of(parameters=10**400)), (SUMMARY, summary_of(**{"test_<script>": 1}))),
-    *(("fingerprints.json", DEEP), ("fingerprints.json", content('{"sources": 3}'))),
+    (SUMMARY, summary_of(**{"test_<script>": 1})),
     *(("plots/<script>.png", content(PNG)), (f"plots/{OBEYED[0]}.png", content(PNG))),
     ("sample.txt", content("</pre><script>alert(1)</script>")),
     ("sample.txt", content(bytes(range(256)))),

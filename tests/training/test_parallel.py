@@ -41,7 +41,10 @@ EIGHT = {"fsdp": 2, "tensor": 2, "sequence": 2}
 def test_every_mesh_gives_the_losses_of_one_device(tmp_path):
     """Also of a run that goes on with other devices."""
     layouts = [
-        [f"parallel.{axis}={size}" for axis, size in mesh.items()]
+        [
+            f"parallel.{axis}={mesh.get(axis, 1)}"
+            for axis in ("data", "fsdp", "tensor", "sequence")
+        ]
         for mesh in (EIGHT, ONE, FOUR)
     ]
     process = run_apart(
