@@ -151,8 +151,7 @@ class DataConfig(Section):
 
     - `name`: The task, for example shakespeare, text, arrays or maze.
     - `path`: File or folder of a task that reads one. Arrays: `.npz`, `.npy`, `.csv`,
-      `.parquet`, `.nc`, `.h5`, `.zarr`, a folder, or The Well or PDEBench
-      ([files](../how-to/own-data.md#files)).
+      `.parquet`, `.nc`, `.h5`, `.zarr`, a folder, or The Well or PDEBench.
     - `column`: Column of a table that holds the texts.
     - `tokenizer`: `characters`, or `bpe` for a byte-pair encoding. Default for a text:
       characters.
