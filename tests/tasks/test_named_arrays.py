@@ -114,7 +114,7 @@ def test_data_and_a_model_that_differ_are_named(tmp_path, monkeypatch, capsys):
     )
     for command in ("evaluate", "rollout"):
         error = run_here(capsys, command, run.path, "data.path=b.npz", expected=2)
-        assert "do not fit" in error and "damaged" not in error
+        assert "channels=3, and the model no channels" in error and "damaged" not in error
     # Units are those of the run, whatever the options of other data.
     loaded = load_model(run.path, ["data.options.normalize=true"])
     assert loaded.model.inputs.statistics is None

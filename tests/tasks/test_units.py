@@ -144,7 +144,7 @@ def test_a_run_keeps_its_labels_and_units_without_its_data(tmp_path, monkeypatch
     labels = training.evaluation_task(run_on_b).data["validation"][1]
     assert np.bincount(labels).tolist() == [30, 0, 30]
     assert "all of it" in run_here(capsys, "evaluate", "runs/a", "data.path=b.csv")
-    for path, message in (("c.csv", "'eel'"), ("d.csv", "do not fit")):
+    for path, message in (("c.csv", "'eel'"), ("d.csv", "classes=4, and the model classes=3")):
         output = run_here(capsys, "evaluate", "runs/a", f"data.path={path}", expected=2)
         assert f"data.path={path}: " in output and message in output
 

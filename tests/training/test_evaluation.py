@@ -64,7 +64,7 @@ def test_what_does_not_fit_the_weights_is_refused(tmp_path):
             "data.name=column_addition",
             r"data\.name: the weights are given; only solver",
         ),
-        (WORDS, "data.options.degree=3", r"data\.options\.degree=3: the weights of"),
+        (WORDS, "data.options.degree=3", r"vocabulary=6.* the model vocabulary=2"),
     ):
         config = stub.config(**sections)
         run = new_folder(config, tmp_path, training.build_task(config).save)

@@ -1,6 +1,6 @@
 """Loads the model of a run or a checkpoint, also with another scheme or other data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -225,13 +225,7 @@ def _override_config(
     is_divided = "data.validation" in origin or "data.test" in origin
     is_foreign = not is_divided and _has_foreign_data(run, run_config, config)
     if config != run_config:
-        data_config = hold_out_all(config) if is_foreign else config
-        if _weight_shapes(run, data_config) != _weight_shapes(run, run_config):
-            raise InputError(
-                f"{', '.join(overrides)}: the weights of {run.path} do not fit. Pass data with "
-                "its vocabulary, channels, parameters and classes. For another model.context "
-                "train it with model.positions=rotary."
-            )
+        _check_shapes(run, run_config, hold_out_all(config) if is_foreign else config)
     return config, is_foreign
 
 
@@ -259,7 +253,28 @@ def hold_out_all(config: Config) -> Config:
     return config.changed("data", validation=1.0, **no_test)
 
 
-def _weight_shapes(run: RunFolder, config: Config) -> list[tuple[int, ...]]:
-    key = jax.random.key(0)
-    model = eqx.filter_eval_shape(build_model_of_size, config, sizes_of(run, config), key)
+def _check_shapes(run: RunFolder, run_config: Config, config: Config) -> None:
+    """Raises `InputError` if other data, or another context, need weights of other shapes."""
+    run_sizes, sizes = sizes_of(run, run_config), sizes_of(run, config)
+    expected = _weight_shapes(run_config, run_sizes)
+    if _weight_shapes(config, run_sizes) != expected:
+        raise InputError(
+            f"model.context={config.model.context}: the model learned "
+            f"{run_config.model.context} positions; train it with model.positions=rotary."
+        )
+    # Statistics always come from the run.
+    for name in (x for x in run_sizes | sizes if x not in STATISTICS):
+        if _weight_shapes(config, run_sizes | {name: sizes.get(name)}) != expected:
+            of_data, of_model = (
+                f"no {name}" if values.get(name) is None else f"{name}={values[name]}"
+                for values in (sizes, run_sizes)
+            )
+            raise InputError(
+                f"data.path={config.data.path}: these data have {of_data}, and the model "
+                f"{of_model}; pass data with the channels, parameters and classes of {run.path}."
+            )
+
+
+def _weight_shapes(config: Config, sizes: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    model = eqx.filter_eval_shape(build_model_of_size, config, sizes, jax.random.key(0))
     return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]

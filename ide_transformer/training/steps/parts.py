@@ -44,8 +44,7 @@ class RunParts(NamedTuple):
         return build(config.on_layers(self.layers))
 
     def programs(self, model: Model) -> Programs:
-        """The programs of a run from its `first_model`, which may hold shapes instead of
-        arrays."""
+        """The programs of a run from its `first_model`."""
         return make_programs(model, self.schedule, self.growth, self.rule)
 
 

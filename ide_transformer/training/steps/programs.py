@@ -143,7 +143,7 @@ def make_programs(
 
     **Arguments:**
 
-    - `model`: the model of the first phase. It may hold shapes instead of arrays.
+    - `model`: the model of the first phase.
     - `growth`: how the model gets the layers of a later phase.
 
     **Raises:** `InputError` for layers that the model cannot grow to.
