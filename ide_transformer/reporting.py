@@ -63,8 +63,8 @@ def write_report(folder: Path, report: Report) -> None:
 
 def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
     """Prints rows as a table; a row may lack a column."""
-    shown, lines = table_cells(rows, headings)
-    table = Table(*(escape(printable(x)) for x in shown))
+    titles, lines = table_cells(rows, headings)
+    table = Table(*(escape(printable(x)) for x in titles))
     for line in lines:
         table.add_row(*(escape(printable(x)) for x in line))
     console = Console()
@@ -105,8 +105,8 @@ def table_cells(
 ) -> tuple[list[str], list[list[str]]]:
     """The headings and the cells of a table, as texts."""
     columns = _columns(rows)
-    shown = [headings.get(column, column.replace("_", " ")) for column in columns]
-    return shown, [[_text(row.get(column)) for column in columns] for row in rows]
+    titles = [headings.get(column, column.replace("_", " ")) for column in columns]
+    return titles, [[_text(row.get(column)) for column in columns] for row in rows]
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -60,13 +60,13 @@ def run(options: argparse.Namespace) -> None:
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
     hidden = {"steps", "errors"}
-    shown = [{k: x for k, x in row._asdict().items() if k not in hidden} for row in rows]
+    table_rows = [{k: x for k, x in row._asdict().items() if k not in hidden} for row in rows]
     headings = {
         "error_constant": "C of error = C h^order",
         "splitting_error": "error with exact sub-steps",
         "sub_step_error": "error of the sub-steps",
         "constraint_residual": "distance from the constraint",
     }
-    show_table(shown, headings)
+    show_table(table_rows, headings)
     if options.figure:
         study.plot_orders(options.figure, rows)

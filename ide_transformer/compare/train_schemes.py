@@ -59,9 +59,9 @@ class TrainingComparison(AbstractComparison):
     - `schemes`: the sections in which a scheme differs from the base, by name.
     - `recipes`: sections that belong to no scheme, by name. Each scheme is trained without a
       recipe and, as `<scheme> with <recipe>`, with each recipe.
-    - `reference`: the scheme whose losses are subtracted from those of the others, seed by seed
-      and with equal recipes. The difference of the reference with a recipe is to the reference
-      without a recipe.
+    - `reference`: the scheme whose losses are subtracted from the losses of the others, seed
+      by seed and with equal recipes. The difference of the reference with a recipe is to the
+      reference without a recipe.
     - `tests`: data and meshes to measure the trained runs on, by name; see `FurtherTest`. Their
       table is in the folder `tests`.
     """
@@ -255,8 +255,11 @@ class TrainingComparison(AbstractComparison):
         headings["spread"] = "standard deviation over seeds"
         write_report(folder, Report(f"{self.name}, tests", about, rows, headings))
         hidden = ("half_width", "seeds")
-        shown = [{**row, "difference": difference_text(row)} for row in rows]
-        show_table([{x: row[x] for x in row if x not in hidden} for row in shown], headings)
+        table_rows = [
+            {x: row[x] for x in row if x not in hidden} | {"difference": difference_text(row)}
+            for row in rows
+        ]
+        show_table(table_rows, headings)
 
     def _broken_rules(self, rows: Rows) -> list[str]:
         warmups = {}

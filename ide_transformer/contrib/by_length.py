@@ -17,8 +17,8 @@ from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass, one_numbe
 class AbstractSequencesByLength(AbstractSequences):
     """Instances whose length is uniform in a range. Training and held-out samples may have
     different ranges. Instances are padded to the longest of their range; padding has no target.
-    The `tokens` of a mesh are those of the longest instance, so a schedule of meshes can begin
-    with short instances.
+    The `tokens` of a mesh set the length of the longest instance, so a schedule of meshes can
+    begin with short instances.
 
     **Arguments:**
 

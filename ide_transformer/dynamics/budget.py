@@ -229,11 +229,11 @@ def error_budget(
     exact = solve.exact().outputs(domain)
     flows = solve.with_exact_flows().outputs(domain) if solve.splits else exact
     refined = refinements(solve)
-    once = {name: finer.outputs(domain) for name, finer in refined.items()}
+    halved = {name: finer.outputs(domain) for name, finer in refined.items()}
     errors = {"depth": outputs - flows, "splitting": flows - exact}
-    for name in once.keys() - errors.keys():
-        first = outputs - once[name]
-        second = once[name] - solve.finer(name, 4).outputs(domain)
+    for name in halved.keys() - errors.keys():
+        first = outputs - halved[name]
+        second = halved[name] - solve.finer(name, 4).outputs(domain)
         ratio = jnp.linalg.norm(second) / jnp.linalg.norm(first)
         # The limit holds for slower convergence than any rule here, and at rounding.
         ratio = jnp.clip(jnp.nan_to_num(ratio, nan=0.0), 0.0, 0.5)
@@ -250,7 +250,7 @@ def error_budget(
             size=float(jnp.linalg.norm(error) / size),
             share=float(jnp.vdot(error, total_error) / (total * size)),
             refinement=finer.described(name),
-            left=float(jnp.linalg.norm(total_error - (outputs - once[name])) / size),
+            left=float(jnp.linalg.norm(total_error - (outputs - halved[name])) / size),
             cost=finer.cost / solve.cost,
         )
         parts.append(part)

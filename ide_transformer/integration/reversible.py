@@ -206,8 +206,8 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:
     """`lax.scan`, without a loop for one step."""
-    once = jax.tree.leaves(xs)[0].shape[0] == 1
-    return lax.scan(step, carry, xs, reverse=reverse, unroll=once)
+    is_one_step = jax.tree.leaves(xs)[0].shape[0] == 1
+    return lax.scan(step, carry, xs, reverse=reverse, unroll=is_one_step)
 
 
 def _relative_error(u: Array, exact: Array, after: Array) -> Float[Array, ""]:

@@ -79,7 +79,7 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
 
 @once_for_each
 def _find_padding(model: Model, size: int) -> "_Padding | str":
-    """How padding up to `size` is hidden, or the reason why it cannot be."""
+    """The way in which padding up to `size` is hidden, or the reason why it cannot be."""
     text = Text(np.zeros(max(1, size - 1), int))
     if not isinstance(model.inputs.of_text(text), Text):
         return f"{type(model.inputs).__name__} are more than texts."

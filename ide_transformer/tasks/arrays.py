@@ -94,8 +94,8 @@ class Arrays(AbstractDataSet):
     - `channels`: whether inputs, and targets at points, have a last axis of channels. Their
       numbers of channels may differ.
     - `normalize`: whether the model computes with inputs, and targets at points, in standard
-      deviations from the mean of the training part, see `statistics`; outside it the units are
-      those of the data. Default: only for one class, or numbers, of each function. Targets that
+      deviations from the mean of the training part, see `statistics`; outside it the data
+      keep their units. Default: only for one class, or numbers, of each function. Targets that
       are numbers of a sample are always normalized.
     - `causal`: whether a token sees only itself and earlier tokens, as in a forecast with a
       target at each token of a line. `False` allows targets that are later inputs.

@@ -94,7 +94,7 @@ class FunctionData:
                 f"{prefix}mask belongs to points of each sample's own; drop it, or pass "
                 f"{prefix}points [samples, tokens, dimension]."
             )
-        # Shared points become those of one sample.
+        # Shared points become the points of one sample.
         all_points = points[:, None] if points.ndim == 1 else points
         if is_shared:
             all_points = all_points[None]

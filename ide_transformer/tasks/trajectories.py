@@ -334,7 +334,7 @@ class Trajectories(AbstractTrajectories):
     - `pushforward`: whether the gradient of each step ends at its inputs, see
       `PushforwardError`.
     - `normalize`: whether the model computes in standard deviations from the mean of the
-      training part, see `statistics`; outside it the units are those of the data.
+      training part, see `statistics`; outside it the data keep their units.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
     states that are zero, too few times, and trajectories of one part that are windows of

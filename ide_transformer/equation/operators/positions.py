@@ -53,8 +53,8 @@ class AbstractRegion(eqx.Module):
     @property
     @abc.abstractmethod
     def reach(self) -> int | None:
-        """How many earlier tokens a token sees if tokens are at 0, 1, 2, …; `None` for all. It
-        sees all later tokens, or none if `causal`."""
+        """The number of earlier tokens that a token sees, for tokens at 0, 1, 2, …; `None` for
+        all. It sees all later tokens, or none if `causal`."""
 
     def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         """Whether any of `queries` sees any of `points`, for tokens at 0, 1, 2, …."""

@@ -49,7 +49,7 @@ def fields(
     tokens. Coordinates of each sample's own, such as `x(sample, point)`, are `points`,
     `[samples, tokens, dimension]`.
 
-    Coordinates are those of the first variable in `roles`, or else of a variable with most
+    Coordinates come from the first variable in `roles`, or else from a variable with most
     axes. Files of The Well and of PDEBench are recognised by their layout.
     """
     packages = {"zarr": ("zarr",), "hdf5": ("h5netcdf", "h5py")}.get(kind, ())

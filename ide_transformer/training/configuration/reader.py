@@ -169,11 +169,11 @@ def _arguments(
         if x in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
     ]
     # A random key for each part that draws weights, and one for the object's own weights.
-    drawn = [x for x in required if kind_of(parameters[x].annotation) in _DRAWN]
+    drawing = [x for x in required if kind_of(parameters[x].annotation) in _DRAWN]
     keys: dict[str, PRNGKeyArray] = {}
     if draws is not None:
-        *inner, last = jax.random.split(draws, len(drawn) + 1) if drawn else [draws]
-        keys = dict(zip(drawn, inner, strict=True))
+        *inner, last = jax.random.split(draws, len(drawing) + 1) if drawing else [draws]
+        keys = dict(zip(drawing, inner, strict=True))
         offered = {**offered, "key": last}
     arguments = {}
     for x in parameters.keys() & offered.keys():

@@ -270,8 +270,9 @@ def _check_shapes(run: RunFolder, run_config: Config, config: Config) -> None:
                 for values in (sizes, run_sizes)
             )
             raise InputError(
-                f"data.path={config.data.path}: these data have {of_data}, and the model "
-                f"{of_model}; pass data with the channels, parameters and classes of {run.path}."
+                f"data.path={config.data.path}: these data have {of_data}, and the "
+                f"model {of_model}; pass data with the channels, parameters and classes of "
+                f"{run.path}."
             )
 
 

@@ -100,12 +100,12 @@ class ModelNeeds(NamedTuple):
 
     def check_kind(self, kind: str) -> None:
         """Raises `InputError` if the models of `model.kind` cannot learn the data."""
-        needed = kinds_of(self.builder)
-        pairs = zip(kinds_of(find("model.kind", kind, Model)), needed, strict=True)
+        required_kinds = kinds_of(self.builder)
+        pairs = zip(kinds_of(find("model.kind", kind, Model)), required_kinds, strict=True)
         if not all(issubclass(a, b) or issubclass(b, a) for a, b in pairs):
             raise InputError(
                 f"model.kind={kind}: data.name={self.data} needs "
-                f"{' and '.join(part.__name__ for part in needed)}; set "
+                f"{' and '.join(part.__name__ for part in required_kinds)}; set "
                 f"model.kind={snake_case(self.builder.__name__)}, or model."
             )
 
@@ -368,14 +368,14 @@ def _load_pretrained(path: str, needs: ModelNeeds) -> Model:
 
 def _check_tokens(path: str, task: AbstractTask, model: Model) -> None:
     """Raises `InputError` if a checkpoint lacks tokens or classes of the data."""
-    needed = task.sizes.get("vocabulary", 0)
-    available = getattr(model.inputs, "vocabulary", needed)
+    required = task.sizes.get("vocabulary", 0)
+    available = getattr(model.inputs, "vocabulary", required)
     if (classes := task.sizes.get("classes")) is not None:
         outputs = eqx.filter_eval_shape(model, task.batch(0, 1, 0).inputs)
-        needed = classes
+        required = classes
         available = outputs.shape[-1]
-    if needed > available:
+    if required > available:
         raise InputError(
             f"model.pretrained={path} has {available} tokens or classes; the "
-            f"data have {needed}."
+            f"data have {required}."
         )
