@@ -204,6 +204,21 @@ def test_brackets_in_the_name_of_a_folder_are_no_pattern(folder, end):
     assert equal(training.load_run(training.train(config(), runs=odd).path)[0], end)
 
 
+def test_a_file_may_vanish_while_a_run_is_read(folder, end, monkeypatch):
+    """What is left of a checkpoint that failed is removed by a thread."""
+    stat_file, unfinished = Path.stat, CHECKPOINTS / "unfinished"
+    unfinished.touch()
+
+    def stat_and_remove(path, **options):
+        status = stat_file(path, **options)
+        if path == unfinished:
+            path.unlink()
+        return status
+
+    monkeypatch.setattr(Path, "stat", stat_and_remove)
+    assert folders.RunFolder(RUN).load_config().name == RUN.name
+
+
 def make_folder(runs, name):
     return folders.new_folder(training.Config(name=name), runs, lambda path: None)
 

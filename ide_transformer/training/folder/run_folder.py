@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -96,9 +97,14 @@ class RunFolder:
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
         # Reading a pipe or a device may never end.
-        for path in self.path.rglob("*"):
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise InputError(f"{path} is a pipe or a device; remove it from the run.")
+        for parent, _, names in os.walk(self.path):
+            for path in (Path(parent, name) for name in names):
+                # A file of a checkpoint that was cut short may be gone by now.
+                with contextlib.suppress(OSError):
+                    if not stat.S_ISREG(path.stat().st_mode):
+                        raise InputError(
+                            f"{path} is a pipe or a device; remove it from the run."
+                        )
         return load_config(self.config, trust=trust)
 
     @property
