@@ -40,10 +40,12 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.docs
-	TUTORIALS=$(ARGS) $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python scripts/documentation/pages.py $(ARGS)
+	$(BIN)/python -m zensical build --strict --clean
 
 docs-serve: $(VENV)/.docs
-	TUTORIALS=--draft $(BIN)/python -m mkdocs serve $(ARGS)
+	$(BIN)/python scripts/documentation/pages.py --draft
+	$(BIN)/python -m zensical serve $(ARGS)
 
 tables: $(VENV)/.run
 	$(BIN)/python scripts/documentation/tables.py

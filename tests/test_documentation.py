@@ -312,6 +312,13 @@ def test_links_lead_somewhere_in_the_repository(page):
             assert not anchor or anchor in anchors(target), link
 
 
+def test_the_navigation_of_the_site_has_every_page_once():
+    pages = [*SOURCES.rglob("*.md"), *TUTORIALS]
+    names = [page.relative_to(SOURCES).with_suffix(".md").as_posix() for page in pages]
+    in_navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    assert sorted(in_navigation) == sorted(names)
+
+
 # A formula; code is passed over.
 FORMULA = re.compile(
     r"^```math\n(?P<block>.+?)^```$|^(?P<fence>```+).*?^(?P=fence)$|(?P<ticks>`+).+?(?P=ticks)"
