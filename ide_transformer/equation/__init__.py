@@ -21,8 +21,7 @@ from .operators.feed_forward import AbstractFeedForward, Activation, product
 from .operators.grid import Dimension, check_axes, grid_axes, on_grid
 from .operators.operator import AbstractWrappedOperator, Spectral, by_kind, check_features
 from .operators.positions import differences
-from .operators.quadrature.integrate import integrate
-from .operators.quadrature.token_mean import RESIDUALS
+from .operators.token_integral import RESIDUALS, integrate
 from .operators.wrapped import drop, scale_operator
 from .public import *
 from .rules import PointRule

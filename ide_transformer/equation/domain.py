@@ -264,8 +264,7 @@ class TokenDomain(eqx.Module):
 
     @property
     def log_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log w_j`, or `LOG_ZERO` with the derivative of w if w = 0; `None` for equal
-        weights."""
+        """`log w_j`, or the constant `LOG_ZERO` if w = 0; `None` for equal weights."""
         return None if self.weights is None else _log(self.weights)
 
     @property
@@ -443,6 +442,4 @@ def _log(weights: Float[Array, "..."]) -> Float[Array, "..."]:
     zero = weights == 0
     wide = jnp.promote_types(weights.dtype, jnp.float32)
     log = jnp.log(jnp.where(zero, 1, weights)).astype(wide)
-    # Zero, with the derivative of the weight.
-    change = (weights - jax.lax.stop_gradient(weights)).astype(wide)
-    return jnp.where(zero, jnp.asarray(LOG_ZERO, wide) + change, log)
+    return jnp.where(zero, LOG_ZERO, log)

@@ -1,7 +1,6 @@
 """The token integral in all its forms, against a loop over tokens and plain operations; divided
 among devices, and how arrays lie on a mesh of them."""
 
-import itertools
 import json
 import math
 import sys
@@ -16,9 +15,12 @@ from jax.sharding import PartitionSpec
 
 import ide_transformer as ide
 from ide_transformer.equation import integrate, on_devices, partition_spec
-from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
-from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
-from ide_transformer.equation.operators.quadrature.token_mean import token_mean
+from ide_transformer.equation.operators.token_integral import (
+    fused_mean,
+    mean_in_spans,
+    prepare,
+    token_mean,
+)
 from tests.helpers import built, fast_first, largest, random_state
 from tests.running import run_apart
 
@@ -60,29 +62,26 @@ def by_hand(inputs, region, *, weights=1.0, positions=None, bias=0.0):
 
 
 def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bias=None):
-    """The integral in a form, in blocks of a size that tests can afford; `places` is the domain
+    """The integral in a form, the loop over blocks of at most 7 queries; `places` is the domain
     of the queries."""
     if kind == "fused":
         inputs = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
         mean = fused_mean(*inputs, domain, region, implementation="xla")
         return mean.reshape(query.shape)
+    queries = domain if places is None else places
+    integrand, restore = prepare(query, key, value, queries, domain, bias)
+    if kind == "dense":
+        return restore(token_mean(integrand, region).mean)
     in_order = places is None and domain.consecutive
-    integrand, restore = prepare(
-        query, key, value, domain if places is None else places, domain, bias
-    )
-    size = TOKENS if kind == "dense" else 7
-    spans = (Span(a, min(a + size, TOKENS), 0, TOKENS) for a in range(0, TOKENS, size))
-    quadrature = Blocks(region, tuple(spans))
-    if kind == "stream":
-        quadrature = Stream(region, 4, in_order)
-    return restore(token_mean(integrand, quadrature).mean)
+    return restore(mean_in_spans(integrand, region, in_order, most_scores=7 * TOKENS))
 
 
 compiled = eqx.filter_jit(in_parts)
-FORMS = itertools.product(("blocks", "stream"), (ide.equation.Fredholm(), WINDOW))
 
 
-@pytest.mark.parametrize(("kind", "region"), [("dense", WINDOW), *FORMS])
+@pytest.mark.parametrize(
+    ("kind", "region"), [("dense", WINDOW), ("loop", ide.equation.Fredholm()), ("loop", WINDOW)]
+)
 def test_every_form_equals_a_loop_over_tokens(kind, region):
     domain = ide.TokenDomain(DOMAIN.points, jnp.asarray(WEIGHTS), DOMAIN.grid)
     mean = compiled(kind, *INPUTS, region, domain=domain)
@@ -110,10 +109,10 @@ def derivatives(f, *primals):
 
 
 @pytest.mark.parametrize(
-    ("kind", "region"), fast_first(1, [("blocks", "ends"), ("stream", WINDOW)])
+    ("kind", "region"), fast_first(1, [("loop", "ends"), ("dense", WINDOW)])
 )
 def test_derivatives_of_every_form(kind, region):
-    """First and second ones, also with respect to weights that are zero."""
+    """First and second ones; those with respect to weights that are zero are zero."""
     with_ends, region = region == "ends", PAST if region == "ends" else region
     points, inside = DOMAIN.points, jnp.asarray(region.indicator(DOMAIN, DOMAIN), float)
 
@@ -124,6 +123,7 @@ def test_derivatives_of_every_form(kind, region):
         return in_parts(kind, query, key, value, region, domain=domain)
 
     def expected(query, key, value, weights, ends):
+        weights, ends = (jnp.where(x > 0, x, 0) for x in (weights, ends))
         # A point has its end weight in its own integral.
         apart = jnp.diag((ends - weights) * with_ends)
         weights = jnp.broadcast_to(weights, inside.shape)
@@ -139,12 +139,12 @@ def test_a_bias_of_the_scores_of_points_in_any_order():
     draw = np.random.default_rng(5)
     bias, positions = draw.normal(size=(4, TOKENS, TOKENS)), draw.permutation(TOKENS)
     domain = ide.TokenDomain(jnp.asarray(positions, float)[:, None])
-    mean = compiled("blocks", *INPUTS, PAST, domain=domain, bias=jnp.asarray(bias))
+    mean = compiled("loop", *INPUTS, PAST, domain=domain, bias=jnp.asarray(bias))
     assert largest(mean, by_hand(INPUTS, PAST, bias=bias, positions=positions)) < 1e-13
 
 
 # JAX computes the scores of the fused form in float32, whatever the dtype of the inputs.
-@pytest.mark.parametrize("kind, bound", [("blocks", 1e-13), ("stream", 1e-13), ("fused", 1e-6)])
+@pytest.mark.parametrize("kind, bound", [("loop", 1e-13), ("fused", 1e-6)])
 def test_samples_of_a_batch_are_apart(kind, bound):
     samples = INPUTS, make_inputs(seed=7)
     masks = np.arange(TOKENS)[None] < np.array([[TOKENS], [11]])
@@ -165,7 +165,7 @@ def test_the_fused_form_knows_the_ends_of_an_integral():
 
 
 def test_low_precision_accumulates_in_float32():
-    mean = compiled("blocks", *(x.astype(jnp.bfloat16) for x in INPUTS), PAST)
+    mean = compiled("loop", *(x.astype(jnp.bfloat16) for x in INPUTS), PAST)
     assert mean.dtype == jnp.float32
     assert largest(mean, by_hand(INPUTS, PAST)) < 0.05
 
@@ -193,11 +193,11 @@ def test_gradients_of_padded_weights_stay_finite(key):
 
 
 @pytest.mark.heavy
-def test_a_ring_gives_the_integral_and_its_derivatives():
-    command = [sys.executable, Path(__file__).parent / "on_ring.py"]
+def test_devices_that_divide_the_tokens_give_the_integral_and_its_derivatives():
+    command = [sys.executable, Path(__file__).parent / "on_token_devices.py"]
     differences = json.loads(run_apart(command).stdout.splitlines()[-1])
-    for region, (travels, difference) in differences.items():
-        assert travels and difference < 1e-11, region
+    for region, (is_divided, difference) in differences.items():
+        assert is_divided and difference < 1e-11, region
 
 
 def test_an_axis_that_devices_do_not_divide_stays_whole():

@@ -30,7 +30,7 @@ from .positions import (
     ScoreBias,
     Volterra,
 )
-from .quadrature.integrate import integrate
+from .token_integral import integrate
 
 
 # Queries, keys and values of each head. Keys and values may have fewer heads.

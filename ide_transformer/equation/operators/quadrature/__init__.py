@@ -1,1 +1,0 @@
-"""The token integral of attention as a quadrature."""
