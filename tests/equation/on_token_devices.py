@@ -24,9 +24,9 @@ REGIONS = {"past": ide.equation.Volterra(), "window": ide.equation.Volterra(wind
 
 
 def differences():
-    """By region, whether devices divide the queries, and the largest difference to one device, of the value,
-    of the gradients with respect to queries, keys, values, weights and bias, and of the
-    derivative of one."""
+    """By region, whether devices divide the queries, and the largest difference to one device:
+    of the value, of the gradients with respect to queries, keys, values, weights and bias, and
+    of the derivative of one."""
     draw, differences_by_region = np.random.default_rng(1), {}
     inputs = (draw.normal(size=(2, 24, heads, 6)) for heads in (4, 2, 2))
     rest = draw.uniform(0.5, 2.0, 24), draw.normal(size=(4, 24, 24))

@@ -69,11 +69,11 @@ def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bia
         mean = fused_mean(*inputs, domain, region, implementation="xla")
         return mean.reshape(query.shape)
     queries = domain if places is None else places
-    integrand, restore = prepare(query, key, value, queries, domain, bias)
+    *parts, restore = prepare(query, key, value, queries, domain, bias)
     if kind == "dense":
-        return restore(token_mean(integrand, region).mean)
+        return restore(token_mean(*parts, region).mean)
     in_order = places is None and domain.consecutive
-    return restore(mean_in_spans(integrand, region, in_order, most_scores=7 * TOKENS))
+    return restore(mean_in_spans(*parts, region, in_order, most_scores=7 * TOKENS))
 
 
 compiled = eqx.filter_jit(in_parts)
