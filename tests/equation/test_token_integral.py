@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec
 import ide_transformer as ide
 from ide_transformer.equation import integrate, on_devices, partition_spec
 from ide_transformer.equation.operators.token_integral import (
+    Span,
     fused_mean,
-    mean_in_spans,
     prepare,
     token_mean,
 )
@@ -62,18 +62,18 @@ def by_hand(inputs, region, *, weights=1.0, positions=None, bias=0.0):
 
 
 def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bias=None):
-    """The integral in a form, the loop over blocks of at most 7 queries; `places` is the domain
+    """The integral in a form, `loop` in a span and blocks of another; `places` is the domain
     of the queries."""
     if kind == "fused":
         inputs = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
         mean = fused_mean(*inputs, domain, region, implementation="xla")
         return mean.reshape(query.shape)
     queries = domain if places is None else places
-    *parts, restore = prepare(query, key, value, queries, domain, bias)
-    if kind == "dense":
-        return restore(token_mean(*parts, region).mean)
-    in_order = places is None and domain.consecutive
-    return restore(mean_in_spans(*parts, region, in_order, most_scores=7 * TOKENS))
+    queries, points, restore = prepare(query, key, value, queries, domain, bias)
+    spans = [Span(0, TOKENS, 0, TOKENS, TOKENS)]
+    if kind == "loop":
+        spans = [Span(0, 14, 0, TOKENS, 14), Span(14, TOKENS, 0, TOKENS, 4)]
+    return restore(token_mean(queries, points, region, tuple(spans)).mean)
 
 
 compiled = eqx.filter_jit(in_parts)

@@ -30,7 +30,7 @@ RESIDUALS = ("token_mean", "token_maximum", "token_normaliser")
 
 # Heads that share a key, before the tokens.
 Means: TypeAlias = Float[Array, "*batch shared repeats tokens features"]
-Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens"]
+Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens 1"]
 Keys: TypeAlias = Float[Array, "*batch shared others features"]
 Scores: TypeAlias = Float[Array, "*batch shared repeats tokens others"]
 Weighting: TypeAlias = Float[Array, "... queries others"] | None
@@ -38,13 +38,27 @@ Weighting: TypeAlias = Float[Array, "... queries others"] | None
 Shared: TypeAlias = Float[Array, "*batch others shared _"]
 
 
+class Span(NamedTuple):
+    """Queries `[start, stop)` in blocks of at most `block`; they see points `[first, last)`."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    block: int
+
+
 class Queries(NamedTuple):
-    """Queries, divided by `sqrt(features)`, the bias of their scores, and their points x. The
-    axis of the tokens is -2 in each array."""
+    """Queries, divided by `sqrt(features)`, the bias of their scores, and their points x."""
 
     query: Means
     bias: Float[Array, "shared repeats tokens others"] | None
     domain: TokenDomain
+
+    def within(self, span: Span) -> "Queries":
+        part = jax.tree.map(lambda x: x[..., span.start : span.stop, :], self)
+        bias = jax.tree.map(lambda x: x[..., span.first : span.last], part.bias)
+        return part._replace(bias=bias)
 
 
 class Points(NamedTuple):
@@ -58,6 +72,11 @@ class Points(NamedTuple):
     log_end_weights: Float[Array, "... ends others"] | None
     ends: Ends
 
+    def within(self, span: Span) -> "Points":
+        rows = jax.tree.map(lambda x: x[..., span.first : span.last, :], self[:3])
+        numbers = jax.tree.map(lambda x: x[..., span.first : span.last], self[3:])
+        return Points(*rows, *numbers)
+
 
 class Mean(NamedTuple):
     """The mean of the values under γ, and the two numbers that turn a score s into
@@ -68,6 +87,9 @@ class Mean(NamedTuple):
     mean: Means
     maximum: Numbers
     normaliser: Numbers
+
+    def within(self, span: Span) -> "Mean":
+        return Mean(*(x[..., span.start : span.stop, :] for x in self))
 
 
 def integrate(
@@ -91,10 +113,16 @@ def integrate(
         return fused_mean(query, key, value, domain, region)
     queries, points, restore = prepare(query, key, value, query_domain, domain, bias)
     if devices == 1 or query.shape[-3] % devices:
-        return restore(mean_in_spans(queries, points, region, in_order))
+        spans = spans_of(queries, points, region, in_order)
+        return restore(token_mean(queries, points, region, spans).mean)
+
+    def local_mean(queries: Queries, points: Points) -> Means:
+        spans = spans_of(queries, points, region, in_order=False)
+        return token_mean(queries, points, region, spans).mean
+
     by_tokens = jax.tree.map(lambda x: PartitionSpec(*[None] * (x.ndim - 2), SEQUENCE), queries)
     on_devices = jax.shard_map(
-        lambda queries, points: mean_in_spans(queries, points, region, in_order=False),
+        local_mean,
         in_specs=(by_tokens, PartitionSpec()),
         out_specs=by_tokens.query,
         axis_names={SEQUENCE},
@@ -168,89 +196,102 @@ def fused_mean(
     return mean.reshape(query.shape).astype(jnp.promote_types(query.dtype, jnp.float32))
 
 
-def mean_in_spans(
-    queries: Queries,
-    points: Points,
-    region: AbstractRegion,
-    in_order: bool,
-    *,
-    most_scores: int = _MOST_SCORES,
-) -> Means:
-    """The mean of each query. `in_order` says that queries and points are the same tokens 0, 1,
-    2, …; then a span sees no points that the region of all its queries leaves out."""
+def spans_of(
+    queries: Queries, points: Points, region: AbstractRegion, in_order: bool
+) -> tuple[Span, ...]:
+    """The spans of an integral. `in_order` says that queries and points are the same tokens 0,
+    1, 2, …; then a span sees no points that are outside the region of all its queries."""
     tokens = queries.query.shape[-2]
     others = points.key.shape[-2]
     reach = region.reach if in_order else None
     size = max(_LEAST_SPAN, -(-tokens // _MOST_SPANS))
-    means = []
+    spans = []
     for start in range(0, tokens, size):
         stop = min(start + size, tokens)
         first = 0 if reach is None else max(start - reach, 0)
         last = stop if in_order and region.causal else others
-        span = _select(queries, points, slice(start, stop), slice(first, last))
-        means.append(_mean_in_blocks(*span, region, max(1, most_scores // (last - first))))
-    return means[0] if len(means) == 1 else jnp.concatenate(means, axis=-2)
-
-
-def _select(
-    queries: Queries, points: Points, some: slice, seen: slice
-) -> tuple[Queries, Points]:
-    """Some queries, and the points that they see."""
-    queries = jax.tree.map(lambda x: x[..., some, :], queries)
-    if queries.bias is not None:
-        queries = queries._replace(bias=queries.bias[..., seen])
-    rows = jax.tree.map(lambda x: x[..., seen, :], points[:3])
-    numbers = jax.tree.map(lambda x: x[..., seen], points[3:])
-    return queries, Points(*rows, *numbers)
-
-
-def _mean_in_blocks(
-    queries: Queries, points: Points, region: AbstractRegion, block: int
-) -> Means:
-    """The mean of each query, in a loop over blocks of at most `block` queries."""
-    tokens = queries.query.shape[-2]
-    if tokens <= block:
-        return token_mean(queries, points, region).mean
-    num_blocks = -(-tokens // block)
-    block = -(-tokens // num_blocks)
-    missing = num_blocks * block - tokens
-
-    def divide(x: Array) -> Array:
-        x = jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (0, missing), (0, 0)], mode="edge")
-        x = x.reshape(*x.shape[:-2], num_blocks, block, x.shape[-1])
-        return jnp.moveaxis(x, -3, 0)
-
-    blocks = jax.tree.map(divide, queries)
-    means = lax.map(lambda queries: token_mean(queries, points, region).mean, blocks)
-    means = jnp.moveaxis(means, 0, -3)
-    return means.reshape(*means.shape[:-3], -1, means.shape[-1])[..., :tokens, :]
+        spans.append(Span(start, stop, first, last, max(1, _MOST_SCORES // (last - first))))
+    return tuple(spans)
 
 
 @eqx.filter_custom_jvp
-def token_mean(queries: Queries, points: Points, region: AbstractRegion) -> Mean:
+def token_mean(
+    queries: Queries, points: Points, region: AbstractRegion, spans: tuple[Span, ...]
+) -> Mean:
     """The mean of the values under γ. Its derivative only keeps the three parts of `Mean`."""
-    s = _scores(queries, points, region)
-    maximum = jnp.max(s, axis=-1)
-    gamma = jnp.exp(s - maximum[..., None])
-    normaliser = jnp.sum(gamma, axis=-1)
-    return Mean(_weighted(gamma, points.value) / normaliser[..., None], maximum, normaliser)
+
+    def mean_of_block(queries: Queries, points: Points) -> Mean:
+        s = _scores(queries, points, region)
+        maximum = jnp.max(s, axis=-1, keepdims=True)
+        gamma = jnp.exp(s - maximum)
+        normaliser = jnp.sum(gamma, axis=-1, keepdims=True)
+        return Mean(_weighted(gamma, points.value) / normaliser, maximum, normaliser)
+
+    return _in_blocks(mean_of_block, (queries,), (points,), spans)
 
 
 @token_mean.def_jvp
 def _token_mean_jvp(primals, tangents):
+    queries, points, region, spans = primals
     mean = Mean(*map(checkpoint_name, token_mean(*primals), RESIDUALS))
     # A gradient recomputes the scores.
-    tangent = jax.checkpoint(ft.partial(_tangent, primals[2]), prevent_cse=False)
-    return mean, tangent(*primals[:2], *tangents[:2], mean)
+    tangent = jax.checkpoint(ft.partial(_tangent, region), prevent_cse=False)
+    by_query = (queries, tangents[0], mean)
+    return mean, _in_blocks(tangent, by_query, (points, tangents[1]), spans)
+
+
+def _in_blocks(
+    function: Callable[..., Mean],
+    by_query: tuple[Queries | Mean, ...],
+    by_point: tuple[Points, ...],
+    spans: tuple[Span, ...],
+) -> Mean:
+    """Applies a function to each block of queries and the points of its span."""
+    means = []
+    for span in spans:
+        queries = [x.within(span) for x in by_query]
+        points = [x.within(span) for x in by_point]
+        means.append(_in_loop(function, queries, points, span))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-2), *means)
+
+
+def _in_loop(
+    function: Callable[..., Mean],
+    queries: list[Queries | Mean],
+    points: list[Points],
+    span: Span,
+) -> Mean:
+    tokens = span.stop - span.start
+    num_blocks = -(-tokens // span.block)
+    if num_blocks == 1:
+        return function(*queries, *points)
+    blocks = jax.tree.map(ft.partial(_divide, num_blocks=num_blocks), queries)
+    means = lax.map(lambda block: function(*block, *points), blocks)
+    return jax.tree.map(lambda x: _join(x)[..., :tokens, :], means)
+
+
+def _divide(
+    x: Float[Array, "*batch tokens _"], num_blocks: int
+) -> Float[Array, "blocks *batch block _"]:
+    """Divides tokens into equal blocks; the last token fills up the last block."""
+    block = -(-x.shape[-2] // num_blocks)
+    missing = num_blocks * block - x.shape[-2]
+    x = jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (0, missing), (0, 0)], mode="edge")
+    return jnp.moveaxis(x.reshape(*x.shape[:-2], num_blocks, block, x.shape[-1]), -3, 0)
+
+
+def _join(blocks: Float[Array, "blocks *batch block _"]) -> Float[Array, "*batch tokens _"]:
+    blocks = jnp.moveaxis(blocks, 0, -3)
+    return blocks.reshape(*blocks.shape[:-3], -1, blocks.shape[-1])
 
 
 def _tangent(
     region: AbstractRegion,
     queries: Queries,
-    points: Points,
     query_rate: Queries,
-    point_rate: Points,
     mean: Mean,
+    points: Points,
+    point_rate: Points,
 ) -> Mean:
     """The derivative along rates, in which `None` is zero:
 
@@ -258,7 +299,7 @@ def _tangent(
     """
     s = _scores(queries, points, region)
     # Not `maximum + log normaliser`, which rounds the logarithm away if all points are padding.
-    gamma = jnp.exp(s - mean.maximum[..., None] - jnp.log(mean.normaliser)[..., None])
+    gamma = jnp.exp(s - mean.maximum - jnp.log(mean.normaliser))
     score_rate = jnp.zeros_like(s)
     if query_rate.query is not None:
         score_rate = _products(query_rate.query, points.key)
@@ -269,9 +310,8 @@ def _tangent(
     gamma_rate = gamma * score_rate
     # A query that sees nothing has constant scores.
     sees = mean.maximum > _outside(s.dtype)
-    total = jnp.where(sees, jnp.sum(gamma_rate, axis=-1), 0)
-    tangent = jnp.where(sees[..., None], _weighted(gamma_rate, points.value), 0)
-    tangent = tangent - mean.mean * total[..., None]
+    total = jnp.where(sees, jnp.sum(gamma_rate, axis=-1, keepdims=True), 0)
+    tangent = jnp.where(sees, _weighted(gamma_rate, points.value), 0) - mean.mean * total
     if point_rate.value is not None:
         tangent = tangent + _weighted(gamma, point_rate.value)
     # γ depends on `maximum + log normaliser` only: give the maximum all of its derivative.
