@@ -205,12 +205,16 @@ def spans_of(
     others = points.key.shape[-2]
     reach = region.reach if in_order else None
     size = max(_LEAST_SPAN, -(-tokens // _MOST_SPANS))
+    if not (in_order and region.causal) and size * others > _MOST_SCORES:
+        # No span sees fewer points, so that one loop is enough.
+        size = tokens
     spans = []
     for start in range(0, tokens, size):
         stop = min(start + size, tokens)
         first = 0 if reach is None else max(start - reach, 0)
         last = stop if in_order and region.causal else others
-        spans.append(Span(start, stop, first, last, max(1, _MOST_SCORES // (last - first))))
+        block = max(_LEAST_SPAN, _MOST_SCORES // (last - first))
+        spans.append(Span(start, stop, first, last, block))
     return tuple(spans)
 
 
