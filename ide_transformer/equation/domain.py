@@ -18,9 +18,6 @@ from .arrays import State
 from .rules import Bounds, Interval
 
 
-# Replaces log 0: finite, and far below the logarithm of any weight.
-LOG_ZERO = float(jnp.finfo(jnp.float32).min) / 4
-
 # The number of axes of each array if samples share the domain.
 _SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
 
@@ -262,16 +259,6 @@ class TokenDomain(eqx.Module):
             )
         return self.points[..., 0]
 
-    @property
-    def log_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log w_j`, or the constant `LOG_ZERO` if w = 0; `None` for equal weights."""
-        return None if self.weights is None else _log(self.weights)
-
-    @property
-    def log_end_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log` of the end weights; see `log_weights`."""
-        return None if self.end_weights is None else _log(self.end_weights)
-
     @checked
     def product(self, other: "TokenDomain") -> "TokenDomain":
         """All pairs of points of two domains, the second faster, weighted by the product of
@@ -435,11 +422,3 @@ def _integrals_up_to(weights: Array | None, end_weights: Array | None, v: Array)
 def _later(v: Array, tokens: int) -> Array:
     zeros = jnp.zeros_like(v[..., :tokens, :])
     return jnp.concatenate([zeros, v], axis=-2)[..., : v.shape[-2], :]
-
-
-def _log(weights: Float[Array, "..."]) -> Float[Array, "..."]:
-    """See `log_weights`; NaN for a negative weight, which must not count as zero."""
-    zero = weights == 0
-    wide = jnp.promote_types(weights.dtype, jnp.float32)
-    log = jnp.log(jnp.where(zero, 1, weights)).astype(wide)
-    return jnp.where(zero, LOG_ZERO, log)

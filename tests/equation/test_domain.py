@@ -38,13 +38,13 @@ def test_what_a_program_is_given_and_cannot_refuse_is_not_a_number():
         rules = ide.TokenDomain.trapezoid, ide.TokenDomain.simpson
         areas = ide.TokenDomain.from_points(np.array([[0.1], [0.3], [0.2], [0.5]]))
         wrong, right = ([rule(y).weights for rule in rules] for y in (x, jnp.sort(x)))
-        return domain.shares, domain.log_weights, wrong, right, areas.weights
+        return domain.shares, domain.weights, wrong, right, areas.weights
 
     shares, _, wrong, right, areas = computed(jnp.array([1.0, -0.5, 1.0]), x)
     assert np.isnan(shares).all() and np.isnan(wrong).any(1).all() and np.isfinite(right).all()
     np.testing.assert_allclose(areas, [0.05, 0.15, 0.1, 0.1], atol=1e-15)
-    log_weights = computed(jnp.array([1.0, jnp.nan, -1.0]), x)[1]
-    assert np.isnan(log_weights).tolist() == [False, True, True]
+    weights = computed(jnp.array([1.0, jnp.nan, -1.0]), x)[1]
+    assert np.isnan(weights).tolist() == [False, True, True]
 
 
 def test_queries_see_and_are_not_seen(key):

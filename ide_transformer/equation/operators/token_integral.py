@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from ..devices import SEQUENCE, token_devices
 from ..domain import TokenDomain
@@ -33,7 +33,7 @@ Means: TypeAlias = Float[Array, "*batch shared repeats tokens features"]
 Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens 1"]
 Keys: TypeAlias = Float[Array, "*batch shared others features"]
 Scores: TypeAlias = Float[Array, "*batch shared repeats tokens others"]
-Weighting: TypeAlias = Float[Array, "... queries others"] | None
+Weights: TypeAlias = Float[Array, "... queries others"] | None
 # Keys, or values, which may have another width, as operators compute them.
 Shared: TypeAlias = Float[Array, "*batch others shared _"]
 
@@ -62,14 +62,14 @@ class Queries(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Keys and values at the points x', whose scores are `q k + log w + bias`. Where the region
-    of a query ends, log end weights replace `log w`."""
+    """Keys and values at the points x', and quadrature weights. Where the region of a query
+    ends, end weights replace them."""
 
     key: Keys
     value: Keys
     domain: TokenDomain
-    log_weights: Float[Array, "... others"] | None
-    log_end_weights: Float[Array, "... ends others"] | None
+    weights: Float[Array, "... others"] | None
+    end_weights: Float[Array, "... ends others"] | None
     ends: Ends
 
     def within(self, span: Span) -> "Points":
@@ -79,10 +79,8 @@ class Points(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """The mean of the values under γ, and the two numbers that turn a score s into
-
-    γ = exp(s - maximum - log normaliser).
-    """
+    """The mean of the values under γ, and the two numbers that turn a score s and a weight w
+    into `γ = w exp(s - maximum) / normaliser`. A query that sees nothing has the mean 0."""
 
     mean: Means
     maximum: Numbers
@@ -147,8 +145,8 @@ def prepare(
     if bias is not None:
         bias = bias.reshape(shared, heads // shared, tokens, others)
     dtype = jnp.promote_types(query.dtype, jnp.float32)
-    log_weights, log_end_weights = jax.tree.map(
-        lambda x: x.astype(dtype), (domain.log_weights, domain.log_end_weights)
+    weights, end_weights = jax.tree.map(
+        lambda x: x.astype(dtype), (domain.weights, domain.end_weights)
     )
     queries = Queries(
         jnp.moveaxis(query, -4, -2),
@@ -159,8 +157,8 @@ def prepare(
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
         TokenDomain(domain.points, period=domain.period),
-        log_weights,
-        log_end_weights,
+        weights,
+        end_weights,
         domain.ends,
     )
 
@@ -182,8 +180,12 @@ def fused_mean(
     """`integrate` on consecutive tokens by JAX's fused attention, for reverse mode only."""
     *batch, tokens, _, _ = query.shape
     _, points, _ = prepare(query, key, value, domain, domain, None)
-    bias = _log_weighting(points, region.ends(domain, points.ends))
-    if bias is not None:
+    bias = None
+    weights = _weights_of_queries(points, region.ends(domain, points.ends))
+    if weights is not None:
+        # Finite, so that a query that sees nothing has a mean.
+        never = float(jnp.finfo(jnp.float32).min) / 4
+        bias = jnp.where(weights == 0, never, jnp.log(jnp.where(weights == 0, 1, weights)))
         bias = jnp.broadcast_to(bias, (*batch, tokens, tokens)).astype(query.dtype)
         bias = bias.reshape(-1, 1, tokens, tokens)
     mean = jax.nn.dot_product_attention(
@@ -226,9 +228,14 @@ def token_mean(
 
     def mean_of_block(queries: Queries, points: Points) -> Mean:
         s = _scores(queries, points, region)
-        maximum = jnp.max(s, axis=-1, keepdims=True)
-        gamma = jnp.exp(s - maximum)
+        weights = _weights(queries, points, region, s)
+        seen = s if weights is None else jnp.where(weights == 0, -jnp.inf, s)
+        maximum = jnp.max(seen, axis=-1, keepdims=True, initial=jnp.finfo(s.dtype).min)
+        gamma = _exponential(s, maximum)
+        if weights is not None:
+            gamma = weights * gamma
         normaliser = jnp.sum(gamma, axis=-1, keepdims=True)
+        normaliser = jnp.where(normaliser == 0, 1, normaliser)
         return Mean(_weighted(gamma, points.value) / normaliser, maximum, normaliser)
 
     return _in_blocks(mean_of_block, (queries,), (points,), spans)
@@ -299,23 +306,26 @@ def _tangent(
 ) -> Mean:
     """The derivative along rates, in which `None` is zero:
 
-    mean' = Σ_z γ (v' + s' v) - mean Σ_z γ s',   (maximum + log normaliser)' = Σ_z γ s'.
+    mean' = Σ_z (γ (v' + s' v) + w' γ/w v) - mean n',   n' = Σ_z (γ s' + w' γ/w).
     """
     s = _scores(queries, points, region)
-    # Not `maximum + log normaliser`, which rounds the logarithm away if all points are padding.
-    gamma = jnp.exp(s - mean.maximum - jnp.log(mean.normaliser))
+    density = _exponential(s, mean.maximum) / mean.normaliser
+    weights = _weights(queries, points, region, s)
+    gamma = density if weights is None else weights * density
     score_rate = jnp.zeros_like(s)
     if query_rate.query is not None:
         score_rate = _products(query_rate.query, points.key)
     if point_rate.key is not None:
         score_rate = score_rate + _products(queries.query, point_rate.key)
-    ends = region.ends(queries.domain, points.ends)
-    score_rate = _add_terms(score_rate, _log_weighting(point_rate, ends), query_rate.bias)
+    if query_rate.bias is not None:
+        score_rate = score_rate + jnp.broadcast_to(query_rate.bias, s.shape).astype(s.dtype)
     gamma_rate = gamma * score_rate
-    # A query that sees nothing has constant scores.
-    sees = mean.maximum > _outside(s.dtype)
-    total = jnp.where(sees, jnp.sum(gamma_rate, axis=-1, keepdims=True), 0)
-    tangent = jnp.where(sees, _weighted(gamma_rate, points.value), 0) - mean.mean * total
+    ends = region.ends(queries.domain, points.ends)
+    weight_rate = _weights_of_queries(point_rate, ends)
+    if weight_rate is not None:
+        gamma_rate = gamma_rate + _over_scores(weight_rate, s) * density
+    total = jnp.sum(gamma_rate, axis=-1, keepdims=True)
+    tangent = _weighted(gamma_rate, points.value) - mean.mean * total
     if point_rate.value is not None:
         tangent = tangent + _weighted(gamma, point_rate.value)
     # γ depends on `maximum + log normaliser` only: give the maximum all of its derivative.
@@ -323,25 +333,34 @@ def _tangent(
 
 
 def _scores(queries: Queries, points: Points, region: AbstractRegion) -> Scores:
-    """The scores; outside the region, a large negative number."""
+    """`⟨q, k⟩ + bias`; outside the region, -∞."""
     s = _products(queries.query, points.key)
-    ends = region.ends(queries.domain, points.ends)
-    s = _add_terms(s, _log_weighting(points, ends), queries.bias)
+    if queries.bias is not None:
+        s = s + jnp.broadcast_to(queries.bias, s.shape).astype(s.dtype)
     inside = region.indicator(queries.domain, points.domain)
     if inside is None:
         return s
-    return jnp.where(jnp.broadcast_to(inside, s.shape), s, _outside(s.dtype))
+    return jnp.where(jnp.broadcast_to(inside, s.shape), s, -jnp.inf)
 
 
-def _outside(dtype: DTypeLike) -> float:
-    """The score of a point outside the region: finite, and below the score of padding."""
-    return float(jnp.finfo(dtype).min) / 2
+def _exponential(s: Scores, maximum: Numbers) -> Scores:
+    """`exp(s - maximum)`, limited where padding has the largest score: an infinite number times
+    its weight 0 would spread."""
+    return jnp.exp(jnp.minimum(s - maximum, math.log(jnp.finfo(s.dtype).max) / 2))
 
 
-def _log_weighting(points: Points, ends: EndIndicator) -> Weighting:
-    """`log w` for each query, or its rate, in which `None` is zero."""
+def _weights(
+    queries: Queries, points: Points, region: AbstractRegion, s: Scores
+) -> Scores | None:
+    """The weights of each query and point, or `None` for equal weights."""
+    weights = _weights_of_queries(points, region.ends(queries.domain, points.ends))
+    return None if weights is None else _over_scores(weights, s)
+
+
+def _weights_of_queries(points: Points, ends: EndIndicator) -> Weights:
+    """The weights for each query, or their rate, in which `None` is zero."""
     weights, at_ends = jax.tree.map(
-        lambda x: jnp.expand_dims(x, -2), (points.log_weights, points.log_end_weights)
+        lambda x: jnp.expand_dims(x, -2), (points.weights, points.end_weights)
     )
     if ends is None or (weights is None and at_ends is None):
         return weights
@@ -353,16 +372,8 @@ def _log_weighting(points: Points, ends: EndIndicator) -> Weighting:
     return weights
 
 
-def _add_terms(
-    s: Scores, weighting: Weighting, bias: Float[Array, "shared repeats tokens others"] | None
-) -> Scores:
-    """`s + log w + bias`, or the sum of their rates."""
-    if weighting is not None:
-        weighting = jnp.expand_dims(weighting, (-4, -3))
-        s = s + jnp.broadcast_to(weighting, s.shape).astype(s.dtype)
-    if bias is not None:
-        s = s + jnp.broadcast_to(bias, s.shape).astype(s.dtype)
-    return s
+def _over_scores(weights: Float[Array, "... queries others"], s: Scores) -> Scores:
+    return jnp.broadcast_to(jnp.expand_dims(weights, (-4, -3)), s.shape).astype(s.dtype)
 
 
 def _products(query: Means, key: Keys) -> Scores:
