@@ -11,35 +11,13 @@ from tests.running import run_here
 from tests.solvers.linear_problem import initial_state, matrices, tied_equation
 
 
-LAYERS = "piecewise_constant"
-
-
 def test_a_scheme_and_an_equation_of_your_own_are_measured():
     problem = dict(equation=tied_equation(*matrices(2)), u0=initial_state())
     row = measure_order("tests.training.mine:MyHeun", **problem)
-    check(row)
-    assert row.control == "Tied"
+    assert row.control == "Tied" and abs(row.observed_order - row.expected_order) < 0.15
     with pytest.raises(ide.InputError, match="pass both equation and u0"):
         measure_order("strang(heun)", equation=problem["equation"])
     assert find_scheme("residual(tests.training.mine:MyHeun)")[1].sphere is None
-
-
-def check(row):
-    # The range of schemes of order five and more ends at rounding.
-    bound = 0.4 if row.expected_order >= 5 else 0.15
-    assert abs(row.observed_order - row.expected_order) < bound, row
-    if row.constraint != "free":
-        assert row.constraint_residual < 1e-12
-
-
-@pytest.mark.heavy
-@pytest.mark.thorough
-def test_the_splitting_of_the_paper_converges_only_in_its_consistent_variant():
-    printed = measure_order("paper_splitting", LAYERS, "sphere")
-    consistent = measure_order("consistent_paper_splitting", LAYERS, "sphere")
-    check(printed)
-    check(consistent)
-    assert printed.errors[-1] > 10 * consistent.errors[-1]
 
 
 @pytest.mark.heavy

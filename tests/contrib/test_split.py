@@ -44,16 +44,13 @@ def solved(block, u, domain, solver, time, steps=1):
     return ide.solve(ide.Equation(control, ide.Free(), domain), u, solver=solver).u1
 
 
-@pytest.mark.parametrize(
-    ("solver", "grid", "time"), [(ide.Strang(), 33, 5.0), (ide.ETDRK4(), (12, 15), 0.5)]
-)
-def test_the_linear_part_is_exact_over_any_time_on_any_grid(solver, grid, time):
-    dimension = len(grid) if isinstance(grid, tuple) else 1
-    operator = contrib.ConstantCoefficients(1, dimension=dimension, **COEFFICIENTS)
+@pytest.mark.parametrize(("grid", "time"), [((33,), 5.0), ((12, 15), 0.5)])
+def test_the_linear_part_is_exact_over_any_time_on_any_grid(grid, time):
+    operator = contrib.ConstantCoefficients(1, dimension=len(grid), **COEFFICIENTS)
     domain = ide.TokenDomain.periodic(grid)
     expected = waves(domain.points, growth_rate, time)
     start = waves(domain.points, growth_rate)
-    end = solved((operator,), start, domain, solver, time)
+    end = solved((operator,), start, domain, ide.Strang(), time)
     assert largest(end, expected) < 1e-10 * (1 + largest(expected, 0))
 
 
@@ -174,17 +171,15 @@ def config(tmp_path):
 
 def test_a_model_takes_its_depth_from_the_data_and_solves_other_times(config):
     task = training.build_task(config)
-    model = training.build_model(config, task, jax.random.key(0))
-    batch = task.batch(0, 4, 0)
+    model = built(lambda: training.build_model(config, task, jax.random.key(0)), std=1e-8)
+    u = task.batch(0, 4, 0).inputs
     assert model.control.horizon == pytest.approx(0.1) and model.layers == 2
     # The diffusion is known, so nothing is left to learn.
-    solve = eqx.filter_jit(model)
-    once = solve(batch.inputs)
-    assert largest(once, batch.targets) < 1e-5
-    # A time for each sample.
-    by_times = solve(ide.Timed(batch.inputs, np.array([0.1, 0.2, 0.1, 0.2])))
-    assert largest(by_times[::2], once[::2]) < 1e-5
-    assert largest(by_times[1::2], solve(once)[1::2]) < 1e-4
+    times = np.array([0.1, 0.2, 0.1, 0.2])
+    wave_numbers = TAU * np.arange(13)
+    decay = np.exp(-0.02 * wave_numbers**2 * times[:, None])
+    expected = np.fft.irfft(decay * np.fft.rfft(u), 24)
+    assert largest(eqx.filter_jit(model)(ide.Timed(u, times)), expected) < 1e-5
 
 
 def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation():

