@@ -134,7 +134,7 @@ NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
         (swept([4, 8], "training.steps"), "training.steps"),
         (swept([1, 2], "training.seed"), "training.seed"),
         ({"budget": COSTS, "schemes/one": LATE}, "schemes.one: training.schedule: until=2"),
-        ({"budget": COSTS, "schemes/one": HEADS}, "^schemes.one: .*heads"),
+        ({"schemes/one": HEADS}, "^schemes.one: .*heads"),
         ({"schemes": NO_TEXT}, "^schemes.a: .*none.txt"),
     ],
 )

@@ -14,7 +14,6 @@ from ide_transformer.contrib import (
     drops,
     extensions,
     fit_rates,
-    least_turned,
     mergers,
     native_layers,
     native_target,
@@ -78,15 +77,6 @@ def test_a_map_of_the_feed_forward_replaces_layers():
         replace_layers(model, [0, 1], text)
     with pytest.raises(ide.InputError, match=r"replace_layers: .*8 tokens"):
         replace_layers(model, [1], HELD_OUT[:1])
-    # Layers that do nothing turn nothing.
-    scales = np.array([1.0, 1.0, 0.0, 0.0])
-    idle = eqx.tree_at(lambda m: m.rate, feed_forward, scales[:, None] * rate)
-    resting = eqx.tree_at(
-        lambda m: (m.control.blocks[0].rate, m.control.blocks[1]),
-        model,
-        (jnp.asarray(scales), idle),
-    )
-    assert least_turned(resting, 2, text) == range(2, 4)
 
 
 def test_an_extension_makes_the_step_before_longer():

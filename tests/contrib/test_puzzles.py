@@ -107,8 +107,8 @@ def solution(cover, clues, other=None):
 def test_there_is_one_way_to_fill_a_grid():
     side, high, wide, givens = 6, 2, 3, (10, 11)
     task = contrib.Sudoku(side, givens=(side**2, side**2), held_out_givens=givens)
-    batch = next(task.held_out(3, samples=3))
-    assert batch.inputs.shape == (3, side, side, side + 1) and (batch.inputs.sum(-1) == 1).all()
+    batch = next(task.held_out(1, samples=1))
+    assert batch.inputs.shape == (1, side, side, side + 1) and (batch.inputs.sum(-1) == 1).all()
     cover = exact_cover(side, high, wide)
     for clues, digits in zip(batch.inputs[..., 1:], batch.targets, strict=True):
         assert givens[0] <= clues.sum() <= givens[1]

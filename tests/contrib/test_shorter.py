@@ -9,6 +9,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import training
+from ide_transformer.contrib import least_turned
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.shorter import (
     METHODS,
@@ -71,6 +72,9 @@ def test_shortgpt_drops_the_layers_that_turn_the_state_least():
     most = np.argsort(turns)[::-1]
     assert three.steps == " ".join(map(str, sorted(most[:3])))
     assert two.steps == " ".join(map(str, sorted(most[:2])))
+    # Of all but layer 0.
+    first = 1 + np.argmin(turns[1:])
+    assert least_turned(model, 1, CALIBRATION) == range(first, first + 1)
 
 
 def test_budgets_are_the_most_layers_that_a_share_of_the_evaluations_allows():

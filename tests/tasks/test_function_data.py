@@ -1,16 +1,13 @@
 """Functions at points: of all samples, of each sample's own, and of each part; arrays and
 trajectories alike."""
 
-import jax
 import numpy as np
 import pytest
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks
-from ide_transformer.models import Field
-from ide_transformer.tasks import Arrays, Paths, Trajectories, buckets
+from ide_transformer.tasks import Arrays, Paths, Trajectories
 from ide_transformer.testing import check_task
-from tests.models import examples as small
 
 
 RANDOM = np.random.default_rng(0)
@@ -88,14 +85,6 @@ def test_a_pass_sees_each_sample_once_in_batches_of_about_one_length():
         assert (weights > 0).sum() == own_lengths(batch).sum() and (weights[:, :8] > 0).all()
 
 
-@pytest.mark.parametrize("lengths", [[5], [5, 5], [100, 71, 70, 50, 30], list(range(1, 300))])
-def test_lengths_of_a_bucket_differ_by_a_factor_of_the_root_of_two(lengths):
-    lengths = np.array(lengths)
-    padded = buckets.padded_lengths(lengths)
-    assert (padded >= lengths).all() and (padded < lengths * 2**0.5 + 1).all()
-    assert set(padded) <= set(lengths)
-
-
 @BOTH
 def test_points_that_agree_are_those_of_all_samples(build):
     """The batches, and so the training, are the same."""
@@ -128,25 +117,13 @@ def test_held_out_samples_are_measured_exactly():
 
 
 def test_numbers_of_samples_are_learned_from_their_functions():
-    """Padding counts in no mean, of the units or of a model."""
+    """Padding counts in no mean."""
     numbers = (INPUTS * FEW).sum(1) / FEW.sum(1)
     task = Arrays(INPUTS, numbers, ALL_POINTS, mask=FEW, validation=0.2)
     assert task.model is ide.models.FunctionRegressor
     learned = task.functions["training"]
     (mean, _), *_ = task.sizes["statistics"]
     assert abs(mean - learned.columns["inputs"][learned.weights > 0].mean()) < 1e-6
-    sizes = {"grid": "midpoint", "numbers": None}
-    model = small.filled(
-        lambda: ide.models.FunctionRegressor(
-            (5, 5), small.WIDTH, **small.parts(), key=small.KEY, modes=1, **sizes
-        )
-    )
-    batch = next(task.held_out(4))
-    field, outputs = batch.inputs, small.outputs_of(model, batch.inputs)
-    for sample, length in enumerate(own_lengths(batch)):
-        domain = jax.tree.map(lambda x: x[sample, :length], field.domain)  # noqa: B023
-        alone = small.outputs_of(model, Field(field.values[sample, :length], domain))
-        assert abs(alone - outputs[sample]) < 1e-5
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])

@@ -10,7 +10,6 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.contrib import ConstantCoefficients
 from ide_transformer.training.measure import roll_outs
-from tests.models import examples as small
 from tests.tasks.test_leaks import heat
 
 
@@ -176,38 +175,6 @@ MOST = 16
 LENGTHS = RANDOM.integers(6, MOST + 1, NUMBER)
 MASK = np.arange(MOST) < LENGTHS[:, None]
 PLACES = RANDOM.random((NUMBER, MOST, 2))
-
-
-def test_padding_and_the_order_of_points_change_nothing(monkeypatch):
-    """Losses and roll-outs are those of each trajectory alone, whose points are shuffled."""
-    paths = RANDOM.normal(size=(NUMBER, 5, MOST))
-    task = tasks.Trajectories(paths, points=PLACES, mask=MASK, validation=1)
-    model = small.filled(
-        lambda: ide.OperatorModel(
-            (4, 4),
-            small.WIDTH,
-            **small.parts(operators=(small.attention,)),
-            **{x: y for x, y in task.sizes.items() if x != "points"},
-            modes=1,
-            key=small.KEY,
-        )
-    )
-    assert len({x.inputs.values.shape[1] for x in task.held_out(64)}) > 1
-    together = rolled(monkeypatch, task, model, steps=4, samples=NUMBER)
-    for i in (int(LENGTHS.argmin()), int(LENGTHS.argmax())):
-        order = RANDOM.permutation(LENGTHS[i])
-        alone = tasks.Trajectories(
-            paths[i : i + 1][:, :, order], points=PLACES[i, order], validation=1
-        )
-        alone_rollout = rolled(monkeypatch, alone, model, steps=4)
-        np.testing.assert_allclose(
-            alone_rollout.states[:, 0], together.states[:, i, order], atol=1e-5
-        )
-        np.testing.assert_allclose(alone_rollout.shares, together.shares[i, order], rtol=1e-4)
-        points_of_sample = dict(points=together.points[[i]], shares=together.shares[[i]])
-        states = dict(states=together.states[:, [i]], truth=together.truth[:, [i]])
-        error = together._replace(**points_of_sample, **states).rows[-1]["error"]
-        np.testing.assert_allclose(alone_rollout.rows[-1]["error"], error, rtol=1e-4)
 
 
 def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
