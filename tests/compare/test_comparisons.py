@@ -13,7 +13,7 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.compare import budget, further_tests
-from ide_transformer.compare.results import learning_curve, verdict
+from ide_transformer.compare.results import learning_curve
 from ide_transformer.compare.sweep import Sweep, Trial, tune
 from ide_transformer.compare.train_schemes import TrainingComparison
 from tests.compare.conftest import go_on
@@ -144,16 +144,6 @@ def test_logs_of_runs_that_are_damaged_are_named(compare, folder):
     (folder / "runs/ordinary-seed1/metrics.jsonl").unlink()
     with pytest.raises(ide.InputError, match=r"ordinary-seed1/metrics\.jsonl"):
         compare(RECIPES, recipes={})
-
-
-def test_intervals_say_what_may_be_concluded():
-    differences = (("a", 0.2), ("b", -0.2), ("c", 0.05))
-    differing = [{"scheme": x, "difference": d, "half_width": 0.1} for x, d in differences]
-    conclusion = (
-        "By the 95 % intervals, above r: a; lower than r: b; not told apart from s: c. "
-    )
-    references = {"a": "r", "b": "r", "c": "s"}
-    assert verdict([*differing, {"scheme": "r", "half_width": None}], references) == conclusion
 
 
 @pytest.mark.parametrize(

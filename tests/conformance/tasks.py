@@ -4,14 +4,11 @@ from itertools import chain
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ide_transformer import InputError
-from ide_transformer.equation import TokenDomain
 from ide_transformer.integration import Mesh
-from ide_transformer.models import Field, Text
-from ide_transformer.tasks import Batch
+from ide_transformer.models import Text
 from ide_transformer.tasks.losses import UNCOUNTED
 from ide_transformer.testing.tasks import MANY, SIZE, TaskProperties, learned, rows
 
@@ -23,7 +20,7 @@ class TaskConformance(TaskProperties):
     properties = (
         *TaskProperties.properties,
         *("shapes", "integers", "processes", "sizes", "samples"),
-        *("fingerprint", "on", "masked", "measure", "exact"),
+        *("fingerprint", "on", "masked"),
     )
 
     def __init__(self, task, model=None, shared=0.0, *, again=None, other=None, tokens=None):
@@ -128,28 +125,6 @@ class TaskConformance(TaskProperties):
             1e-6,
         )
 
-    def measure(self):
-        """figures of the parts of a batch add up to its own; targets of -1 and points of
-        weight zero have no part in the loss."""
-        if self.model is None:
-            return (), ()
-        figures, parts, _, less = self.measured
-        sums = {**parts, "without": [x for x, _ in less]}
-        return sums, {**figures, "without": [x for _, x in less]}, 1e-6
-
-    def exact(self):
-        """where outputs are exact the loss has a finite gradient too."""
-        if self.model is None:
-            return (), ()
-        finite = [np.isfinite(x).all() for x in self.measured[2]]
-        return finite, [True] * len(finite)
-
-    @property
-    def measured(self):
-        batch = self.task.batch(0, SIZE, 1)
-        outputs = learned(self.model, self.task.loss, batch)[2]
-        return jax.device_get(measured(self.task.loss, outputs, batch.targets))
-
 
 def is_text(x):
     return isinstance(x, Text)
@@ -173,39 +148,3 @@ def without_a_part(task, batch):
         if not counted.all():
             other = np.where(counted, inputs, 0)
             yield "a token after all targets", batch._replace(inputs=other)
-
-
-@eqx.filter_jit
-def measured(loss, outputs, targets):
-    """The figures of a batch, and as sums over two parts of it; the gradient at exact outputs,
-    where targets are outputs; and the loss with and without what has no part in it, where
-    there is such."""
-    half = len(outputs) // 3
-    by_sample, rest = Batch(outputs, targets).divided()
-    parts = [
-        loss.measure(*eqx.combine(jax.tree.map(lambda x, at=at: x[at], by_sample), rest))
-        for at in (slice(None, half), slice(half, None))
-    ]
-    sums = jax.tree.map(jnp.add, *parts)
-    figures, sum_of_parts = (
-        {name: mean.value for name, mean in x.items()}
-        for x in (loss.measure(outputs, targets), sums)
-    )
-
-    def objective(y, targets=targets):
-        return loss.measure(y, targets)["loss"].value
-
-    gradient, less = [], []
-    values = targets.values if isinstance(targets, Field) else targets
-    if jnp.issubdtype(values.dtype, jnp.floating) and values.shape == outputs.shape:
-        gradient = [jax.grad(objective)(values.astype(outputs.dtype))]
-    # What has no part in the loss: the first point, or all targets of the first sample.
-    if isinstance(targets, Field):
-        weights = targets.domain.shares.at[..., 0].set(0.0)
-        other = Field(values, TokenDomain(targets.domain.points, weights))
-        less = [(objective(outputs.at[:, 0].add(1.0), other), objective(outputs, other))]
-    elif loss.classifies:
-        other = targets.at[0].set(UNCOUNTED)
-        changed = outputs.at[0].set(outputs[0, ..., ::-1] + 1.0)
-        less = [(objective(changed, other), objective(outputs, other))]
-    return figures, sum_of_parts, gradient, less

@@ -8,6 +8,7 @@ import ide_transformer as ide
 from ide_transformer.contrib.depth_problem import halves_of_speeches, make_problem
 from tests.golden.copies import changed_copy
 from tests.helpers import drawn
+from tests.training import stub
 
 
 def unit_means(text, losses):
@@ -57,8 +58,9 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     np.testing.assert_allclose(losses, np.concatenate(groups), rtol=1e-6)
 
 
-def test_a_text_is_measured_on_its_last_tenth(tiny_run):
-    loaded = ide.load_model(tiny_run)
+def test_a_text_is_measured_on_its_last_tenth(tmp_path):
+    config = stub.config("model.operators=[damping]", **stub.tree_of_text(tmp_path))
+    loaded = ide.load_model(stub.start_run(config, tmp_path).path)
     context = loaded.model.inputs.context
     text = "the cat " * 90 * context + "dogs " * 16 * context
     problem = make_problem(loaded, 8, 4, text=text)

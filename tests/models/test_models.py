@@ -212,18 +212,6 @@ class Backwards(ide.models.TokenLogits):
         return super().__call__(u, inputs)[..., ::-1, :]
 
 
-class Sorted(ide.models.TextInputs):
-    def embed(self, inputs, *, key=None):
-        embedded = super().embed(inputs, key=key)
-        return embedded._replace(u0=jnp.sort(embedded.u0, axis=-2))
-
-
-def sorted_inputs():
-    model = model_of(causal())
-    fields = {x.name: getattr(model.inputs, x.name) for x in dataclasses.fields(model.inputs)}
-    return model.with_inputs(Sorted(**fields))
-
-
 ADAPTIVE = dict(
     solver=diffrax.Tsit5(),
     stepsize_controller=diffrax.PIDController(0.1, 0.1),
@@ -240,7 +228,6 @@ LEAKS = {
     ),
     "Mixing": lambda: model_of(feed_forward, solver=Mixing()),
     "Backwards": lambda: dataclasses.replace(model_of(feed_forward), read_out=Backwards()),
-    "Sorted": sorted_inputs,
     # Adaptive steps hide none.
     "Ahead(?#adaptive)": lambda: model_of(AHEAD, **ADAPTIVE),
 }

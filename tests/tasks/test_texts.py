@@ -1,5 +1,6 @@
 """Texts and their tokens, images and losses: every sample once, files that are damaged."""
 
+import functools as ft
 import itertools
 import zipfile
 
@@ -162,12 +163,19 @@ def test_the_cross_entropy_is_that_of_numpy(loss):
 def test_the_relative_error_weighs_the_points():
     outputs, targets = RANDOM.normal(size=(2, 3, 5, 2))
     points, weights = np.arange(5.0)[:, None], RANDOM.random(5)
-    error = jax.jit(lambda x: tasks.RelativeError().measure(outputs, x)["loss"].value)
+
+    def measured(y, targets):
+        return tasks.RelativeError().measure(y, targets)["loss"].value
+
+    error = jax.jit(ft.partial(measured, outputs))
+    slope = jax.jit(ft.partial(jax.grad(measured), outputs))
     for point_weights, w in ((weights, weights), (None, np.ones(5))):
         domain = ide.TokenDomain(*jax.device_put((points, point_weights)))
         square = [(w[None, :, None] * x**2).sum((1, 2)) for x in (outputs - targets, targets)]
         expected = np.sqrt(square[0] / square[1]).mean()
         np.testing.assert_allclose(error(ide.Field(targets, domain)), expected, rtol=1e-12)
+        # Where outputs are exact the gradient is finite.
+        assert np.isfinite(slope(ide.Field(outputs, domain))).all()
     with pytest.raises(ide.InputError, match=r"\(3, 5, 2\)"):
         error(targets[:, 1:])
 

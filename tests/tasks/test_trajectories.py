@@ -178,7 +178,7 @@ PLACES = RANDOM.random((NUMBER, MOST, 2))
 
 
 def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
-    """Functions decay. Padding is NaN in the file; pictures show the points of each."""
+    """Functions decay. Padding is NaN in the file."""
     rate = 0.7
     places = np.where(MASK[..., None], PLACES, np.nan)
     first = np.cos(2 * np.pi * places[..., 0]) + 2 * places[..., 1] + 0.5
@@ -199,17 +199,6 @@ def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
     np.testing.assert_allclose(rollout.shares.sum(1), 1, rtol=1e-5)
     assert max(row["error"] for row in rollout.rows) < 1e-5
     assert rollout.rows[0]["unchanged"] > 0.1 and len(rollout.states) == 9
-    drawn, filmed = [], []
-    monkeypatch.setattr("ide_transformer.figures.plot_fields", lambda *x, **_: drawn.append(x))
-    monkeypatch.setattr(
-        "ide_transformer.figures.animation.animate_fields", lambda *x: filmed.append(x)
-    )
-    rollout.draw("a.png")
-    rollout.animate("a.gif")
-    for points, *_ in (drawn[0][1:], filmed[0][1:]):
-        assert {len(x) for x in points} <= set(LENGTHS)
-    for points, values in zip(filmed[0][1], filmed[0][3], strict=True):
-        assert values.shape == (TIMES, len(points))
 
 
 def test_samples_that_blow_up_are_named_and_left_out(monkeypatch):
