@@ -5,7 +5,7 @@ import numpy as np
 
 import ide_transformer as ide
 from ide_transformer import contrib
-from tests.helpers import HEADS, WIDTH, largest
+from tests.helpers import HEADS, largest
 from tests.layered_models import (
     CONTEXT,
     HELD_OUT,
@@ -14,21 +14,17 @@ from tests.layered_models import (
     model_of,
     states_by_hand,
 )
-
-
-DEPTH = WIDTH // HEADS
+from tests.published.numpy_blocks import layer_norm, linear, softmax_kernel
 
 
 def kernel_by_hand(attention, u):
     """`[heads, tokens, others]` of one sample."""
-    if isinstance(attention.normalization, ide.LayerNorm):
-        u = u - u.mean(-1, keepdims=True)
-        u = u / np.sqrt(np.mean(u**2, axis=-1, keepdims=True) + 1e-5)
+    v = layer_norm(u)
     query, key = (
-        (u @ np.asarray(x.weight) + np.asarray(x.bias)).reshape(len(u), HEADS, DEPTH)
+        linear(x, v).reshape(len(v), HEADS, -1).swapaxes(0, 1)
         for x in (attention.query, attention.key)
     )
-    mass = np.exp(np.einsum("xhd,zhd->hxz", query, key) / np.sqrt(DEPTH)) * np.tri(len(u))
+    mass = softmax_kernel(query, key) * np.tri(len(v))
     return mass / mass.sum(-1, keepdims=True)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 import ide_transformer as ide
 from tests.helpers import built, largest
-from tests.published.numpy_blocks import layer_norm
+from tests.published.numpy_blocks import layer_norm, linear, softmax
 
 
 WIDTH, HEADS, SLICES, TOKENS = 8, 2, 3, 11
@@ -23,16 +23,7 @@ def apply(operator, u, domain):
     return operator(u, domain)
 
 
-def softmax(x):
-    x = np.exp(x - x.max(axis=-1, keepdims=True))
-    return x / x.sum(axis=-1, keepdims=True)
-
-
 def by_hand(operator, u, weights):
-    def linear(of, x):
-        bias = 0 if of.bias is None else np.asarray(of.bias)
-        return x @ np.asarray(of.weight) + bias
-
     v = layer_norm(u)
     shares = softmax(linear(operator.assignment, v).reshape(len(u), HEADS, SLICES))
     values = linear(operator.value, v).reshape(len(u), HEADS, -1)

@@ -1,7 +1,6 @@
 """Models as equations that are solved by hand, with dropout, horizons and exits; whether one is
 causal is tried: on every operator, under every scheme, and on leaks."""
 
-import dataclasses
 import functools as ft
 import itertools
 
@@ -207,11 +206,6 @@ class Mixing(diffrax.Euler):
         return y1 + jnp.roll(y1, 1, axis=-2), *rest
 
 
-class Backwards(ide.models.TokenLogits):
-    def __call__(self, u, inputs):
-        return super().__call__(u, inputs)[..., ::-1, :]
-
-
 ADAPTIVE = dict(
     solver=diffrax.Tsit5(),
     stepsize_controller=diffrax.PIDController(0.1, 0.1),
@@ -227,7 +221,6 @@ LEAKS = {
         ide.EstimatedExit(0.1, stops="sample")
     ),
     "Mixing": lambda: model_of(feed_forward, solver=Mixing()),
-    "Backwards": lambda: dataclasses.replace(model_of(feed_forward), read_out=Backwards()),
     # Adaptive steps hide none.
     "Ahead(?#adaptive)": lambda: model_of(AHEAD, **ADAPTIVE),
 }
