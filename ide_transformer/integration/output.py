@@ -50,12 +50,15 @@ def parse_saveat(
     if memory or not isinstance(subs, diffrax.SubSaveAt):
         raise InputError(f"solve: got {saveat}; use only t0, t1, ts, steps, fn and dense.")
     try:
-        inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
+        ts = np.asarray(() if subs.ts is None else subs.ts, dtype=float)
     except jax.errors.TracerArrayConversionError as error:
         raise InputError(
             "solve: saveat.ts must be known at compile time; use SaveAt(dense=True) and "
             "Solution.evaluate."
         ) from error
+    # diffrax rounds depths to float32, where 0.1 is above 0.1.
+    nearest = equation.knots[abs(equation.knots - ts[..., None]).argmin(axis=-1)]
+    inner = np.where(np.isclose(ts, nearest, rtol=1e-6, atol=0), nearest, ts).tolist()
     if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):
         raise InputError(
             f"solve: saveat.ts={inner} must be depths in [0, {equation.horizon:g}]."

@@ -65,6 +65,14 @@ def test_the_last_of_many_steps_ends_at_the_end():
         assert np.isin(equation.knots[1:], every).all() and seventh == every[6::7]
 
 
+def test_depths_in_single_precision_are_the_ends_of_intervals():
+    """0.1 in single precision is above 0.1."""
+    equation = on(ide.Damping(1.0), intervals=3, length=0.1)
+    saveat = diffrax.SaveAt(ts=jnp.asarray(equation.knots, jnp.float32))
+    output = parse_saveat(equation, saveat, 1, throw=True)
+    assert output.depths == tuple(equation.knots) and not output.dense
+
+
 class Exploding(ide.AbstractOperator):
     """u_t = c u², which leaves the real line after a depth of 1/(c u0)."""
 
