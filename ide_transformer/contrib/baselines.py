@@ -146,6 +146,7 @@ def FNO(
     wavelength: PositiveFloat | None = None,
     statistics: Statistics | None = None,
     output_statistics: Statistics | None = None,
+    duration: PositiveFloat = 1.0,
     hidden_channels: PositiveInt = 32,
     num_modes: PositiveInt | None = None,
     num_blocks: PositiveInt = 4,
@@ -157,7 +158,7 @@ def FNO(
     **Arguments:**
 
     - `points`, `channels`, `output_channels`, `grid`, `wavelength`, `statistics`,
-      `output_statistics`: see `OperatorModel`; the grid is "periodic" or "midpoint".
+      `output_statistics`, `duration`: see `OperatorModel`; `grid` is "periodic" or "midpoint".
     - `modes`: the waves that tell the network the coordinates. Without any, 0, it commutes with
       translations of a torus.
     - `num_modes`: Fourier coefficients along each axis; default 12, or as many as the grid has.
@@ -169,7 +170,9 @@ def FNO(
 
     Reference: Li et al., ICLR 2021, arXiv 2010.08895.
     """
-    inputs = _inputs(points, channels, output_channels, modes, grid, wavelength, statistics)
+    inputs = _inputs(
+        points, channels, output_channels, modes, grid, wavelength, statistics, duration
+    )
     most = min(inputs.shape) // 2
     if (num_modes or 1) > most:
         raise InputError(
@@ -198,6 +201,7 @@ def Resnet(
     wavelength: PositiveFloat | None = None,
     statistics: Statistics | None = None,
     output_statistics: Statistics | None = None,
+    duration: PositiveFloat = 1.0,
     boundary_mode: Boundary | None = None,
     hidden_channels: PositiveInt = 32,
     num_blocks: PositiveInt = 6,
@@ -211,7 +215,9 @@ def Resnet(
 
     Reference: He et al., CVPR 2016, arXiv 1512.03385.
     """
-    inputs = _inputs(points, channels, output_channels, modes, grid, wavelength, statistics)
+    inputs = _inputs(
+        points, channels, output_channels, modes, grid, wavelength, statistics, duration
+    )
     return _model(
         "ClassicResNet",
         inputs,
@@ -235,6 +241,7 @@ def Unet(
     wavelength: PositiveFloat | None = None,
     statistics: Statistics | None = None,
     output_statistics: Statistics | None = None,
+    duration: PositiveFloat = 1.0,
     boundary_mode: Boundary | None = None,
     hidden_channels: PositiveInt = 16,
     num_levels: PositiveInt | None = None,
@@ -251,7 +258,9 @@ def Unet(
 
     Reference: Ronneberger et al., MICCAI 2015, arXiv 1505.04597.
     """
-    inputs = _inputs(points, channels, output_channels, modes, grid, wavelength, statistics)
+    inputs = _inputs(
+        points, channels, output_channels, modes, grid, wavelength, statistics, duration
+    )
     divides = [n for n in range(1, 5) if not any(x % 2**n for x in inputs.shape)]
     levels = num_levels or max(divides, default=1)
     if any(x % 2**levels for x in inputs.shape):
@@ -278,6 +287,7 @@ def _inputs(
     grid: Grid,
     wavelength: float | None,
     statistics: Statistics | None,
+    duration: float,
 ) -> NetworkInputs:
     rules = {*grid} if isinstance(grid, tuple) else {grid}
     if unequal := rules - {"periodic", "midpoint"}:
@@ -292,6 +302,7 @@ def _inputs(
         grid=grid,
         wavelength=wavelength,
         statistics=statistics,
+        duration=duration,
         outputs=outputs or channels or 1,
     )
 

@@ -12,6 +12,8 @@ import ide_transformer as ide
 from ide_transformer import contrib, training
 from ide_transformer.testing import check_operator
 from tests.helpers import ROOT, built, drawn, largest, observed_order
+from tests.running import run_here
+from tests.tasks.files import write_trajectories
 
 
 TAU = 2 * np.pi
@@ -180,6 +182,19 @@ def test_a_model_takes_its_depth_from_the_data_and_solves_other_times(config):
     decay = np.exp(-0.02 * wave_numbers**2 * times[:, None])
     expected = np.fft.irfft(decay * np.fft.rfft(u), 24)
     assert largest(eqx.filter_jit(model)(ide.Timed(u, times)), expected) < 1e-5
+
+
+@pytest.mark.heavy
+def test_a_run_on_own_trajectories_and_its_baseline_are_rolled_out(
+    tmp_path, monkeypatch, capsys, no_figures
+):
+    monkeypatch.chdir(tmp_path)
+    write_trajectories(tmp_path / "trajectories.nc", samples=20, points=64)
+    network = "resnet:hidden_channels=2:num_blocks=1"
+    small = "training.steps=20", "training.batch_size=4", "optimizer.warmup=1"
+    run_here(capsys, "train", "emulators/own", *small, "--baseline", network)
+    for run in ("runs/own", "runs/own-resnet"):
+        assert "0.6 " in run_here(capsys, "rollout", run, "--steps", "3")
 
 
 def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation():

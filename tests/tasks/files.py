@@ -63,3 +63,14 @@ def _global(name):
 
 def _integer(value):
     return b"J" + struct.pack("<i", value)
+
+
+def write_trajectories(path, samples, points):
+    """A NetCDF file of waves that move around a circle of length 10, at 5 times Δt = 0.2."""
+    import xarray
+
+    x, time = 10 * np.arange(points) / points, 0.2 * np.arange(5)
+    phase = np.arange(samples)[:, None, None]
+    states = np.sin(2 * np.pi * (x - time[:, None]) / 10 + phase).astype("f4")
+    data = {"trajectories": (("sample", "time", "x"), states)}
+    xarray.Dataset(data, {"time": time, "x": x}).to_netcdf(path, engine="scipy")

@@ -18,7 +18,7 @@ from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.build import build_model_of_size
 from ide_transformer.training.steps.layout import make_layout
 from tests.helpers import ROOT, built
-from tests.tasks.files import darcy_folder, write_idx
+from tests.tasks.files import darcy_folder, write_idx, write_trajectories
 from tests.training.stub import TEXT, draw_model
 
 
@@ -48,6 +48,7 @@ def files(tmp_path_factory):
     cells = RANDOM.random((20, 32, 32, 2)).astype("f4")
     np.savez(folder / "l_shape-grid.npz", inputs=cells, targets=cells[..., :1])
     (folder / "packages.txt").write_text(TEXT * 10)
+    write_trajectories(folder / "trajectories.nc", samples=20, points=64)
 
     def solved(flow, sizes, points):
         shape = 9, flow.pairs + 1, *flow.dimension * [points]
