@@ -60,6 +60,7 @@ SHORT = {
     "train quick": f"train quick {_FEW} training.sample=0",
     "train shakespeare  ": f"train shakespeare {_FEW} ",
     "train any_depth": f"train any_depth {_FEW} 'training.schedule={_DRAWN}'",
+    "train emulators/own": "train emulators/own training.steps=20 optimizer.warmup=2",
     "training.steps=500": _FEW,
     "training.steps=400": "training.steps=20 optimizer.warmup=2",
     "steps: 200": "steps: 30",
