@@ -12,6 +12,7 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
+from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.parts import read_parts
 from tests.training import mine, stub
 
@@ -113,10 +114,12 @@ OF_THE_USER = {
 
 
 def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
-    """From a file, trained and loaded again."""
+    """From a file; its step is traced, and its weights are stored and read again."""
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(stub.tree(**OF_THE_USER)))
-    run = training.train(path, runs=tmp_path / "runs")
+    config = training.load_config(path)
+    run = stub.start_run(config, tmp_path / "runs")
+    setup(config).check_shapes()
     model, _ = training.load_run(run.path, trust=True)
     assert isinstance(training.build_task(run.load_config(True)), mine.Counting)
     assert isinstance(model.inputs, mine.Letters) and model.inputs.vocabulary == 7

@@ -14,7 +14,6 @@ import ide_transformer as ide
 from ide_transformer import InputError, training
 from ide_transformer.training.folder.run_folder import new_folder
 from ide_transformer.training.measure import evaluation
-from ide_transformer.training.steps import build
 from tests.running import run_here
 from tests.training import stub
 from tests.training.conftest import RUN, TEXT, config
@@ -149,10 +148,8 @@ def test_windows_of_another_length_and_losses_that_are_none(folder):
     evaluation.check_finite(loaded, [{"loss": math.nan}, {"loss": 1.0}])
 
 
-def test_a_leak_that_was_trained_is_refused(folder, monkeypatch):
+def test_a_leak_that_was_trained_is_refused(folder):
     tree = config(name="seen", model={"operators": ["tests.training.mine:Ahead"]})
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "check_causal", lambda *_: None)
-        run = training.train(tree, runs=RUN.parent)
+    run = stub.start_run(tree, RUN.parent)
     with pytest.raises(ide.InputError, match="operator 0, Ahead"):
         training.load_run(run.path, trust=True)

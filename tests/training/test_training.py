@@ -15,8 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from ide_transformer import training
-from ide_transformer.integration import Recompute
+from ide_transformer import Damping, training
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
 from ide_transformer.training import loop
 from ide_transformer.training.results import plot_run as real_plot_run
@@ -81,24 +80,6 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(folder, capsys):
     assert not Path("others").exists()
 
 
-RANDOM = np.random.default_rng(0)
-BATCH = Batch(RANDOM.integers(0, 5, (3, 4)), RANDOM.integers(0, 5, (3, 4)))
-
-
-def model_of(dtype, *overrides):
-    """A model with operators of moderate size."""
-    config = stub.config("model.operators=[feed_forward]", *overrides)
-    weights, static = eqx.partition(stub.model_of(config, 0.5), eqx.is_inexact_array)
-    weights = jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), weights))
-    model = eqx.combine(weights, static).with_gradient(Recompute())
-    return model.with_precision(config.training.precision)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return model_of(np.float64)
-
-
 def steps(num_steps, accumulate):
     """The state, the metrics and the weights of some steps of a tiny model."""
     model = stub.model_of(stub.config("model.operators=[feed_forward]"))
@@ -133,7 +114,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole_and_steps_an_average():
 
 def test_an_average_of_constant_weights_is_they_themselves():
     """Also of none, and in float32 with a decay near 1."""
-    model, rule = model_of(np.float32), optax.sgd(0.0)
+    model, rule = Damping(np.float32([0.3, 2.0])), optax.sgd(0.0)
     decay = 1 - 1e-6
     state, _ = training.initial_state(model, rule, jax.random.key(0), average=decay)
     for steps_taken in range(3):
@@ -145,12 +126,16 @@ def test_an_average_of_constant_weights_is_they_themselves():
 
 
 def test_low_precision_is_that_of_the_products_alone():
-    model = model_of(np.float32, "training.compute_dtype=bfloat16")
+    config = stub.config("model.operators=[feed_forward]", "training.compute_dtype=bfloat16")
+    model = stub.model_of(config).with_precision(config.training.precision)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
+    weights = jax.tree.map(lambda x: np.asarray(x, np.float32), weights)
 
     @jax.value_and_grad
     def rounded(weights):
-        return CrossEntropy()(eqx.combine(weights, static), BATCH).objective
+        return CrossEntropy()(
+            eqx.combine(weights, static), stub.Stub(4).batch(0, 3, 0)
+        ).objective
 
     lines = str(jax.make_jaxpr(rounded)(weights)).splitlines()
     assert any("bf16" in line for line in lines if "dot_general" in line)
