@@ -27,7 +27,7 @@ Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
 # A scheme with a negligible error in depth.
 _EXACT = diffrax.Dopri8()
 # Numbers of tokens for which operations are counted.
-_COUNTED = 512, 1024, 2048
+_COUNTED = 256, 512, 1024
 
 
 @dataclasses.dataclass(frozen=True)
