@@ -199,6 +199,11 @@ def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
     np.testing.assert_allclose(rollout.shares.sum(1), 1, rtol=1e-5)
     assert max(row["error"] for row in rollout.rows) < 1e-5
     assert rollout.rows[0]["unchanged"] > 0.1 and len(rollout.states) == 9
+    # Errors are weighted by the shares of the points, so that padding has none.
+    noise = RANDOM.normal(size=rollout.truth.shape)
+    error = rollout._replace(states=rollout.truth + noise).rows[0]["error"]
+    squares = [(rollout.shares * x[1] ** 2).sum(1) for x in (noise, rollout.truth)]
+    assert error == pytest.approx(np.mean(np.sqrt(squares[0] / squares[1])))
 
 
 def test_samples_that_blow_up_are_named_and_left_out(monkeypatch):
