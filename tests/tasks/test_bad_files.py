@@ -28,6 +28,7 @@ FILES = {
     "link": (bad.folder_of(targets="../outside.npy"), r"targets\.npy is a link out"),
     # Values and shapes.
     "nan": (bad.arrays(inputs=NAN), r"inputs should be finite; 2 .* at \[3, 4\]"),
+    "other shape": (bad.arrays(targets=bad.VALUES[:, None]), "do not fit"),
     # Tables.
     "lists": (bad.table(**bad.LISTS), "column targets are not all of one length"),
     "a name twice": (bad.text("a,a,targets", *ROWS[1:]), "column 2 .* the name a "),
