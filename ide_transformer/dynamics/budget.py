@@ -26,7 +26,7 @@ Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
 
 # A scheme with a negligible error in depth.
 _EXACT = diffrax.Dopri8()
-# Numbers of tokens for which operations are counted.
+# Numbers of tokens for which operations are counted: attention is not a loop there.
 _COUNTED = 256, 512, 1024
 
 

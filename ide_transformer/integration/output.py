@@ -56,7 +56,7 @@ def parse_saveat(
             "solve: saveat.ts must be known at compile time; use SaveAt(dense=True) and "
             "Solution.evaluate."
         ) from error
-    # diffrax rounds depths to float32, where 0.1 is above 0.1.
+    # diffrax rounds depths to float32: 0.2 becomes larger than a horizon of 0.2.
     nearest = equation.knots[abs(equation.knots - ts[..., None]).argmin(axis=-1)]
     inner = np.where(np.isclose(ts, nearest, rtol=1e-6, atol=0), nearest, ts).tolist()
     if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):

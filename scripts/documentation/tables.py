@@ -67,7 +67,7 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
 
 
 def _docstring_of(kind: type[sections.Section]) -> tuple[str, dict[str, str]]:
-    """What a section is, and the explanations of its keys."""
+    """The description of a section, and of each of its keys."""
     about, _, keys = inspect.cleandoc(kind.__doc__ or "").partition("\n\n**Keys:**\n\n")
     explanations = re.findall(r"^- `(\w+)`: (.*(?:\n  .*)*)", keys, flags=re.M)
     return " ".join(about.split()), {key: " ".join(x.split()) for key, x in explanations}

@@ -206,7 +206,7 @@ def test_brackets_in_the_name_of_a_folder_are_no_pattern(folder):
 
 
 def test_a_file_may_vanish_while_a_run_is_read(folder, end, monkeypatch):
-    """What is left of a checkpoint that failed is removed by a thread."""
+    """A thread removes the files of a checkpoint that failed."""
     stat_file, unfinished = Path.stat, CHECKPOINTS / "unfinished"
     unfinished.touch()
 

@@ -6,7 +6,7 @@ from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
@@ -14,8 +14,6 @@ from ..arrays import root
 from ..domain import TokenDomain
 
 
-# Tokens `[start, stop)`, by index.
-Range: TypeAlias = tuple[int | Int[Array, ""], int | Int[Array, ""]]
 # Whether a token sees another.
 Indicator: TypeAlias = Bool[Array, "tokens others"] | None
 # The `ends` of a domain, and whether the integral of a token ends there.
@@ -55,11 +53,6 @@ class AbstractRegion(eqx.Module):
     def reach(self) -> int | None:
         """The number of earlier tokens that a token sees, for tokens at 0, 1, 2, …; `None` for
         all. It sees all later tokens, or none if `causal`."""
-
-    def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
-        """Whether any of `queries` sees any of `points`, for tokens at 0, 1, 2, …."""
-        meets = points[0] < queries[1] if self.causal else True
-        return meets if self.reach is None else meets & (points[1] > queries[0] - self.reach)
 
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, where x' has its end weight;

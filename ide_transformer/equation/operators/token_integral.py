@@ -18,8 +18,8 @@ from ..domain import TokenDomain
 from .positions import AbstractRegion, EndIndicator, Ends, Heads, ScoreBias
 
 
-# At most 8 spans of at least 64 queries are computed, each with the points that it
-# may see. A span with more scores than this is a loop over blocks. Fastest on two cores.
+# Queries are divided into spans, each with the points that it may see. A span with more scores
+# than the most is a loop over blocks. Fastest on two cores.
 _LEAST_SPAN = 64
 _MOST_SPANS = 8
 _MOST_SCORES = 2**18
@@ -144,10 +144,6 @@ def prepare(
     query = query.reshape(*batch, tokens, shared, heads // shared, features)
     if bias is not None:
         bias = bias.reshape(shared, heads // shared, tokens, others)
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    weights, end_weights = jax.tree.map(
-        lambda x: x.astype(dtype), (domain.weights, domain.end_weights)
-    )
     queries = Queries(
         jnp.moveaxis(query, -4, -2),
         bias,
@@ -157,8 +153,8 @@ def prepare(
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
         TokenDomain(domain.points, period=domain.period),
-        weights,
-        end_weights,
+        domain.weights,
+        domain.end_weights,
         domain.ends,
     )
 
@@ -203,18 +199,18 @@ def spans_of(
 ) -> tuple[Span, ...]:
     """The spans of an integral. `in_order` says that queries and points are the same tokens 0,
     1, 2, …; then a span sees no points that are outside the region of all its queries."""
-    tokens = queries.query.shape[-2]
-    others = points.key.shape[-2]
+    num_queries = queries.query.shape[-2]
+    num_points = points.key.shape[-2]
     reach = region.reach if in_order else None
-    size = max(_LEAST_SPAN, -(-tokens // _MOST_SPANS))
-    if not (in_order and region.causal) and size * others > _MOST_SCORES:
+    size = max(_LEAST_SPAN, -(-num_queries // _MOST_SPANS))
+    if not (in_order and region.causal) and size * num_points > _MOST_SCORES:
         # No span sees fewer points, so that one loop is enough.
-        size = tokens
+        size = num_queries
     spans = []
-    for start in range(0, tokens, size):
-        stop = min(start + size, tokens)
+    for start in range(0, num_queries, size):
+        stop = min(start + size, num_queries)
         first = 0 if reach is None else max(start - reach, 0)
-        last = stop if in_order and region.causal else others
+        last = stop if in_order and region.causal else num_points
         block = max(_LEAST_SPAN, _MOST_SCORES // (last - first))
         spans.append(Span(start, stop, first, last, block))
     return tuple(spans)
@@ -228,9 +224,9 @@ def token_mean(
 
     def mean_of_block(queries: Queries, points: Points) -> Mean:
         s = _scores(queries, points, region)
-        weights = _weights(queries, points, region, s)
-        seen = s if weights is None else jnp.where(weights == 0, -jnp.inf, s)
-        maximum = jnp.max(seen, axis=-1, keepdims=True, initial=jnp.finfo(s.dtype).min)
+        weights = _weights(points, region.ends(queries.domain, points.ends), s)
+        visible = s if weights is None else jnp.where(weights == 0, -jnp.inf, s)
+        maximum = jnp.max(visible, axis=-1, keepdims=True, initial=jnp.finfo(s.dtype).min)
         gamma = _exponential(s, maximum)
         if weights is not None:
             gamma = weights * gamma
@@ -310,7 +306,8 @@ def _tangent(
     """
     s = _scores(queries, points, region)
     density = _exponential(s, mean.maximum) / mean.normaliser
-    weights = _weights(queries, points, region, s)
+    ends = region.ends(queries.domain, points.ends)
+    weights = _weights(points, ends, s)
     gamma = density if weights is None else weights * density
     score_rate = jnp.zeros_like(s)
     if query_rate.query is not None:
@@ -320,10 +317,9 @@ def _tangent(
     if query_rate.bias is not None:
         score_rate = score_rate + jnp.broadcast_to(query_rate.bias, s.shape).astype(s.dtype)
     gamma_rate = gamma * score_rate
-    ends = region.ends(queries.domain, points.ends)
-    weight_rate = _weights_of_queries(point_rate, ends)
+    weight_rate = _weights(point_rate, ends, s)
     if weight_rate is not None:
-        gamma_rate = gamma_rate + _over_scores(weight_rate, s) * density
+        gamma_rate = gamma_rate + weight_rate * density
     total = jnp.sum(gamma_rate, axis=-1, keepdims=True)
     tangent = _weighted(gamma_rate, points.value) - mean.mean * total
     if point_rate.value is not None:
@@ -349,12 +345,12 @@ def _exponential(s: Scores, maximum: Numbers) -> Scores:
     return jnp.exp(jnp.minimum(s - maximum, math.log(jnp.finfo(s.dtype).max) / 2))
 
 
-def _weights(
-    queries: Queries, points: Points, region: AbstractRegion, s: Scores
-) -> Scores | None:
-    """The weights of each query and point, or `None` for equal weights."""
-    weights = _weights_of_queries(points, region.ends(queries.domain, points.ends))
-    return None if weights is None else _over_scores(weights, s)
+def _weights(points: Points, ends: EndIndicator, s: Scores) -> Scores | None:
+    """The weight, or its rate, of each score."""
+    weights = _weights_of_queries(points, ends)
+    if weights is None:
+        return None
+    return jnp.broadcast_to(jnp.expand_dims(weights, (-4, -3)), s.shape).astype(s.dtype)
 
 
 def _weights_of_queries(points: Points, ends: EndIndicator) -> Weights:
@@ -370,10 +366,6 @@ def _weights_of_queries(points: Points, ends: EndIndicator) -> Weights:
         choice = jnp.broadcast_arrays(is_end, at_ends[..., number, :, :], weights)
         weights = jnp.where(*choice)
     return weights
-
-
-def _over_scores(weights: Float[Array, "... queries others"], s: Scores) -> Scores:
-    return jnp.broadcast_to(jnp.expand_dims(weights, (-4, -3)), s.shape).astype(s.dtype)
 
 
 def _products(query: Means, key: Keys) -> Scores:
