@@ -77,6 +77,6 @@ def _along_features(vector: Array, u: Array) -> Array:
             f"A gain, bias or rate has shape {vector.shape}; pass one number, or one for each "
             f"of {u.shape[-1]} features."
         )
-    # Explicit, because the package runs with rank promotion forbidden.
+    # JAX may be set to forbid broadcasting of missing axes.
     shape = (1,) * (u.ndim - vector.ndim) + vector.shape
     return jnp.reshape(vector, shape).astype(u.dtype)

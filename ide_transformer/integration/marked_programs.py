@@ -1,7 +1,7 @@
 """Runs a function and replaces arrays at marked places.
 
-JAX has no public way to do so. Only this file reads traced programs, whose format may change in
-a new version of JAX; then the test of this file fails."""
+JAX has no public way to do so. Only this file reads traced programs. Their format may change
+with JAX; then its test fails."""
 
 import functools as ft
 import itertools
@@ -16,7 +16,7 @@ from jax.extend.core.primitives import cond_p, jit_p
 from jaxtyping import Array, PyTree
 
 
-# `fill(index, arrays, axis, size)` returns the arrays that leave mark `index`.
+# `fill(index, arrays, axis, size)` returns the arrays that replace those at mark `index`.
 Fill: TypeAlias = Callable[[int, list[Array], int, int], list[Array]]
 
 _mark_p = Primitive("mark")
@@ -24,11 +24,11 @@ _mark_p.multiple_results = True
 
 
 class MarkInLoop(ValueError):
-    """A mark is in a loop, whose turns cannot be told apart."""
+    """Raised for a mark inside a loop, which all iterations share."""
 
 
 @_mark_p.def_abstract_eval
-def _marked(*arrays, axis: int, size: int):
+def _replacement_types(*arrays, axis: int, size: int):
     return [x.update(shape=(*x.shape[:axis], size, *x.shape[axis + 1 :])) for x in arrays]
 
 
@@ -41,10 +41,10 @@ def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
 def run_marked(
     program: Callable, fill: Fill, *arguments: PyTree
 ) -> tuple[PyTree, list[list[Array]]]:
-    """Runs a function with marked arrays replaced by `fill`. Returns its outputs, and the
-    arrays that entered each mark: zeros in branches of a `lax.cond` not taken."""
+    """Runs a function with marked arrays replaced by `fill`. Returns its outputs and the
+    original arrays of each mark, which are zeros in branches that a `lax.cond` skips."""
     traced, outputs = jax.make_jaxpr(program, return_shape=True)(*arguments)
-    entered: list[list[Array]] = []
+    originals: list[list[Array]] = []
 
     def evaluate(jaxpr: Jaxpr, constants: list, arguments: list) -> list:
         values = dict(zip(jaxpr.constvars, constants, strict=True))
@@ -56,8 +56,10 @@ def run_marked(
         for eqn in jaxpr.eqns:
             inputs = [read(x) for x in eqn.invars]
             if eqn.primitive is _mark_p:
-                entered.append(inputs)
-                outputs = fill(len(entered) - 1, inputs, eqn.params["axis"], eqn.params["size"])
+                originals.append(inputs)
+                outputs = fill(
+                    len(originals) - 1, inputs, eqn.params["axis"], eqn.params["size"]
+                )
             elif not any(map(_has_marks, jaxprs_in_params(eqn.params))):
                 binding = eqn.primitive.get_bind_params(eqn.params)
                 functions, parameters = binding if isinstance(binding, tuple) else ((), binding)
@@ -77,34 +79,34 @@ def run_marked(
         return [read(x) for x in jaxpr.outvars]
 
     def switch(index: Array, branches: tuple[Any, ...], operands: list) -> list:
-        first = len(entered)
-        # For each branch the arrays that enter its marks.
-        marked: list[list[list[Array]]] = []
+        first = len(originals)
+        # The shapes of the original arrays of each branch.
+        shapes: list[list[list[Array]]] = []
 
         def run(branch_index: int, *operands: Array) -> tuple[list, list[list[Array]]]:
-            """The outputs of a branch, and the arrays that enter its marks."""
-            before = list(itertools.chain(*marked[:branch_index]))
-            entered.extend(before)
+            """The outputs of a branch, and the original arrays of its marks."""
+            earlier = list(itertools.chain(*shapes[:branch_index]))
+            originals.extend(earlier)
             branch = branches[branch_index]
             outputs = evaluate(branch.jaxpr, branch.consts, list(operands))
-            inside = entered[first + len(before) :]
-            del entered[first:]
-            return outputs, inside
+            of_branch = originals[first + len(earlier) :]
+            del originals[first:]
+            return outputs, of_branch
 
         def run_with_zeros(branch_index: int, *operands: Array) -> tuple[list, list]:
-            inside = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), marked)
-            outputs, inside[branch_index] = run(branch_index, *operands)
-            return outputs, inside
+            by_branch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            outputs, by_branch[branch_index] = run(branch_index, *operands)
+            return outputs, by_branch
 
         for i in range(len(branches)):
-            marked.append(jax.eval_shape(ft.partial(run, i), *operands)[1])
+            shapes.append(jax.eval_shape(ft.partial(run, i), *operands)[1])
         runs = [ft.partial(run_with_zeros, i) for i in range(len(branches))]
-        outputs, inside = lax.switch(index, runs, *operands)
-        entered.extend(itertools.chain(*inside))
+        outputs, by_branch = lax.switch(index, runs, *operands)
+        originals.extend(itertools.chain(*by_branch))
         return outputs
 
     values = evaluate(traced.jaxpr, traced.consts, jax.tree.leaves(arguments))
-    return jax.tree.unflatten(jax.tree.structure(outputs), values), entered
+    return jax.tree.unflatten(jax.tree.structure(outputs), values), originals
 
 
 def _has_marks(jaxpr: Any) -> bool:

@@ -21,22 +21,22 @@ from .model import Model, once_for_each
 from .parts import Text
 
 
-# The length of the test's text, and the number of changes.
+# Tokens of the text, and how many of them are in turn the first changed one.
 _TOKENS = 32
 _CHANGES = 8
-# Relative to the largest change; not zero, since some devices add in varying order.
+# A change below this fraction of the largest is rounding: devices may sum in any order.
 _ROUNDING = 1e-5
-# The size of the change of weights that are zero.
+# The size of weights that are all zero, when they are perturbed.
 _NOISE = 0.02
 
-# Its inputs have a `vocabulary` and a `context`.
+# A model of texts: its inputs have a `vocabulary` and a `context`.
 _Model: TypeAlias = Model[Any, Any]
 
 
 def check_causal(where: str, model: Model) -> None:
     """Raises `InputError` if an output of a model depends on later tokens, or a `pointwise`
     operator on other tokens. The test changes later tokens and marks some as padding. It also
-    changes all weights, since a zero could hide an effect. The error names the suspect part."""
+    perturbs all weights, since a zero hides what it multiplies. The error names suspects."""
     if (fault := _find_fault(model)) is not None:
         raise InputError(f"{where}: {fault}")
 
@@ -50,7 +50,7 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
             f"the exit {name}(…, stops={model.exit.stops!r}) sees later tokens; set "
             "stops='token'."
         )
-    # Fixed explicit steps, which do not depend on other tokens.
+    # Fixed explicit steps, since adaptive and implicit ones depend on all tokens.
     implicit = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
     explicit = model.on(Mesh(steps=model.steps))
     if parts(model.solver, implicit):
@@ -68,15 +68,15 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
         return _name_suspects(model) if leaks else None
     model.inputs.of_text(Text(np.zeros(1, int)))
     num_finite = 0
-    # Needed only inside a compiled function; elsewhere it would compile each operation alone.
+    # Only while a function is compiled; otherwise it would compile each operation alone.
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
         for variant in variants:
             differences = []
-            for text in _texts(variant):
+            for text in _example_texts(variant):
                 before = _outputs(variant, text)
-                for other, stays in _later_changes(text, variant.inputs.vocabulary):
-                    differences.append(_differ(before, _outputs(variant, other), stays))
+                for changed, stays in _change_later_tokens(text, variant.inputs.vocabulary):
+                    differences.append(_differ(before, _outputs(variant, changed), stays))
                 if any(differences):
                     return _name_suspects(model)
                 if (fault := _pointwise_fault(variant, text)) is not None:
@@ -114,10 +114,9 @@ def _name_suspects(model: _Model) -> str:
         if not (x.pointwise or getattr(x.innermost, "causal", False))
     ]
     if not suspects:
-        sets = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
-        suspects = [
-            type(x).__name__ for x in (model.inputs, *sets, model.solver, model.read_out)
-        ]
+        constraints = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
+        others = (model.inputs, *constraints, model.solver, model.read_out)
+        suspects = [type(x).__name__ for x in others]
     return (
         f"{' or '.join(suspects)}, sees later tokens. In a causal model a token sees only "
         "itself and earlier ones; use causal=True in attention (data.options.causal=true for "
@@ -126,7 +125,7 @@ def _name_suspects(model: _Model) -> str:
 
 
 def _perturb_weights(model: _Model, direction: int) -> _Model:
-    """The model with all weights changed by more than their size, in NumPy."""
+    """The model with all weights changed by 1.5 times their size, in NumPy."""
     random = np.random.default_rng(0)
 
     def perturb(weight: Any) -> Any:
@@ -141,8 +140,8 @@ def _perturb_weights(model: _Model, direction: int) -> _Model:
     return jax.tree.map(perturb, model)
 
 
-def _texts(model: _Model) -> Iterator[Text]:
-    """A text for the model, and one with a mask if the model accepts masks."""
+def _example_texts(model: _Model) -> Iterator[Text]:
+    """Yields a text, and one with a mask if the model accepts masks."""
 
     def accepts(text: Text) -> bool:
         try:
@@ -163,24 +162,24 @@ def _texts(model: _Model) -> Iterator[Text]:
         yield padded
 
 
-def _later_changes(
+def _change_later_tokens(
     text: Text, vocabulary: int
 ) -> Iterator[tuple[Text, Bool[np.ndarray, " tokens"]]]:
-    """Texts that change from some token on, and a mask of the tokens before. If the text has a
-    mask, every second changed token becomes padding."""
+    """Yields texts whose tokens differ from some position on, and which tokens stay. If the
+    text has a mask, every second later token becomes padding."""
     length = len(text.tokens)
     positions = np.arange(length)
     for first in np.unique(np.linspace(min(1, length), length - 1, _CHANGES).astype(int)):
         stays = positions < first
-        other = np.where(stays, text.tokens, (text.tokens + 1) % vocabulary)
+        tokens = np.where(stays, text.tokens, (text.tokens + 1) % vocabulary)
         mask = None if text.mask is None else stays | (positions % 2 == 0)
-        yield Text(other, mask), stays
+        yield Text(tokens, mask), stays
 
 
 @eqx.filter_jit
 def _pointwise_rates(model: _Model, text: Text) -> dict[int, list[Array]]:
-    """The rates of pointwise operators at depth 0: for the text, and after a change of its
-    first or last token."""
+    """For each pointwise operator its rates at depth 0: of the embedded text, and with its
+    first or its last token changed."""
     equation, u0 = model.initial_value_problem(model.inputs.of_text(text))
     # A normalisation would remove a change that all features share.
     change = jnp.linspace(-1, 2, u0.shape[-1], dtype=u0.dtype)
@@ -193,7 +192,7 @@ def _pointwise_rates(model: _Model, text: Text) -> dict[int, list[Array]]:
 
 
 def _pointwise_fault(model: _Model, text: Text) -> str | None:
-    """A message that names an operator whose `pointwise` is wrong."""
+    """The message if an operator has a wrong `pointwise`; `None` if all are right."""
     positions = np.arange(len(text.tokens))
     for i, (rate, *changed) in _pointwise_rates(model, text).items():
         stays = (positions != 0, positions != positions[-1])

@@ -21,8 +21,8 @@ Pullback: TypeAlias = tuple[Pair, Pair, "AbstractCoupling"]
 
 
 class AbstractCoupling(eqx.Module):
-    """An invertible map of a pair of states. `lost` are arrays that the inverse needs besides
-    the new pair; their size does not grow with the width of the state."""
+    """An invertible map of a pair of states. The inverse needs the new pair and `lost`, arrays
+    whose size does not grow with the width of the state."""
 
     @abc.abstractmethod
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
@@ -97,11 +97,11 @@ class AbstractReversible(AbstractScheme):
 
     @abc.abstractmethod
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
-        """The couplings of a step; `first` tells whether it is the first."""
+        """The couplings of a step; `first`: whether it is the first step of the solve."""
 
 
 def couplings_of(solver: PyTree, field: StepField, first: Array | bool) -> Couplings | None:
-    """The couplings of a scheme's step; `None` if it is not reversible."""
+    """The couplings of a step of `solver`; `None` if the solver is not reversible."""
     couplings = getattr(solver, "couplings", None)
     return None if couplings is None else couplings(field, first)
 

@@ -1,4 +1,4 @@
-"""Operators on single features: damping and sources."""
+"""Operators that act on each feature alone: damping and sources."""
 
 from typing import Annotated, ClassVar
 
@@ -37,7 +37,7 @@ class Damping(AbstractLinearOperator):
 
 @checked
 class StableDamping(AbstractLinearOperator):
-    """Damping whose rate stays positive in training, since its logarithm a is the weight:
+    """Linear damping that stays positive in training; the weight is a = log λ:
 
         u_t = -λ ⊙ u,   λ = e^a,   flow(u, h) = exp(-λ h) ⊙ u.
 
