@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import jaxtyped
 
-from .errors import InputError
+from .errors import InputError, short
 
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -31,7 +31,7 @@ class Bound:
 
 
 def _each(holds: Callable[[Any], Any]) -> Callable[[Any], bool]:
-    """Makes a check of numbers hold for all entries of an array; unknown ones pass."""
+    """Applies a check of numbers to all entries of an array; unknown arrays pass."""
     return lambda x: not is_known(x) or bool(holds(np.asarray(x)).all())
 
 
@@ -58,7 +58,7 @@ NonNegativeFloat = Annotated[float, at_least(0)]
 # The width of a kernel on a grid. JAX aborts the process for an array beyond 2^63 bytes.
 Width = Annotated[int, above(0), at_most(9_999)]
 OddWidth = Annotated[Width, Bound("odd", lambda x: x % 2 == 1)]
-# Numbers from 0 and below 1, from 0 to 1, and above 0 and up to 1.
+# Numbers of [0, 1), [0, 1] and (0, 1].
 Fraction = Annotated[float, at_least(0), below(1)]
 FractionOrAll = Annotated[float, at_least(0), at_most(1)]
 PositiveFraction = Annotated[float, above(0), at_most(1)]
@@ -76,8 +76,8 @@ _WORDS = {
     Callable: "callable",
 }
 _TRACED = (
-    "a number of Python, for which a program is compiled, and not one that JAX traces: do not "
-    "differentiate, jit or vmap over it"
+    "a number of Python, not one that JAX traces, since each value compiles another program: "
+    "do not differentiate, jit or vmap over it"
 )
 
 # Dtypes of jaxtyping in words.
@@ -87,8 +87,8 @@ _NUMBERS = {"Float": "floats", "Int": "integers", "Bool": "truth values"}
 def checked(call: Call) -> Call:
     """Makes a function or a class check its arguments against its annotations: types, shapes
     and dtypes of arrays, ranges of numbers, and that known numbers are finite. An `InputError`
-    names the argument, its value, and what it should be. NumPy's numbers and arrays are taken
-    wherever numbers of Python and arrays of JAX are."""
+    names the argument, its value, and what it should be. NumPy's numbers and arrays are
+    converted to Python's and JAX's."""
     if not inspect.isclass(call):
         return _checking(call, call.__qualname__.removesuffix(".__init__"))
     cls = cast(Any, call)
@@ -113,7 +113,7 @@ def describe_misfit(annotation: Any, value: Any) -> list[str]:
             misfits = describe_misfit(member, value)
             if not misfits:
                 return []
-            # That it may be left out helps nobody who passed something.
+            # "None" would not help, since a value was passed.
             texts += [] if member is NoneType else misfits
         return texts
     if kind is Literal:
@@ -137,7 +137,7 @@ def describe_misfit(annotation: Any, value: Any) -> list[str]:
 
 
 def _misfits_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
-    """The annotations of the parts of a tuple, list, mapping or generic dataclass."""
+    """Describes the misfits inside a tuple, list, mapping or generic dataclass."""
     parts = []
     if kind is tuple:
         kinds = inner[:1] * len(value) if inner[-1] is ... else inner
@@ -162,7 +162,7 @@ def _misfits_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
 
 
 def check_fields(record: Record) -> Record:
-    """Checks the fields of a named tuple in the same way."""
+    """Checks the fields of a named tuple against their annotations."""
     return _checking(type(record), type(record).__name__)(*record)
 
 
@@ -194,7 +194,7 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
 
 
 def _misfit(error: TypeError, signature: inspect.Signature) -> str:
-    """Why a call does not fit a signature, and the arguments of the signature."""
+    """Describes why a call does not fit a signature, and lists its arguments."""
     parameters = {name: x for name, x in signature.parameters.items() if name != "self"}
     names = list(parameters)
     if by_name := [name for name, x in parameters.items() if x.kind is x.KEYWORD_ONLY]:
@@ -221,7 +221,8 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
         problem = "finite"
         if places.shape[1]:
             problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
-    raise InputError(f"{name}: {argument}={_shown(value)}: {argument} should be {problem}.")
+    text = short(eqx.tree_pformat(value, width=10_000))
+    raise InputError(f"{name}: {argument}={text}: {argument} should be {problem}.")
 
 
 def _array_in_words(kind: Any) -> str:
@@ -242,8 +243,3 @@ def is_known(x: Any) -> bool:
     """Whether a number or an array has values that this process can read now."""
     has_values = not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
     return has_values and eqx.is_array_like(x)
-
-
-def _shown(value: Any) -> str:
-    text = eqx.tree_pformat(value, width=10_000)
-    return text if len(text) < 80 else f"{text[:76]} …"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-# How to continue an unfinished run; comparisons replace it.
+# Advice for an unfinished run; comparisons replace it.
 GO_ON = "go on with --resume"
 
 
@@ -20,32 +20,31 @@ class InputError(ValueError):
 
 
 def printable(text: str, allowed: str = "\n") -> str:
-    """A text for a terminal. Characters that it would obey or hide, such as an escape sequence,
-    a mark of the direction of writing or half of a surrogate pair, are escaped as Python does.
-    The `allowed` characters stay."""
+    """Escapes characters that a terminal would obey or hide, such as escape sequences, marks of
+    the writing direction and halves of surrogate pairs. The `allowed` characters stay."""
     return "".join(x if x.isprintable() or x in allowed else repr(x)[1:-1] for x in text)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """A hint at the closest of the names; empty where none is close."""
+    """A hint at the closest of the names; empty if none is close."""
     close = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
 
 def shown(value: Any) -> str:
-    """A value in an error message, at most 80 characters of it."""
+    """A value for an error message: one line, at most 80 characters."""
     return short(repr(value))
 
 
 def short(name: str) -> str:
-    """A name from a file in an error message: one line, at most 80 characters."""
+    """A text for an error message: one line, at most 80 characters."""
     text = printable(name[:81], "")
     return text if len(text) <= 80 else f"{text[:76]} …"
 
 
 @contextlib.contextmanager
 def at(place: str) -> Iterator[None]:
-    """Begins the message of an `InputError` with a place, such as a key and its value."""
+    """Puts a place, such as a key and its value, before the message of an `InputError`."""
     try:
         yield
     except InputError as error:
@@ -54,7 +53,7 @@ def at(place: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(file: str | Path) -> Iterator[None]:
-    """Names the file in an `OSError` that names none, such as the error of a full disk."""
+    """Adds a file to an `OSError` without one, such as the error of a full disk."""
     try:
         yield
     except OSError as error:
@@ -65,7 +64,7 @@ def naming(file: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary file, which replaces `path` when it has been written."""
+    """Yields a temporary file that replaces `path` once it is written."""
     part = path.with_name(f"{path.name}.tmp")
     with naming(part):
         yield part

@@ -1,4 +1,4 @@
-"""The memory of the machine: its size, a check against it, and its allocator."""
+"""The memory of the machine: its size, checks against it, and its allocator."""
 
 import contextlib
 import ctypes
@@ -8,13 +8,13 @@ import os
 from .errors import InputError
 
 
-# The environment variable that gives another bound, in GiB.
+# The environment variable that sets another bound, in GiB.
 BOUND = "IDE_TRANSFORMER_MEMORY"
 
 
 def memory_bound() -> int | None:
     """The limit on memory in bytes: `IDE_TRANSFORMER_MEMORY` in GiB, else the memory of the
-    machine; `None` where it is not known."""
+    machine; `None` if it is unknown."""
     if text := os.environ.get(BOUND):
         with contextlib.suppress(ValueError):
             if 0 < (bound := float(text) * 2**30) < math.inf:
@@ -27,13 +27,13 @@ def memory_bound() -> int | None:
 
 
 def check_bytes(name: str, size: int | float, advice: str = "Reduce it.") -> None:
-    """Raises `InputError` if `name` needs more bytes than there are."""
+    """Raises `InputError` if `name` needs more than the bound."""
     bound = memory_bound()
     if bound is not None and size > bound:
         raise InputError(
-            f"{name} needs at least {_gibibytes(size)} of memory, and there are "
-            f"{_gibibytes(bound)}. {advice} To raise this bound set the environment variable "
-            f"{BOUND}, in GiB: {BOUND}={math.ceil(size / 2**30)}."
+            f"{name} needs at least {_gibibytes(size)} of memory, got {_gibibytes(bound)}. "
+            f"{advice} To raise this bound set {BOUND}={math.ceil(size / 2**30)} (GiB) in the "
+            "environment."
         )
 
 

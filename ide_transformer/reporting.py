@@ -18,10 +18,10 @@ from .errors import naming, printable, whole_file
 
 
 Row = Mapping[str, Any]
-# By column; other columns have their names.
+# Headings by column; the other columns show their names.
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
-# Ends of lines, spaces, and marks that join letters, which `printable` allows in texts.
+# Line ends, spaces, and marks that join letters: not escaped in texts.
 OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
 

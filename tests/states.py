@@ -1,5 +1,7 @@
 """Models that are an equation alone."""
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 
@@ -28,7 +30,7 @@ class GridInputs(ide.AbstractInputs):
 
     @property
     def domain(self):
-        return lattice(self.numbers, self.spacing, self.period)
+        return dataclasses.replace(lattice(self.numbers, self.spacing), period=self.period)
 
     def embed(self, inputs, *, key=None):
         return ide.models.Embedded(jnp.asarray(inputs), self.domain)

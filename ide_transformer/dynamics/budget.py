@@ -26,7 +26,8 @@ Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
 
 # A scheme with a negligible error in depth.
 _EXACT = diffrax.Dopri8()
-# Numbers of tokens for which operations are counted: attention is not a loop there.
+# Numbers of tokens at which operations are counted. They must stay below about 1,448, where
+# attention becomes a loop, of which a compiler counts one turn.
 _COUNTED = 256, 512, 1024
 
 
@@ -40,11 +41,8 @@ class FunctionSolve:
 
     @classmethod
     def of(cls, model: Model, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
-        """A solve that can be refined.
-
-        **Raises:** `InputError` for a model whose error does not come from its resolution, or
-        that has no values between its points, because of an operator on a grid.
-        """
+        """A solve that can be refined. Raises `InputError` for a model whose error does not
+        come from its resolution, or whose operator on a grid has no values between points."""
         function_inputs = cast(FunctionInputs, model.inputs)
         if not is_built_as(model, OperatorModel) or function_inputs.dimension != 1:
             raise InputError("error_budget: pass an OperatorModel in dimension 1.")
@@ -58,11 +56,11 @@ class FunctionSolve:
         (points,) = (points,) if isinstance(points, int) else points
         solve = cls(model, inputs, points if tokens is None else tokens)
         domain = solve.domain
-        # A failure here has other reasons than query points.
+        # Outside the `try`, since such a failure is not due to query points.
         eqx.filter_eval_shape(compiled_outputs, model, solve._field(domain))
         try:
-            also = solve._field(domain.with_queries(domain.points))
-            eqx.filter_eval_shape(compiled_outputs, model, also)
+            queried = solve._field(domain.with_queries(domain.points))
+            eqx.filter_eval_shape(compiled_outputs, model, queried)
         except InputError as error:
             raise InputError(f"error_budget: no values between the points: {error}") from None
         return solve
@@ -73,7 +71,7 @@ class FunctionSolve:
         return self.model.space is not None
 
     def described(self, resolution: str) -> str:
-        """A resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
+        """Describes a resolution, for example as "64 tokens" or "Strang, 8 steps"."""
         steps = self.model.layers * self.model.steps
         numbers = {
             "tokens": f"{self.tokens} tokens",
@@ -106,14 +104,14 @@ class FunctionSolve:
 
     @property
     def cost(self) -> float:
-        """Floating-point operations of a solve. For many tokens they are extrapolated by a
-        parabola, since a compiler counts one turn of a loop in attention."""
+        """Floating-point operations of a solve, extrapolated by a parabola for more tokens than
+        `_COUNTED`."""
         solution = self.model.solve(self.inputs(self.domain.points))
         evaluations = float(jnp.mean(solution.stats["field_evaluations"]))
         if self.tokens <= _COUNTED[-1]:
             return evaluations * self._operations
-        fewer = [self.on(Mesh(tokens=tokens))._operations for tokens in _COUNTED]
-        return evaluations * float(np.polyval(np.polyfit(_COUNTED, fewer, 2), self.tokens))
+        counts = [self.on(Mesh(tokens=tokens))._operations for tokens in _COUNTED]
+        return evaluations * float(np.polyval(np.polyfit(_COUNTED, counts, 2), self.tokens))
 
     @property
     def _operations(self) -> float:
@@ -148,7 +146,7 @@ class FunctionSolve:
         return self.finer("depth", 2).with_solver(_EXACT)
 
     def with_finer_splitting(self) -> "FunctionSolve":
-        """The solve by `Strang` instead of order 1; others with twice the steps."""
+        """The solve by `Strang`, or with twice the steps if its splitting has order 2."""
         splitting = splitting_of(self.model.solver)
         assert splitting is not None
         if splitting.splitting_order > 1:
@@ -158,7 +156,7 @@ class FunctionSolve:
 
 
 def field_operations(equation: Equation, u0: State | jax.ShapeDtypeStruct) -> float:
-    """Floating-point operations of the field at one depth. A loop counts one turn."""
+    """Floating-point operations of the field at one depth, with one turn of each loop."""
     costs = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
     assert costs is not None
     return float(costs["flops"])
@@ -209,10 +207,10 @@ def error_budget(
 ) -> ErrorBudget:
     """The error of a solve, split into parts of tokens, features, depth and splitting.
 
-    Tokens and features are refined twice, and the differences are extrapolated. The part of
-    depth is the change by exact flows of the same splitting, the part of splitting the rest,
-    which `Strang` refines, or else shorter steps. Each resolution is refined alone, so that the
-    parts sum to the error if it is small. Cost counts floating-point operations.
+    Tokens and features are refined twice, and the differences are extrapolated. Exact flows of
+    the same splitting give the part of depth; the rest is the part of splitting, refined by
+    `Strang` or shorter steps. Each resolution is refined alone, so the parts sum to the error
+    if it is small. Cost counts floating-point operations.
 
     **Arguments:**
 
@@ -235,7 +233,7 @@ def error_budget(
         first = outputs - halved[name]
         second = halved[name] - solve.finer(name, 4).outputs(domain)
         ratio = jnp.linalg.norm(second) / jnp.linalg.norm(first)
-        # The limit holds for slower convergence than any rule here, and at rounding.
+        # 1/2 is order 1, slower than any rule here; rounding may exceed it.
         ratio = jnp.clip(jnp.nan_to_num(ratio, nan=0.0), 0.0, 0.5)
         errors[name] = first + second / (1 - ratio)
     errors = {name: errors[name] for name in refined}

@@ -1,4 +1,4 @@
-"""Running costs along the path of a solve, for the loss of a training."""
+"""Running costs along the path of a solve, added to the training loss."""
 
 import abc
 from typing import NamedTuple
@@ -50,11 +50,11 @@ class Path(NamedTuple):
     def weights(self, s: float) -> PyTree[Float[Array, "intervals ..."]]:
         """The weights at the fraction s of each interval."""
         control = self.model.control
-        at = jax.vmap(
+        weights_of = jax.vmap(
             lambda interval: eqx.filter(control.local(interval, s), eqx.is_inexact_array),
             axis_size=control.layers,
         )
-        return at(control.intervals())
+        return weights_of(control.intervals())
 
 
 class AbstractCost(eqx.Module):
@@ -86,6 +86,6 @@ class Transport(AbstractCost):
 
     def __call__(self, path: Path) -> Float[Array, ""]:
         change = jnp.diff(path.states, axis=0)
-        # Against rounding just below an integer.
+        # The product may be rounded to just below an integer.
         change = change[int(self.since * len(change) + 1e-9) :]
         return jnp.sum(jnp.mean(change**2, axis=range(1, change.ndim))) / path.h

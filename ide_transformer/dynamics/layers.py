@@ -15,8 +15,8 @@ from ..models import Model
 
 
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:
-    """The model with only the listed layers (layer dropping). A layer of a continuous control
-    has the weights of its beginning."""
+    """Keeps only the listed layers of a model (layer dropping). Layers of a continuous control
+    have the weights of their beginning."""
     last = model.layers - 1
     if not len(layers) or list(layers) != sorted(set(layers) & set(range(last + 1))):
         raise InputError(f"keep_layers: {layers=} must be some of 0 to {last}, increasing.")
@@ -28,7 +28,7 @@ def in_layers(model: Model) -> Model:
 
         u_t = Σ_i λ_{l,i} A_i(u; θ_l),   l = ⌊t⌋,   λ = 1 at first.
 
-    Its control is a `PiecewiseConstant` of `Scaled` operators; θ_l = θ where l begins."""
+    Its control is a `PiecewiseConstant` of `Scaled` operators, θ_l is θ at the start of l."""
     control = stacked_intervals(
         model.control, lambda block: tuple(scale_operator(x, jnp.ones(())) for x in block)
     )
@@ -55,21 +55,23 @@ def whole_layers(layers: Sequence[int], operators: int) -> np.ndarray:
 
 def take_layers(model: Model, layers: np.ndarray) -> Model:
     """A model from `in_layers` with only these layers, `[intervals, operators]`."""
-    operators = tuple(map(_rows, stacked_operators(model), layers.T))
+    operators = tuple(map(_take_rows, stacked_operators(model), layers.T))
     control = PiecewiseConstant(operators, model.control.interval_length)
     constraint = model.constraint
     length = constraint.interval_length
     if constraint.depth_axes:
         blocks = cast(PiecewiseConstant, constraint).blocks
-        each = isinstance(blocks, tuple)
-        rows = tuple(map(_rows, blocks, layers.T)) if each else _rows(blocks, layers[:, -1])
-        constraint = PiecewiseConstant(rows, length)
+        if isinstance(blocks, tuple):
+            blocks = tuple(map(_take_rows, blocks, layers.T))
+        else:
+            blocks = _take_rows(blocks, layers[:, -1])
+        constraint = PiecewiseConstant(blocks, length)
     else:
         constraint = Tied(constraint(0.0), len(layers), length)
     return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
 
 
-def _rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
+def _take_rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
     return jax.tree.map(lambda x: x[layers] if eqx.is_array(x) else x, blocks)
 
 
@@ -78,9 +80,9 @@ def stacked_intervals(
 ) -> PiecewiseConstant:
     """The blocks at the beginning of each interval of a control, after `change`."""
     # By interval, since a rounded depth may lie in another one.
-    each = eqx.filter_vmap(
+    blocks_of = eqx.filter_vmap(
         lambda interval: change(control.local(interval, 0.0)),
         out_axes=eqx.if_array(0),
         axis_size=control.layers,
     )
-    return PiecewiseConstant(each(control.intervals()), control.interval_length)
+    return PiecewiseConstant(blocks_of(control.intervals()), control.interval_length)

@@ -25,8 +25,8 @@ class March(NamedTuple):
 
     @classmethod
     def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
-        """The march of a model. Operators compute in full precision. Raises, for the function
-        `name`, for exits, adaptive steps and schemes with memory across intervals."""
+        """Plans the steps of a model. Operators compute in full precision. Raises `InputError`,
+        which begins with `name`, for exits, adaptive steps and multistep schemes."""
         if model.exit is not None or model.mesh.stepsize_controller is not None:
             raise InputError(f"{name}: use model.with_exit(None).on(Mesh(steps=…)).")
         equation, u0 = model.initial_value_problem(inputs)
@@ -88,8 +88,7 @@ def scan_intervals(
 ) -> tuple[PyTree, Any]:
     """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`. `visit`
     gets the terms of the interval, the depth of its start, and a slice of the arrays `extra`,
-    whose leading axis counts intervals. `dtype` is the dtype of depth; give the state's, to
-    which it is promoted otherwise."""
+    whose leading axis counts intervals. `dtype`: the dtype of depth; pass the state's."""
 
     def body(carry, inputs):
         index, weights, extra = inputs
@@ -108,5 +107,5 @@ def square(y: PyTree[Array]) -> Float[Array, ""]:
 
 def relative_error(y: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
     """`(Σ |y - y*|² / Σ |y*|²)^½`; y takes the shape of y*."""
-    off = jax.tree.map(lambda x, x1: jnp.reshape(x, x1.shape) - x1, y, exact)
-    return root(square(off) / square(exact))
+    error = jax.tree.map(lambda x, x1: jnp.reshape(x, x1.shape) - x1, y, exact)
+    return root(square(error) / square(exact))

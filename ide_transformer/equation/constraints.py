@@ -35,8 +35,8 @@ class AbstractConstraint(eqx.Module):
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
-    # Points and weights of means over Ω_y; `None` for equal weights. A subclass may make it a
-    # field. Not annotated, or it would be the first field.
+    # Points and weights of means over Ω_y; `None` for equal weights. Without an annotation it
+    # is no field here, so that subclasses may add it as their last.
     domain = None
 
     def mean(self, v: Features) -> Float[Array, "*batch 1"]:
@@ -47,11 +47,11 @@ class AbstractConstraint(eqx.Module):
 
     @abc.abstractmethod
     def project(self, u: Features) -> Features:
-        """Projects each token on S; spheres use the metric of their gain."""
+        """Projects each token on S, in the metric of the gain for spheres."""
 
     @abc.abstractmethod
     def tangent(self, u: Features, du: Features) -> Features:
-        """`d/dε project(u + ε du)` at `ε = 0+`: the part of `du` tangential to S."""
+        """The part of `du` tangential to S: `d/dε project(u + ε du)` at `ε = 0+`."""
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
         """The distance of each token from S,
@@ -179,8 +179,8 @@ class AbstractNormalization(AbstractRescaling):
             ‖u - n(u)‖,   n(u) = β + γ P((u-β)/γ)   with eps = 0.
 
         With a vector as gain it is an upper bound, since n(u) is nearest in the metric of the
-        gain. For a token without variation it is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units of
-        γ."""
+        gain. For a token of equal features it is `sqrt(⟨γ²⟩ (m² + 1))`, m their value in units
+        of γ."""
         s = inverse_affine(u, self.gain, self.bias)
         v = self.centre(s)
         square = self.mean(v * v)

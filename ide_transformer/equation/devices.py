@@ -1,6 +1,6 @@
 """Divides arrays among the devices of a layout, if there is one (`jax.set_mesh`).
 
-Programs are written for whole arrays; XLA divides them like their inputs and states."""
+Programs are written for whole arrays; XLA divides them as their inputs and states are."""
 
 import math
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from jaxtyping import Array, Float
 # The axis of a layout that divides the points of Ω_x.
 SEQUENCE = "sequence"
 
-# The axes of a layout that divide each axis of a state, a batch and the weights.
+# The axes of a layout, by the axis of a state, a batch or a weight that they divide.
 LAYOUT_AXES: dict[str | None, tuple[str, ...]] = {
     "samples": ("data", "fsdp"),
     "tokens": (SEQUENCE,),
     # Every token needs all features of the state for its norm.
     "state_features": (),
-    # Axes of weights: features of the state, and hidden features or heads.
+    # In weights: features of the state, and hidden features or heads.
     "features": ("fsdp",),
     "inner": ("tensor",),
     "vocabulary": ("tensor",),

@@ -78,12 +78,9 @@ class TokenDomain(eqx.Module):
             )
         num_points = self.num_tokens - self.prefix
         axes = {len(x) for x in (self.grid, self.spacing, self.period) if x is not None}
-        missing = self.prefix and self.grid is None
-        if (
-            missing
-            or axes - {self.dimension}
-            or math.prod(self.grid or (num_points,)) != num_points
-        ):
+        size = num_points if self.grid is None else math.prod(self.grid)
+        lacks_grid = self.prefix and self.grid is None
+        if lacks_grid or axes - {self.dimension} or size != num_points:
             raise InputError(
                 f"TokenDomain: grid={self.grid}, spacing={self.spacing}, period={self.period} "
                 f"do not fit {num_points} points of dimension {self.dimension} after a prefix="
@@ -152,7 +149,7 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def midpoint(cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)) -> "TokenDomain":
-        """The middles of equal parts of an interval: order 2."""
+        """The midpoint rule: the middles of equal parts of an interval. Order 2."""
         lower, upper = rules.ordered(interval)
         length = (upper - lower) / tokens
         points = lower + length / 2 + lattice((tokens,), (length,)).points
@@ -188,7 +185,10 @@ class TokenDomain(eqx.Module):
     ) -> "TokenDomain":
         """The Gauss–Legendre rule, exact for polynomials of degree `2 tokens - 1`. It is for
         integrals over the whole interval, not for causal attention."""
-        return cls(*rules.on_interval("gauss_legendre", tokens, interval))
+        lower, upper = rules.ordered(interval)
+        points, weights = rules.point_rule("gauss_legendre", tokens)
+        length = upper - lower
+        return cls(jnp.asarray(lower + length * points)[:, None], jnp.asarray(length * weights))
 
     @classmethod
     @checked
@@ -254,8 +254,8 @@ class TokenDomain(eqx.Module):
         if self.period is not None or self.dimension != 1:
             kind = f"of dimension {self.dimension}" if self.period is None else "periodic"
             raise InputError(
-                f"This TokenDomain is {kind}, so tokens have no order for causal attention, "
-                "rotary positions and relative biases; LinearBias needs none."
+                f"TokenDomain: it is {kind}, so tokens have no order for causal attention, "
+                "rotary positions and relative biases; use LinearBias, which needs none."
             )
         return self.points[..., 0]
 
@@ -283,9 +283,9 @@ class TokenDomain(eqx.Module):
     def with_queries(
         self, points: Float[ArrayLike, "*samples queries dimension"]
     ) -> "TokenDomain":
-        """Appends points of weight zero: they see other tokens and are not seen, so the state
-        there is the solution between tokens. The result is not a grid. Samples with their own
-        points may have their own queries."""
+        """Appends points of weight zero. They see other tokens but are not seen, so their state
+        is the solution between tokens. The result is not a grid. Samples with their own points
+        may have their own queries."""
         points = jnp.asarray(points, self.points.dtype)
         if self.end_weights is not None:
             raise InputError("TokenDomain.with_queries: the domain must have no end_weights.")
@@ -344,8 +344,10 @@ class TokenDomain(eqx.Module):
         """The domain of the first tokens."""
         parts = self.weights, self.ends, self.end_weights
         weights, ends, end_weights = jax.tree.map(lambda x: x[..., :tokens], parts)
-        first = TokenDomain(self.points[:tokens], weights, spacing=self.spacing)
-        return dataclasses.replace(first, ends=ends, end_weights=end_weights)
+        points = self.points[:tokens]
+        return TokenDomain(
+            points, weights, spacing=self.spacing, ends=ends, end_weights=end_weights
+        )
 
     @checked
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":
@@ -359,22 +361,19 @@ class TokenDomain(eqx.Module):
         return dataclasses.replace(self, weights=weights, end_weights=ends)
 
 
-def lattice(
-    grid: tuple[int, ...],
-    spacing: tuple[float, ...] | None = None,
-    period: tuple[float | None, ...] | None = None,
-) -> TokenDomain:
+def lattice(grid: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> TokenDomain:
     """A grid that begins at zero, with points known at compile time."""
     indices = np.indices(grid).reshape(len(grid), -1).T
     spacing = None if spacing is None or set(spacing) == {1} else spacing
     with jax.ensure_compile_time_eval():
         points = jnp.asarray(indices, jnp.result_type(float))
         points = points if spacing is None else points * jnp.asarray(spacing)[None]
-    return TokenDomain(points, None, grid, spacing, period)
+    return TokenDomain(points, None, grid, spacing)
 
 
 def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
-    """The points along each axis. Raises for the operator `name` without a plain grid."""
+    """The number of points along each axis. Raises `InputError`, which begins with `name`, if
+    the domain is not a plain grid."""
     if domain.grid is None or domain.weights is not None or domain.prefix:
         raise InputError(
             f"{name} needs tokens at equal distances on a grid, without weights, padding or a "
@@ -384,16 +383,16 @@ def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
 
 
 def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
-    """Marks the arrays with `axes` axes of samples; shared arrays of domains have none."""
+    """Marks the arrays that have `axes` axes of samples: all but shared arrays of domains."""
 
-    def of_part(part: Any) -> Any:
+    def mark(part: Any) -> Any:
         if not isinstance(part, TokenDomain):
             return True
         return jax.tree.map_with_path(
             lambda path, x: x.ndim >= _SHARED_AXES[path[-1].name] + axes, part
         )
 
-    return jax.tree.map(of_part, tree, is_leaf=lambda x: isinstance(x, TokenDomain))
+    return jax.tree.map(mark, tree, is_leaf=lambda x: isinstance(x, TokenDomain))
 
 
 def _compile_time_array(points: ArrayLike) -> Array:
@@ -413,12 +412,12 @@ def _integrals_up_to(weights: Array | None, end_weights: Array | None, v: Array)
     if end_weights is None:
         return inner
     lags = end_weights.shape[-2]
-    total = _later(inner, lags)
+    total = _shift_later(inner, lags)
     for lag in range(lags):
-        total += _later(_along(end_weights[..., lag, :], v) * v, lag)
+        total += _shift_later(_along(end_weights[..., lag, :], v) * v, lag)
     return total
 
 
-def _later(v: Array, tokens: int) -> Array:
+def _shift_later(v: Array, tokens: int) -> Array:
     zeros = jnp.zeros_like(v[..., :tokens, :])
     return jnp.concatenate([zeros, v], axis=-2)[..., : v.shape[-2], :]

@@ -71,8 +71,7 @@ class Equation(eqx.Module):
             )
         sets = eqx.filter_eval_shape(constraint, 0.0)
         sets = sets if isinstance(sets, tuple) else (sets,) * len(block)
-        pairs = (block, AbstractOperator), (sets, AbstractConstraint)
-        for instances, kind in pairs:
+        for instances, kind in ((block, AbstractOperator), (sets, AbstractConstraint)):
             if wrong := [type(x).__name__ for x in instances if not isinstance(x, kind)]:
                 raise InputError(f"Equation: {', '.join(wrong)} must be {kind.__name__}s.")
         if len(sets) != len(block):
@@ -120,8 +119,8 @@ class Equation(eqx.Module):
         return self.control.intervals(), self.constraint.intervals()
 
     def tabulate(self, points: np.ndarray, ends: np.ndarray) -> "Equation":
-        """The equation with weights computed in advance, for a march that evaluates the field
-        at `points` and ends steps at `ends`, fractions of each interval."""
+        """Computes the weights in advance, for a march that evaluates the field at `points` and
+        ends steps at `ends`, fractions of each interval."""
         constraint = self.constraint.tabulate(np.union1d(points, ends))
         return Equation(self.control.tabulate(points), constraint, self.domain)
 
@@ -143,6 +142,7 @@ class Equation(eqx.Module):
 
 
 def contents(control: PyTree, constraint: PyTree) -> dict[str, str]:
+    """The lines of a printed equation, by name."""
     texts = {"control": spell(control), "constraint": spell(constraint)}
     if isinstance(control, AbstractControl):
         texts["control"] = type(control).__name__

@@ -98,7 +98,7 @@ class Legendre(AbstractBasis):
 
 @checked
 class Nodal(AbstractBasis):
-    """Functions constant on each of n = `modes` equal parts, `φ_a = √n` on part a.
+    """Functions that are constant on n = `modes` equal parts, `φ_a = √n` on part a.
 
     At n midpoints, kernels are the matrices of an ordinary Transformer; at r n points every
     feature appears r times. The number of points must be a multiple of n."""
@@ -147,7 +147,7 @@ class FeatureMap(eqx.Module):
         return mean + self.of_values(c - mean)
 
 
-# For numbers that are not functions of y, such as the channels of an image.
+# The map for numbers that are not functions of y, such as the channels of an image.
 PLAIN = FeatureMap(None, None)
 
 
@@ -158,10 +158,9 @@ class FunctionSpace(eqx.Module):
 
         W(y, ξ, t) = √(m_in / m_out) Σ_ab C_ab(t) φ_a(ξ) φ_b(y)
 
-    from m_in coefficients to m_out. So the width is a resolution: coefficients C of one shape
-    give matrices for any number of points, and at m points C is the matrix of an ordinary
-    Transformer. Heads and hidden features have domains of the same rule, with as many points
-    for each coefficient.
+    from m_in coefficients to m_out. So the width is a resolution: coefficients C give matrices
+    for any number of points, and at m points C is the matrix of an ordinary Transformer. Heads
+    and hidden features have domains of the same rule, and as many points per coefficient.
 
     **Arguments:**
 
@@ -209,8 +208,8 @@ class FunctionSpace(eqx.Module):
         points, rest = divmod(modes * self.domain.features, self.modes)
         if rest:
             raise InputError(
-                f"FunctionSpace: {modes} modes get a fraction of a point; features must be a "
-                f"multiple of {self.modes}, got {self.domain.features}."
+                f"FunctionSpace: {modes} modes must have a whole number of points; set a "
+                f"multiple of {self.modes} features, got {self.domain.features}."
             )
         domain = self.domain.with_points(points)
         self.basis.check(domain, modes)

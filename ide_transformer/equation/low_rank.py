@@ -1,4 +1,4 @@
-"""Low-rank changes of linear maps (LoRA), to train a pretrained model further."""
+"""Low-rank changes of linear maps (LoRA), for training a pretrained model further."""
 
 import itertools
 from collections.abc import Sequence
@@ -51,8 +51,8 @@ class LowRank(eqx.Module):
         return self.linear.bias
 
     def at_points(self, into: FeatureMap, out: FeatureMap) -> "LowRank":
-        """The integral that `Linear.at_points` gives; A reads functions of `into`, B makes
-        functions of `out`."""
+        """The integral of `Linear.at_points`: A reads functions of `into`, B makes functions of
+        `out`."""
         return with_fields(
             self,
             linear=self.linear.at_points(into, out),
@@ -135,16 +135,16 @@ def without_low_rank(model: Tree) -> Tree:
 
 
 def partition_weights(weights: Tree) -> tuple[Tree, Tree]:
-    """The weights that training changes, and the frozen ones; `None` in the places of the
-    other part. With `LowRank` maps only A and B are trained, otherwise all weights."""
+    """Splits weights into trained and frozen ones, with `None` in place of the others. With
+    `LowRank` maps only A and B are trained, otherwise all weights."""
     if not parts(weights, LowRank):
         return eqx.partition(weights, True)
 
-    def changes(part):
+    def mark(part):
         if not isinstance(part, LowRank):
             return False
         frozen = jax.tree.map(lambda _: False, part.linear)
         return with_fields(jax.tree.map(lambda _: True, part), linear=frozen)
 
-    is_changed = jax.tree.map(changes, weights, is_leaf=lambda x: isinstance(x, LowRank))
-    return eqx.partition(weights, is_changed)
+    is_trained = jax.tree.map(mark, weights, is_leaf=lambda x: isinstance(x, LowRank))
+    return eqx.partition(weights, is_trained)

@@ -33,7 +33,7 @@ def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
 
 class Rule(NamedTuple):
     """Weights of `∫ g dx ≈ Σ_j w_j g(x_j)`. `end_weights[r, j]` is the weight of x_j in the
-    integral up to `ends[r, j]`, which is x_{j+r}, or beyond all points."""
+    integral up to `ends[r, j]`. This end is x_{j+r}, or beyond all points."""
 
     weights: Float[Array, " points"]
     end_weights: Float[Array, "ends points"]
@@ -90,7 +90,7 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
         with_gap = before.at[2 - lag : points - lag].add(last_gap[lag])
         even = (jnp.arange(points) + lag) % 2 == 0
         rows.append(jnp.where(even, paired, with_gap))
-    # The first gap alone has the trapezoidal rule; the mean of an empty integral is its point.
+    # The first gap has the trapezoidal rule. The mean of an empty integral is the value there.
     rows[0] = rows[0].at[:2].set(gaps[0] / 2)
     rows[1] = rows[1].at[0].set(gaps[0] / 2)
     weights = inner
@@ -113,13 +113,6 @@ def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
     x.setflags(write=False)
     weights.setflags(write=False)
     return x, weights
-
-
-def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array, Array]:
-    lower, upper = ordered(interval)
-    x, weights = point_rule(name, points)
-    length = upper - lower
-    return jnp.asarray(lower + length * x)[:, None], jnp.asarray(length * weights)
 
 
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
@@ -180,8 +173,8 @@ def cells_of_samples(
     mask: ArrayLike | None,
     shown: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points `[samples, tokens, dimension]` and the sizes of their cells. Padding lies at the
-    first point of its sample and has the size 0. `shown` iterates over the samples and can show
+    """Points `[samples, tokens, dimension]` and the sizes of their cells. Padding is moved to
+    the first point of its sample and has size 0. `shown` iterates over the samples and can show
     progress."""
     x = np.array(points)
     real = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask)
@@ -209,7 +202,7 @@ def ordered(interval: Interval) -> Interval:
 
 
 def _voronoi(x: np.ndarray, box: np.ndarray, periodic: np.ndarray) -> np.ndarray:
-    """The sizes of Voronoi cells, bounded by images of the points outside the box."""
+    """The sizes of Voronoi cells. Images of the points outside the box bound them."""
     lengths = np.ptp(box, axis=1)
     on_sides = np.abs(x[:, :, None] - box) <= 1e-7 * lengths[:, None]
     on_sides &= ~periodic[:, None]
@@ -227,8 +220,8 @@ def _voronoi(x: np.ndarray, box: np.ndarray, periodic: np.ndarray) -> np.ndarray
     volume = math.prod(lengths)
     if not abs(weights.sum() - volume) <= 1e-6 * volume:
         raise InputError(
-            f"TokenDomain.from_points: the cells have the volume {weights.sum():g}, the "
-            f"bounds {volume:g}; pass points that lie farther from each other."
+            f"TokenDomain.from_points: the cells have volume {weights.sum():g}, expected the "
+            f"bounds' {volume:g}; pass points that lie farther from each other."
         )
     return weights
 

@@ -19,7 +19,7 @@ _ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 def spell(x: Any, depth_axes: int = 0) -> str:
-    """An object as a constructor call, with shapes for arrays and without defaults."""
+    """Prints an object as a constructor call, with shapes for arrays and without defaults."""
     if isinstance(x, _ARRAYS):
         return f"[{','.join(map(str, x.shape[depth_axes:]))}]"
     if isinstance(x, Linear):
@@ -32,7 +32,8 @@ def spell(x: Any, depth_axes: int = 0) -> str:
 
 
 def spell_options(x: Any, depth_axes: int = 0) -> str:
-    """The arguments of the constructor call; a single module or array has no name."""
+    """Prints the arguments of `spell`'s constructor call. A single module or array has no
+    name."""
     if not dataclasses.is_dataclass(x):
         return spell(x)
     parameters = inspect.signature(type(x)).parameters

@@ -17,7 +17,7 @@ from .tree import map_parts, parts
 class OperatorField(eqx.Module):
     """The vector field of one operator, `(t, u, args) ↦ tangent(u, A_i(u; θ(t)))`."""
 
-    # Functions of depth: the block, and one constraint or one for each operator.
+    # Functions of depth: the block, and the constraint or one constraint for each operator.
     block_at: Callable[[Depth], PyTree]
     constraint_at: Callable[[Depth], PyTree]
     domain: TokenDomain
@@ -71,7 +71,7 @@ def without_constraint(terms: PyTree) -> PyTree:
 
 
 def slow_terms(terms: PyTree, start: Depth, rate: float) -> PyTree:
-    """The terms with weights that change at `rate` after depth `start`; 0 freezes them."""
+    """Slows the change of weights after depth `start` to `rate`; 0 freezes them."""
     return map_parts(
         terms,
         OperatorField,

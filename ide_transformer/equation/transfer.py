@@ -41,17 +41,15 @@ def interpolation(
 ) -> TokenMap:
     """The map from functions on `source` to their values at the points of `target`.
 
-    On a line, along each axis of a grid and around a period it interpolates by polynomials of
-    `degree`, of order `degree + 1`. At scattered points of a plane or space it is linear in
-    Delaunay simplices.
+    On lines, grids and around a period it interpolates by polynomials of `degree`, with order
+    `degree + 1`. At scattered points of a plane or space it is linear in Delaunay simplices.
 
     **Arguments:**
 
     - `source`, `target`: their points must be known at compile time.
     - `degree`: 1, or 3 on lines and grids.
 
-    **Raises:** `InputError` for points that do not fit, for example points of the target too
-    far outside the source.
+    **Raises:** `InputError` for points that do not fit, such as targets far outside the source.
     """
     if source.of_samples or target.of_samples:
         raise InputError(
@@ -59,8 +57,8 @@ def interpolation(
         )
     if source.prefix or target.prefix or source.dimension != target.dimension:
         raise InputError(
-            f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
-            f"{target.dimension}; they must be equal. For a prefix pass domain.without_prefix."
+            f"interpolation: the dimensions {source.dimension} and {target.dimension} of the "
+            "domains must be equal. For a domain with a prefix pass domain.without_prefix."
         )
     points = np.asarray(source.points, float)
     x = np.asarray(target.points, float)

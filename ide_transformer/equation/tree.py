@@ -36,7 +36,7 @@ def _is_instance(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
 
 
 def with_fields(module: Module, **fields: PyTree) -> Module:
-    """A copy of a module with other fields, without calling its constructor."""
+    """Copies a module with other fields, without calling its constructor."""
     return eqx.tree_at(
         lambda x: [getattr(x, name) for name in fields],
         module,

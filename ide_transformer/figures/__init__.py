@@ -1,4 +1,4 @@
-"""Figures and HTML pages. Import it inside functions, since matplotlib loads slowly."""
+"""Figures, films and HTML pages. Import it in functions, since matplotlib loads slowly."""
 
 from .page import Part, write_page
 from .plots import (

@@ -19,24 +19,24 @@ _PER_SECOND = 10
 def check_film(path: Path) -> None:
     """Raises `InputError` for a file that is not a film, or whose writer is not installed."""
     if path.suffix.lower() not in (".gif", ".mp4"):
-        raise InputError(f"{path}: a film ends with .gif or .mp4.")
+        raise InputError(f"{path}: the name of a film must end with .gif or .mp4.")
     if path.suffix.lower() == ".mp4" and not animation.FFMpegWriter.isAvailable():
         raise InputError(f"{path}: an .mp4 needs ffmpeg; install it, or use a .gif.")
 
 
-_Several: TypeAlias = Sequence[np.ndarray]
+_Functions: TypeAlias = Sequence[np.ndarray]
 
 
 def animate_fields(
-    path: Path, points: _Several, times: np.ndarray, truth: _Several, prediction: _Several
+    path: Path, points: _Functions, times: np.ndarray, truth: _Functions, prediction: _Functions
 ) -> None:
     """Writes a film of several functions, each `[times, tokens]` at its points `[tokens,
-    dimension]`: on a line truth and prediction as curves, in the plane both and the error as
-    pictures, a row for each function."""
+    dimension]`: curves of truth and prediction on a line; in the plane a row of pictures of
+    truth, prediction and error for each function."""
     check_film(path)
     dimension = points[0].shape[1]
     if dimension > 2:
-        raise InputError(f"{path}: functions in three dimensions have no film.")
+        raise InputError(f"{path}: films need points of dimension 1 or 2, got {dimension}.")
     figure, show = (_on_line if dimension == 1 else _in_plane)(points, truth, prediction)
 
     def frame(index: int) -> list[Artist]:
@@ -50,7 +50,7 @@ def animate_fields(
         film.save(path, writer=writer(fps=_PER_SECOND), dpi=100)
 
 
-def _on_line(points: _Several, truth: _Several, prediction: _Several) -> Any:
+def _on_line(points: _Functions, truth: _Functions, prediction: _Functions) -> Any:
     figure = Figure(figsize=(3.6 * len(truth), 3.0), layout="constrained")
     lines = []
     for sample, axes in enumerate(figure.subplots(1, len(truth), squeeze=False)[0]):
@@ -79,7 +79,7 @@ def _on_line(points: _Several, truth: _Several, prediction: _Several) -> Any:
     return figure, show
 
 
-def _in_plane(points: _Several, truth: _Several, prediction: _Several) -> Any:
+def _in_plane(points: _Functions, truth: _Functions, prediction: _Functions) -> Any:
     figure = Figure(figsize=(8.0, 2.5 * len(truth) + 0.3), layout="constrained")
     grid = figure.subplots(len(truth), 3, squeeze=False)
     pictures = []

@@ -38,7 +38,7 @@ def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> Non
 
 
 def escape(text: str) -> str:
-    """A text in HTML, with nothing that a browser would obey."""
+    """Escapes a text for HTML."""
     return html_escape(printable(text, OF_TEXTS))
 
 

@@ -18,7 +18,7 @@ COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
     *("#E69F00", "#56B4E9", "#000000", "#999999"),
 )
-# With more names than colours, the colours return with other lines.
+# With more names than colours, the colours repeat with other lines.
 _LINES = "-", "--", ":", "-."
 _STYLES = [dict(color=color, linestyle=line) for line in _LINES for color in COLORS]
 # Functions [tokens] by title, for each row.
@@ -58,7 +58,8 @@ def draw_panels(
     """Draws panels of curves side by side, with one legend below.
 
     Panels that share labels share the vertical axis. The axes in `log` are logarithmic if their
-    values span a factor of ten; with "x" alone they are the ticks. `marks` are vertical lines.
+    values span a factor of ten. With "x" alone the values of x are its ticks. `marks` are
+    vertical lines.
     """
     every = [curve for curves in panels.values() for curve in curves]
     styles = dict(zip(dict.fromkeys(curve.label for curve in every), itertools.cycle(_STYLES)))
@@ -109,7 +110,7 @@ def draw_panels(
 def plot_intervals(
     path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str, title: str = ""
 ) -> None:
-    """Draws intervals, sorted: by name the mean and half the width. Wide ones are cut off."""
+    """Draws sorted intervals (mean, half of the width) by name. Wide ones are cut off."""
     ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
     means, halves = np.array([interval for _, interval in ordered]).T
     figure = Figure(figsize=(5.0, 0.8 + 0.42 * len(ordered)), layout="constrained")
@@ -149,10 +150,10 @@ def plot_fields(
     rows: _Rows,
     axes: tuple[str, str] = ("", ""),
 ) -> None:
-    """Draws functions at points `[tokens, dimension]`, or at points of each row's own: a panel
-    for each name on a line, a row of panels in the plane. A row has functions `[tokens]` by
-    title; "truth" and "prediction" share their colours. `axes` names the axes of a plane, the
-    one that points down first."""
+    """Draws rows of functions `[tokens]` by title, at points `[tokens, dimension]` for all rows
+    or for each. A row is a panel if points are on a line, and a row of panels in the plane.
+    "truth" and "prediction" share their colours. `axes` names the axes of a plane; the first
+    points down."""
     points_of_rows = [points] * len(rows) if isinstance(points, np.ndarray) else points
     if points_of_rows[0].shape[1] > 1:
         save_figure(_in_plane(points_of_rows, rows, axes), path)
@@ -187,7 +188,7 @@ def _in_plane(all_points: Sequence[np.ndarray], rows: _Rows, names: tuple[str, s
 def draw_picture(
     axes: Any, points: np.ndarray, values: np.ndarray, like: np.ndarray, *, is_error: bool
 ) -> Any:
-    """Draws a function in the plane, with the colours that suit the numbers `like`."""
+    """Draws a function in the plane, with colours for the range of `like`."""
     norm = Normalize(like.min(), like.max())
     if is_error:
         norm = CenteredNorm(0.0, float(np.abs(like).max()) or 1.0)
@@ -207,12 +208,12 @@ def _relative(row: Mapping[str, np.ndarray]) -> str:
 
 
 def literal(text: str) -> str:
-    """A text for matplotlib without mathematics between dollars."""
+    """Escapes the dollars of a text, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure; its folder is made."""
+    """Writes a figure and makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
         figure.savefig(path, dpi=150)

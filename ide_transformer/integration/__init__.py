@@ -1,4 +1,4 @@
-"""`solve`: fixed and adaptive steps, gradient modes, exits."""
+"""Solves equations: fixed and adaptive steps, gradient modes, exits."""
 
 from .adaptive import TokenNorm
 from .public import *

@@ -27,8 +27,8 @@ def adapt(
     start: Start,
     gradient: AbstractGradient,
 ) -> Trajectory:
-    """Solves by a scheme and the step size controller of the mesh, with at most
-    `mesh.max_steps` steps per interval."""
+    """Solves by a scheme with the step size controller of the mesh, in at most `mesh.max_steps`
+    steps per interval."""
     u0, args, output = start
     check_scheme(equation, scheme, None)
     solver = prepare_solver(scheme, equation.constraint)
@@ -43,7 +43,7 @@ def adapt(
         t1=True, dense=output.dense, controller_state=True, solver_state=True
     )
 
-    def interval(carry, inputs):
+    def solve_interval(carry, inputs):
         u, dt0, status = carry
         index, weights = inputs
         beginning = index * length
@@ -76,7 +76,7 @@ def adapt(
     carry = u0, jnp.array(length, dtype), Status.start(dtype)
     indices = jnp.arange(equation.control.layers, dtype=dtype)
     (u1, _, status), (states, interpolation, stats, count) = gradient.scan(
-        interval, carry, (indices, equation.intervals())
+        solve_interval, carry, (indices, equation.intervals())
     )
     cost = step_cost(equation, solver, u0.shape[-1], args)
     (total, rejected, firsts), count = jax.tree.map(jnp.sum, (stats, count))
@@ -86,19 +86,19 @@ def adapt(
 
 class _State(NamedTuple):
     wrapped: PyTree
-    # The first step size of the next interval, and the last one.
+    # The step size for the next interval, and the latest step size of the controller.
     proposal: ArrayLike
     latest: ArrayLike
-    # Whether a step of the interval was accepted, and how often the first step was tried.
+    # Whether a step of the interval was accepted, and how often the first one was tried.
     has_accepted: Bool[Array, ""]
     firsts: Int[Array, ""]
 
 
 class KeepsProposal(diffrax.AbstractStepSizeController):
-    """A controller that remembers the step size it proposed before a boundary cut it."""
+    """A controller that keeps its proposed step size where a boundary shortens the step."""
 
     controller: diffrax.AbstractStepSizeController
-    # The name of the scheme, for an error.
+    # The name of the scheme, for error messages.
     scheme: str = eqx.field(static=True)
 
     def wrap(self, direction):
@@ -143,9 +143,9 @@ def without_padding(
 ) -> diffrax.AbstractStepSizeController:
     """Excludes padding from the error norm of a controller, if it is the default norm."""
 
-    def replace_norm(pid, _):
-        if pid.norm is not optx.rms_norm:
-            return pid
-        return eqx.tree_at(lambda pid: pid.norm, pid, TokenNorm(weights))
+    def replace_norm(controller, _):
+        if controller.norm is not optx.rms_norm:
+            return controller
+        return eqx.tree_at(lambda x: x.norm, controller, TokenNorm(weights))
 
     return map_parts(controller, diffrax.PIDController, replace_norm)

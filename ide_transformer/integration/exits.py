@@ -65,8 +65,8 @@ class AbstractExit(eqx.Module):
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 
-    Other tokens still see it, and between the stages of a step they see it move. Time is saved
-    only once all tokens of a batch have stopped. Reference: Schuster et al., arXiv 2207.07061.
+    Other tokens still see it, and see it move between the stages of a step. A solve saves time
+    only after all tokens of a batch have stopped. Reference: Schuster et al., arXiv 2207.07061.
 
     **Arguments:**
 
@@ -88,7 +88,7 @@ class AbstractExit(eqx.Module):
     def each(
         self, progress: Progress, weights: Float[Array, "*domains tokens"]
     ) -> Float[Array, "*batch tokens"]:
-        """The measure that stops each token: of the token, or the mean of its sample."""
+        """For each token the measure that stops it: its own, or the mean of its sample."""
         measure = self.measure(progress)
         tokens = progress.u.shape[:-1]
         if self.stops == "token":
@@ -109,7 +109,7 @@ def divergence(
     expected: Float[Array, "*points classes"], outputs: Float[Array, "*points classes"]
 ) -> Float[Array, "*points"]:
     """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)` in nats, for p and q with logits `expected` and
-    `outputs`: how much the mean cross-entropy grows if p is right and q is used."""
+    `outputs`: the growth of the mean cross-entropy if p is right and q is used."""
     p = jax.nn.log_softmax(expected)
     q = jax.nn.log_softmax(outputs)
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
@@ -136,7 +136,7 @@ class EstimatedExit(AbstractExit):
         d( R(E_{q+1}), R(E_q) ),
 
     R the read-out, E_p the state at T extrapolated with order p (`Progress.end`), q = `order`.
-    A token that stops ends with E_q. E_{q+1} estimates its error, as in an embedded pair. With
+    A stopped token ends at E_q. E_{q+1} estimates its error, as in an embedded pair. With
     `divergence` the tolerance is in nats, about the mean growth of the loss. Each step costs
     two read-outs, more than a layer for a large vocabulary. Reference: Hairer, Nørsett, Wanner,
     Solving Ordinary Differential Equations I, II.4.
@@ -157,7 +157,7 @@ class EstimatedExit(AbstractExit):
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
         expected = progress.read_out(progress.end(self.order + 1))
         outputs = progress.read_out(progress.end(self.order))
-        # Rounding may make a divergence negative, which a tolerance of 0 must not accept.
+        # Rounding may make a divergence negative, which is below a tolerance of 0.
         return jnp.maximum(self.difference(expected, outputs), 0)
 
 
@@ -215,7 +215,7 @@ def march_until(
     exit: AbstractExit,
     read_out: Callable[[Array], PyTree[Array]],
 ) -> Trajectory:
-    """Marches tokens until they stop. Raises if the steps need more than the state."""
+    """Marches tokens until they stop. Raises `InputError` if a step needs more than a state."""
     where = f"solve: exit={type(exit).__name__}(…)"
     if start.output.dense:
         raise InputError(

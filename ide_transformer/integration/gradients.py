@@ -22,7 +22,7 @@ _NAMED = jax.checkpoint_policies.save_only_these_names(*RESIDUALS)
 
 # Not `save_from_both_policies`, whose result cannot be pickled.
 def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
-    """Checkpoint policy: saves products of states with weights, and means of attention."""
+    """A checkpoint policy: saves products of states and weights, and means of attention."""
     return _DOTS(primitive, *args, **params) or _NAMED(primitive, *args, **params)
 
 
@@ -45,8 +45,8 @@ class AbstractGradient(eqx.Module):
 
 @checked
 class Direct(AbstractGradient):
-    """Stores every intermediate value. Adaptive solves then have forward mode (`jax.jvp`) too.
-    Implicit schemes and `Reversible` never have it."""
+    """Stores every intermediate value. Adaptive solves then have forward mode (`jax.jvp`) too,
+    except by implicit schemes."""
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
         return diffrax.DirectAdjoint()
@@ -58,7 +58,7 @@ class Recompute(AbstractGradient):
     the rest.
 
     **Arguments:** `policy`, one of `jax.checkpoint_policies`. The default saves products of
-    states with weights and means of attention. `None` saves nothing: less memory, one more
+    states and weights, and means of attention. `None` saves nothing: less memory, one more
     solve.
     """
 
@@ -71,8 +71,8 @@ class Recompute(AbstractGradient):
 
 @checked
 class Recursive(AbstractGradient):
-    """Recursive checkpointing: stores states at the ends of segments of depth, and solves a
-    segment again, recursively, when the gradient reaches it.
+    """Recursive checkpointing: stores the state at the beginning of each segment of depth. When
+    the gradient reaches a segment, it solves the segment again, in shorter segments.
 
     With L intervals it stores about `levels L^(1/levels)` states and makes `levels - 1` more
     solves than `Recompute`, which has one level. Memory is logarithmic for `levels = log2 L`.
@@ -81,8 +81,7 @@ class Recursive(AbstractGradient):
     **Arguments:**
 
     - `levels`: levels of nested segments; 2 stores about `2 sqrt(L)` states.
-    - `policy`: which values are saved inside an interval, one of `jax.checkpoint_policies`;
-      `None` saves nothing.
+    - `policy`: selects the values saved inside an interval, see `Recompute`.
     """
 
     levels: PositiveInt = eqx.field(static=True, default=2)
@@ -90,13 +89,13 @@ class Recursive(AbstractGradient):
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
-        # More levels than halvings of the depth change nothing.
+        # More levels than there are halvings of the depth change nothing.
         halvings = jax.tree.leaves(xs)[0].shape[0].bit_length()
         return _scan(body, carry, xs, min(self.levels, halvings))
 
 
 def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:
-    """`lax.scan(body, carry, xs)` in nested segments, whose ends are stored."""
+    """`lax.scan(body, carry, xs)` in nested segments, whose first carries are stored."""
     total = jax.tree.leaves(xs)[0].shape[0]
 
     def num_stored(length: int) -> float:

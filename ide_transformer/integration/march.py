@@ -1,4 +1,4 @@
-"""Fixed steps: a scan over the intervals, whose inputs are their weights."""
+"""Fixed steps: a scan over the intervals and their weights."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,8 @@ from ..errors import InputError
 from .output import Start, Status, Trajectory, field_evaluations
 
 
-# The most blocks tabulated per interval; longer tables cost more memory than they save time.
+# The most blocks that are tabulated per interval. Larger tables need more memory than they save
+# time.
 _MOST_POINTS = 8
 
 
@@ -30,9 +31,9 @@ class Carry(NamedTuple):
 class Steps(eqx.Module):
     """A fixed-step solve.
 
-    - `scheme`: the scheme you passed; `solver`: the prepared scheme that runs.
-    - `steps_per_interval`: steps in each interval.
-    - `cost`: evaluations of a step, `None` if they depend on the state.
+    - `scheme`: the scheme that was passed; `solver`: the prepared scheme that runs.
+    - `steps_per_interval`: the number of steps in each interval.
+    - `cost`: the evaluations of a step; `None` if they depend on the state.
     """
 
     equation: Equation
@@ -65,7 +66,7 @@ class Steps(eqx.Module):
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
-        """Makes the steps of one interval, in a loop or unrolled; `dense` adds
+        """Makes the steps of one interval, in a loop or unrolled. `dense` adds the data of
         interpolations."""
 
         def step(carry, inputs):
@@ -138,7 +139,7 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     """Makes all steps by a scan over the stacked weights of the intervals."""
     u0, args, output = start
 
-    def interval(carry, inputs):
+    def march_interval(carry, inputs):
         u, solver_state, status = carry
         index, weights = inputs
         terms = steps.equation.interval_terms(index, weights)
@@ -164,7 +165,7 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
 
     state = steps.init(steps.equation.terms_of(0), u0, args)
     (u1, solver_state, status), (states, interpolation) = scan(
-        interval,
+        march_interval,
         (u0, state, Status.start(steps.dtype)),
         (steps.indices, steps.equation.intervals()),
     )
@@ -174,8 +175,8 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
 def check_scheme(
     equation: Equation, solver: diffrax.AbstractSolver, steps_per_interval: int | None
 ) -> None:
-    """Raises `InputError` if a scheme does not fit the equation or its steps. For adaptive
-    steps `steps_per_interval` is `None`."""
+    """Raises `InputError` if a scheme does not fit the equation or its steps, which are
+    adaptive if `steps_per_interval` is `None`."""
     control = equation.control
     jumps_at_each = steps_per_interval == 1 < control.layers and not equation.continuous
     if jumps_at_each and solvers.restarts_at_jumps(solver):

@@ -17,8 +17,8 @@ from ..errors import InputError
 @checked
 class Mesh(eqx.Module):
     """The resolution of a solve. `model.on(mesh)` is the model on another mesh, with its
-    weights and its scheme; `task.on(mesh)` has the samples there. Fields that are `None` do not
-    change.
+    weights and its scheme; `task.on(mesh)` has samples for it. Fields that are `None` change
+    nothing.
 
         model.on(ide.Mesh(layers=8))                   # θ(t) on eight layers of [0, T]
         model.on(ide.Mesh(steps=2))                    # two steps in each layer
@@ -52,7 +52,9 @@ class Mesh(eqx.Module):
 
     def __check_init__(self):
         if self.stepsize_controller is not None and self.steps is not None:
-            raise InputError(f"Mesh: steps={self.steps} and a stepsize_controller; drop one.")
+            raise InputError(
+                f"Mesh: got steps={self.steps} and a stepsize_controller; drop one of them."
+            )
 
     @property
     def options(self) -> dict[str, object]:
@@ -62,7 +64,7 @@ class Mesh(eqx.Module):
 
     @property
     def described(self) -> dict[str, int | float | str]:
-        """`options` as a row of a table."""
+        """`options` as values for a table."""
         return {
             name: x if isinstance(x, int | float) else spell(x)
             for name, x in self.options.items()
@@ -85,8 +87,8 @@ class Mesh(eqx.Module):
 
 
 def check_steps(numbers: Mapping[str, int]) -> None:
-    """Raises `InputError` if the product of these numbers is more steps than the dtype of depth
-    can tell apart."""
+    """Raises `InputError` if the product of these numbers of steps is more than the dtype of
+    depth can tell apart."""
     precision = jnp.finfo(jnp.result_type(float))
     most = int(1 / max(precision.eps, 1e-8))
     if math.prod(numbers.values()) > most:

@@ -1,4 +1,4 @@
-"""The requested output of a solve, the outcome of its steps, and its solution."""
+"""The requested output of a solve, the outcome of its steps, and the solution."""
 
 import itertools
 from collections.abc import Callable
@@ -22,12 +22,12 @@ class Output(NamedTuple):
 
     # Depths of the states in the solution.
     depths: tuple[float, ...]
-    # Whether states at the ends of intervals are needed, or interpolations, and whether the
-    # solution keeps the interpolations.
+    # Whether the march returns states at the ends of intervals, whether it returns
+    # interpolations, and whether the solution keeps the latter.
     states: bool
     dense: bool
     interpolation: bool
-    # `read(t, u, args)` is kept of each state.
+    # The solution keeps `read(t, u, args)` of each state.
     read: Callable[[Array, Array, PyTree], PyTree]
     # Whether a failure is an error.
     throw: bool
@@ -56,7 +56,7 @@ def parse_saveat(
             "solve: saveat.ts must be known at compile time; use SaveAt(dense=True) and "
             "Solution.evaluate."
         ) from error
-    # diffrax rounds depths to float32: 0.2 becomes larger than a horizon of 0.2.
+    # diffrax rounds depths to float32, which can exceed the horizon.
     nearest = equation.knots[abs(equation.knots - ts[..., None]).argmin(axis=-1)]
     inner = np.where(np.isclose(ts, nearest, rtol=1e-6, atol=0), nearest, ts).tolist()
     if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):
@@ -87,7 +87,7 @@ def parse_saveat(
     )
 
 
-# The names of failures; any other is an internal error.
+# The names of failures that errors distinguish; others count as the first.
 _FAILURES = (
     "internal_error",
     "max_steps_reached",
@@ -109,7 +109,7 @@ def finite(u: ArrayLike) -> diffrax.RESULTS:
 
 
 class Status(NamedTuple):
-    """The first failure of a march, and its depth, infinite without one."""
+    """The first failure of a march and its depth, which is infinite if there is none."""
 
     result: diffrax.RESULTS
     failed_at: Float[Array, ""]
@@ -138,7 +138,7 @@ class Trajectory(NamedTuple):
     field_evaluations: Float[Array, "..."] | float
 
     def raise_on_failure(self, equation: Equation) -> State:
-        """`u1`, or an error that says how and where the solve failed."""
+        """`u1`; raises an error that says how and where the solve failed, if it did."""
         result, failed_at = self.status
         failures = {name: getattr(diffrax.RESULTS, name) for name in _FAILURES}
         kind = jnp.argmax(jnp.stack([result == failure for failure in failures.values()]))
@@ -162,7 +162,7 @@ class Trajectory(NamedTuple):
 def field_evaluations(
     cost: Evaluations | None, steps: Array | int, starts: Array | int, counted: PyTree
 ) -> Float[Array, "..."] | float:
-    """The evaluations of a solve: steps times `cost`, or `counted`, or NaN."""
+    """The evaluations of a solve: steps times `cost`, else those `counted`, else NaN."""
     if cost is not None:
         return steps * cost.following + starts * (cost.first - cost.following)
     evaluations = evaluation_count(counted)
@@ -178,9 +178,9 @@ class Solution(eqx.Module):
     - `u1`: `[..., tokens, features]`, the state at depth T, or where a failed solve stopped.
     - `ts`, `us`: the requested depths, and the states there, `[depths, ..., tokens, features]`;
       with `SaveAt(fn=…)` its values.
-    - `stats`: a dictionary with `steps`, `accepted`, `rejected`; `field_evaluations`, where one
-      is every operator once, or a product with the Jacobian (implicit schemes count accepted
-      steps only, NaN for a root finder of their own); and `constraint_residual`, the largest
+    - `stats`: a dictionary with `steps`, `accepted`, `rejected`; `field_evaluations`, each of
+      every operator once, or a product with the Jacobian (implicit schemes count accepted steps
+      only, and NaN with a root finder of their own); and `constraint_residual`, the largest
       distance of a token at T from the set of the last operator
       (`AbstractConstraint.residual`).
     - `result`: how the solve ended, one of `diffrax.RESULTS`.
@@ -195,7 +195,7 @@ class Solution(eqx.Module):
     stats: dict[str, Any]
     result: diffrax.RESULTS
     failed_at: Float[Array, "*samples"]
-    # Stacked, one for each interval.
+    # The interpolations of all intervals, stacked.
     interpolation: diffrax.DenseInterpolation | None
     interval_length: float = eqx.field(static=True)
 
@@ -232,7 +232,7 @@ class Solution(eqx.Module):
 
 
 def _range(x: Any) -> str:
-    """A number, or the least and largest over samples."""
+    """Prints a number, or the smallest and largest one over samples."""
     if not is_known(x) or not np.size(x):
         return spell(x)
     ends = [f"{end:,.{15 if end == np.round(end) else 3}g}" for end in (np.min(x), np.max(x))]

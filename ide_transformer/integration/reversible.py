@@ -1,4 +1,4 @@
-"""The gradient mode that rebuilds the states of a reversible scheme."""
+"""`Reversible`, the gradient mode that rebuilds the states of a reversible scheme."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from .output import Output, Start, Status, Trajectory
 
 
 class Inputs(NamedTuple):
-    """The inputs of a step without its weights; `[intervals, steps]` for all steps."""
+    """The inputs of a step besides its weights, or `[intervals, steps]` of them."""
 
     index: Float[Array, "..."]
     t0: Float[Array, "..."]
@@ -28,12 +28,12 @@ class Inputs(NamedTuple):
     first: Bool[Array, "..."]
 
 
-# The couplings of a step, as a function of its inputs and weights. It closes over other arrays,
-# whose gradient is summed over all steps.
-Make: TypeAlias = Callable[[Inputs, PyTree], solvers.Couplings]
+# Makes the couplings of a step from its inputs and weights. It closes over other arrays, whose
+# gradients are summed over all steps.
+MakeCouplings: TypeAlias = Callable[[Inputs, PyTree], solvers.Couplings]
 
-# This function, the initial state, and the weights of the intervals.
-Differentiable: TypeAlias = tuple[Make, Array, PyTree]
+# `MakeCouplings`, the initial state, and the weights of the intervals.
+Differentiable: TypeAlias = tuple[MakeCouplings, Array, PyTree]
 
 # The last state, requested states at the ends of the intervals, and the status.
 Outcome: TypeAlias = tuple[Array, Array | None, Status]
@@ -45,8 +45,8 @@ class Reversible(AbstractGradient):
     memory does not grow with depth.
 
     For schemes whose steps can be undone: `AlgebraicallyReversible` around any explicit scheme,
-    and `Leapfrog` on a continuous control. Constraints may only shift and scale a token, of
-    which two numbers are kept; a gain of ½ doubles rounding in every layer.
+    and `Leapfrog` on a continuous control. Constraints may only shift and scale a token: these
+    two numbers are stored. A gain of ½ doubles rounding in every layer.
 
     Rounding grows on the way back. If the rebuilt initial state is wrong by more than
     `tolerance`, relative to the largest entry of the state there or one interval later, the
@@ -70,7 +70,8 @@ class Reversible(AbstractGradient):
 
 
 def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
-    """The couplings of the steps of a plan; raises if they cannot be undone."""
+    """The couplings of all steps, as functions of what is differentiated, and the inputs of the
+    steps. Raises `InputError` if steps cannot be undone."""
 
     def at_step(inputs: Inputs, weights: PyTree) -> solvers.Couplings:
         terms = steps.equation.interval_terms(inputs.index, weights)
@@ -84,9 +85,9 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
         closed = []
         for coupling in couplings:
             if isinstance(coupling, solvers.Shear):
-                # The gradient of one step is faster if it only keeps products.
+                # The gradient of one step is faster if it only stores products.
                 increment = eqx.filter_checkpoint(coupling.increment, policy=save_products)
-                # Closes over the arrays that it uses only.
+                # Then it closes only over the arrays that it uses.
                 increment = eqx.filter_closure_convert(increment, u0)
                 coupling = replace(coupling, increment=increment)
             closed.append(coupling)
@@ -113,7 +114,7 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
 def forward(
     differentiable: Differentiable, inputs: Inputs, *, states: bool
 ) -> tuple[Outcome, tuple[Array, Array], PyTree[Array]]:
-    """The outcome, the last pair, and the values that projections lost."""
+    """Makes all steps. Returns the outcome, the last pair, and what projections lost."""
     make, u0, weights = differentiable
 
     def interval(carry, x):
@@ -188,7 +189,7 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
     good = _relative_error(pair[0], u0, after[0]) <= tolerance
     # Both states of the first pair are u0.
     gradient = of_make, sum(of_pair), of_weights
-    # A loop of zero or one turns writes NaN in place; `jnp.where` would need a second tree.
+    # A loop of at most one turn writes NaN in place; `jnp.where` would need a second tree.
     _, (of_make, of_u0, of_weights) = lax.while_loop(
         lambda carry: ~carry[0],
         lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
@@ -198,20 +199,20 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
         of_u0 = eqx.error_if(
             of_u0,
             ~good,
-            f"Reversible(tolerance={tolerance:g}): by rounding, the rebuilt initial state "
-            "differs by more. Use a coupling nearer to 1, float64, or gradient=Recompute().",
+            f"Reversible(tolerance={tolerance:g}): rounding of the rebuilt initial state is "
+            "larger. Use a coupling nearer to 1, float64, or gradient=Recompute().",
         )
     return of_make, of_u0, of_weights
 
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:
-    """`lax.scan`, without a loop for one step."""
+    """`lax.scan`, but without a loop for one step."""
     is_one_step = jax.tree.leaves(xs)[0].shape[0] == 1
     return lax.scan(step, carry, xs, reverse=reverse, unroll=is_one_step)
 
 
 def _relative_error(u: Array, exact: Array, after: Array) -> Float[Array, ""]:
-    """The largest difference, relative to the largest entry of the state or of `after`."""
+    """The largest difference, relative to the largest entry of `exact` or `after`."""
     difference = jnp.max(jnp.abs(u - exact))
     size = jnp.maximum(jnp.max(jnp.abs(exact)), jnp.max(jnp.abs(after)))
     return jnp.where(difference == 0, 0, difference / size)

@@ -1,4 +1,4 @@
-"""`solve`, the entry point."""
+"""`solve`, the entry point for an equation."""
 
 from collections.abc import Callable
 
@@ -38,14 +38,14 @@ def solve(
 
     Every stage of a step reads the weights of its own interval, so schemes keep their order on
     layered weights. `diffrax.diffeqsolve` on `equation.terms` gives the same answer if the
-    control is continuous. On `PiecewiseConstant` schemes with a stage at the end of a step
-    (Heun, Tsit5) read the next layer there if called by hand.
+    control is continuous. On `PiecewiseConstant` it does not: a stage at the end of a step
+    (Heun, Tsit5) reads the next layer.
 
     **Arguments:**
 
     - `equation`: see `Equation`.
     - `u0`: `[..., tokens, features]`. Leading axes share their steps; under `jax.vmap` each
-      sample has its own. u0 may be off the constraint S: the output at depth 0 is u0, and the
+      sample has its own. If u0 is off the constraint S, the output at depth 0 is u0 and the
       first step moves the state to S. To start on S pass `constraint.project(u0)`.
     - `solver`: a `diffrax.AbstractSolver` for ordinary equations with one state, not
       `SemiImplicitEuler`, `KenCarp3` to `5`, `Sil3` or one for stochastic equations. Implicit
@@ -54,7 +54,7 @@ def solve(
     - `stepsize_controller`: adaptive steps instead, for example
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses an interval boundary, and
       padded tokens do not enter the error norm.
-    - `gradient`: which values are kept for the gradient: `Recompute()`, `Recursive()`,
+    - `gradient`: which values are stored for the gradient: `Recompute()`, `Recursive()`,
       `Direct()`, or `Reversible()` for reversible schemes.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, for fixed
       steps, `steps`. `SaveAt(ts=equation.knots)` gives the states of all layers. States at the
@@ -93,7 +93,7 @@ def solve_on(
     exit: AbstractExit | None = None,
     read_out: Callable[[Array], PyTree[Array]] = jnp.asarray,
 ) -> Solution:
-    """Solves on a mesh without missing fields; see `solve`. An `exit` stops tokens, `read_out`
+    """Solves on a mesh with all step options, see `solve`. An `exit` stops tokens; `read_out`
     maps a state to outputs."""
     output = parse_saveat(equation, saveat, mesh.steps, throw=throw)
     start = Start(jnp.asarray(u0), args, output)
@@ -164,8 +164,8 @@ def _states(
         at_knots = jnp.concatenate([u0[None], trajectory.states])
         indices = np.searchsorted(equation.knots, output.depths)
         # A slice has a cheaper gradient than indexing, whose gradient is a scatter.
-        in_a_row = bool((np.diff(indices) == 1).all())
-        return at_knots[indices[0] : indices[-1] + 1] if in_a_row else at_knots[indices]
+        are_consecutive = bool((np.diff(indices) == 1).all())
+        return at_knots[indices[0] : indices[-1] + 1] if are_consecutive else at_knots[indices]
     length = equation.control.interval_length
     return jax.vmap(lambda t: interpolate(trajectory.interpolation, length, t))(
         jnp.asarray(output.depths, u1.dtype)

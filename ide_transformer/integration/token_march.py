@@ -63,22 +63,22 @@ def _over_all(operators: PyTree, visible: TokenDomain) -> PyTree:
     return map_parts(operators, AbstractTokenIntegral, lambda part, _: _OverAll(part, visible))
 
 
-# A text is read in parts of at least 8 tokens, in at most 16 parts: one program reads all
-# lengths, and a short text costs little.
+# A text is read in at most 16 parts of at least 8 tokens: one program reads all lengths, and a
+# short text costs little.
 _LEAST_PART = 8
 _MOST_PARTS = 16
 
-# For each evaluation of a token integral its arrays `[intervals, ..., tokens, …]`: keys and
-# values of attention.
+# For each evaluation of a token integral its arrays `[intervals, ..., tokens, …]`, such as keys
+# and values.
 TokenCache: TypeAlias = list[list[Array]]
 
 
 class TokenMarch(eqx.Module):
-    """Fixed steps for new tokens of a text only,
+    """Fixed steps for the new tokens of a text only,
 
         u_t(x) = Σ_i A_i(u; θ(t))(x),   x ∈ {x_n, …, x_{n+m-1}},
 
-    on a domain of all future tokens. Causal token integrals see earlier tokens through a cache
+    on a domain of all tokens to come. Causal token integrals see earlier tokens through a cache
     of keys and values from each stage of each step. If a step fails, the states of its tokens
     are NaN."""
 
@@ -104,7 +104,7 @@ class TokenMarch(eqx.Module):
     def prefill(
         self, u0: State, length: Int[Array, ""] | int | None = None
     ) -> tuple[State, TokenCache]:
-        """The states at T of the first `length` tokens, and a cache for all tokens."""
+        """The states at T of the first `length` tokens, and a cache for all tokens to come."""
         tokens = u0.shape[-2]
         length = tokens if length is None else length
         part = min(tokens, max(_LEAST_PART, -(-self.num_tokens // _MOST_PARTS)))
@@ -143,7 +143,7 @@ def why_not_by_token(
     state: jax.ShapeDtypeStruct,
     exit: AbstractExit | None = None,
 ) -> str | None:
-    """Why tokens cannot be marched one by one; `None` if they can."""
+    """The reason why tokens cannot be marched one by one; `None` if they can."""
     try:
         _check(equation, solver, mesh, exit)
         steps = plan_steps(equation, solver, mesh.steps or 1, state)
@@ -177,7 +177,7 @@ def _march(
             f"{name} evaluates the field before its first step; use RK4() or Strang()."
         )
 
-    def steps_of_interval(u, solver_state, index, weights):
+    def march_interval(u, solver_state, index, weights):
         terms = over_all(equation.interval_terms(index, weights))
         carry = Carry(u, solver_state, diffrax.RESULTS.successful)
         carry, _ = steps.advance(terms, steps.edges(index), carry, None, loop=False)
@@ -190,7 +190,7 @@ def _march(
         def fill(index, new, axis, size):
             return new if cache is None else _update_cache(cache[index], new, start, axis)
 
-        outputs, new = run_marked(steps_of_interval, fill, *carry, index, weights)
+        outputs, new = run_marked(march_interval, fill, *carry, index, weights)
         assert cache is None or len(new) == len(cache)
         return outputs, new
 
@@ -215,7 +215,7 @@ def _check(
         raise InputError("tokens that stop at different depths are not cached; set exit=None.")
     if not equation.domain.in_order:
         raise InputError(
-            "the points of the token domain are not known to increase along a line."
+            "the points of the token domain must increase along a line, and be known."
         )
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
         for part in parts(operator, AbstractTokenIntegral):
@@ -225,9 +225,9 @@ def _check(
         if not _over_all(operator, equation.domain).pointwise:
             name = type(operator.innermost).__name__
             raise InputError(
-                f"{name} may couple tokens in ways that are not cached. If it acts on single "
-                "tokens, set `pointwise: ClassVar[bool] = True` in its class; otherwise derive "
-                "it from AbstractTokenIntegral."
+                f"{name} may couple tokens in ways that are not cached. If it acts on each "
+                "token alone, set `pointwise: ClassVar[bool] = True` in its class; otherwise "
+                "derive it from AbstractTokenIntegral."
             )
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
     for part in parts(solver, kinds):

@@ -1,4 +1,4 @@
-"""Models: inputs, an equation, a read-out."""
+"""Models: inputs, an equation and a read-out."""
 
 from .causality import check_causal
 from .compiled import compiled_outputs

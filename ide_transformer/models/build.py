@@ -25,7 +25,7 @@ from .text_inputs import TextInputs
 
 Build = TypeVar("Build", bound=Callable[..., Model])
 
-# Arguments of inputs and of read-outs, and their names in a model.
+# The names in a model of arguments of inputs and of read-outs.
 _OF_INPUTS = {
     "masks": "class_token",
     "normalization": "input_normalization",
@@ -101,16 +101,16 @@ def _builds(
     names: Mapping[str, str] = {},
     **defaults: Any,
 ) -> Callable[[Build], Build]:
-    """A decorator: the function builds a model of inputs and a read-out, and has the arguments
-    of both. Required ones are positional; `features` is the last of them.
+    """A decorator for functions that build a model of inputs and a read-out: gives them the
+    arguments of both. Required ones are positional; `features` is the last of these.
 
     **Arguments:**
 
     - `inputs`, `read_out`: functions that build them. Arguments that a `partial` sets are not
       arguments of the model.
-    - `keys`: maps the key of the model to the keys of both. By default `inputs` splits the key
-      into three and uses two.
-    - `names`: more names of arguments of the inputs, beside `_OF_INPUTS`.
+    - `keys`: maps the key of the model to the keys of both. By default `inputs` uses two of
+      three parts of the key, and `read_out` the third.
+    - `names`: more names of arguments of the inputs, besides `_OF_INPUTS`.
     - `defaults`: other defaults.
     """
     empty = inspect.Parameter.empty
@@ -261,8 +261,9 @@ def ImageStage(*args: Any, **kwargs: Any) -> Model[AbstractImageInputs, Abstract
     """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
     the states of the previous stage, on a grid of tokens.
 
-    It has no position embeddings, since windows see positions. `StagedModel` joins stages; only
-    the last may have a class token. Without `classes` the outputs are the states.
+    It has no position embeddings, since convolutions see positions at the edges. `StagedModel`
+    joins stages; only the last may have a class token. Without `classes` the outputs are the
+    states.
 
     Reference: Wu et al., arXiv 2103.15808.
     """
@@ -273,8 +274,8 @@ def ImageStage(*args: Any, **kwargs: Any) -> Model[AbstractImageInputs, Abstract
 def StagedModel(
     stages: tuple[Model[ImageInputs, AbstractReadOut], ...],
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
-    """Joins stages, solved one after the other, each on its own grid; see `ImageStage` and
-    `StageInputs`. The last reads out. `model.equations` has an entry for each stage."""
+    """Joins stages that are solved one after the other, each on its own grid; see `ImageStage`
+    and `StageInputs`. The last one reads out. `model.equations` has an entry for each stage."""
     if not stages:
         raise InputError("StagedModel: stages=() is empty; pass at least one stage.")
     model: Model = stages[0]
@@ -283,7 +284,7 @@ def StagedModel(
     return model
 
 
-# For models without `duration`.
+# For models of functions that are not `Timed`.
 _of_functions = ft.partial(
     _builds,
     ft.partial(FunctionInputs.build, duration=1.0),

@@ -21,13 +21,13 @@ from .text_inputs import TextInputs
 
 @checked
 class CachedDecoder(eqx.Module):
-    """A causal language model that reads token by token, with a cache of keys and values.
+    """A causal language model that reads token by token, with a cache of keys and values:
 
         logits, cache = decoder.prefill(prompt)
         logits, cache = decoder.extend(token, position, cache)
 
     The logits equal the model's for the whole text. They are NaN after a failed step, and for
-    positions outside the prompt or `tokens`. Use `jax.vmap` for one position per text.
+    positions outside the prompt or `tokens`. For a position of each text use `jax.vmap`.
 
     **Arguments:** `model`, solved by an explicit scheme with fixed steps, and `tokens`, the
     longest text, at most the context of the model.
@@ -40,7 +40,7 @@ class CachedDecoder(eqx.Module):
         context = model.inputs.context
         if tokens > context:
             raise InputError(
-                f"CachedDecoder: {tokens=}, but the context of the model is {context}."
+                f"CachedDecoder: {tokens=} must be at most the model's context, {context}."
             )
         if (reason := _why_inputs_not_cached(model.inputs)) is not None:
             raise InputError(f"Token by token: {reason}")
@@ -55,7 +55,7 @@ class CachedDecoder(eqx.Module):
         prompt: Integer[Array | np.ndarray, "*batch prompt"],
         last: Integer[Array | np.ndarray, "*#batch"] | int = -1,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
-        """The logits of the token after `last`, the last token of the prompt, and the cache.
+        """The logits of the token after position `last`, where the prompt ends, and the cache.
         Padding may follow `last`. If `last` is an array, one program serves all lengths."""
         length = prompt.shape[-1]
         last = jnp.where(jnp.asarray(last) < 0, length + jnp.asarray(last), last)
@@ -85,7 +85,8 @@ class CachedDecoder(eqx.Module):
 @checked
 @once_for_each
 def why_not_cached(model: Model) -> str | None:
-    """Why `generate` solves again for each token; `None` if it uses a `CachedDecoder`."""
+    """The reason why `generate` solves again for each token; `None` if it uses a
+    `CachedDecoder`."""
     if (reason := _why_inputs_not_cached(model.inputs)) is not None:
         return reason
     model = model.ordinary

@@ -1,4 +1,4 @@
-"""Inputs that are the solution of another equation."""
+"""Inputs that solve another equation."""
 
 import equinox as eqx
 import jax

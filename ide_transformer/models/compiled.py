@@ -17,15 +17,15 @@ from .text_inputs import check_text
 
 
 class _Padding(NamedTuple):
-    """Whether a mask hides padding, and the token axis of each output, if any."""
+    """Whether a mask hides padding, and the token axis of each output or `None`."""
 
     masks: bool
     axes: PyTree[int | None]
 
 
 class Compiled:
-    """A model to call from Python. `why_not_padded`: why each shape has its own program, or
-    `None` if texts are padded."""
+    """A model to call from Python. `why_not_padded`: the reason why each shape has its own
+    program; `None` if texts are padded."""
 
     def __init__(self, model: Model, sizes: tuple[int, ...] | None):
         self.model = model
@@ -48,8 +48,8 @@ class Compiled:
         """The outputs of the model as NumPy arrays."""
         if isinstance(self._padding, str):
             return jax.tree.map(np.asarray, compiled_outputs(self.model, inputs))
-        of_model = self.model.inputs
-        text = check_text(inputs, of_model.vocabulary, of_model.context, 2**31)
+        model_inputs = self.model.inputs
+        text = check_text(inputs, model_inputs.vocabulary, model_inputs.context, 2**31)
         length = text.tokens.shape[-1]
         size = next(x for x in self.sizes if x >= length)
         outputs = compiled_outputs(self.model, _pad(text, size, self._padding.masks))
@@ -58,17 +58,16 @@ class Compiled:
 
 @checked
 def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> Compiled:
-    """Compile a model for calls from Python. Texts are padded to one of a few lengths and the
-    outputs are cut, so that few programs serve all lengths.
+    """Compile a model for calls from Python. Texts are padded to one of a few lengths, and
+    outputs are cut, so few programs serve all lengths.
 
         logits = ide.compiled(model)
         logits(tokens)  # [..., tokens, vocabulary], as model(tokens)
 
     The outputs equal the model's to rounding. A causal model does not see padding, which
-    `compiled` tests; for another model a mask gives padding the quadrature weight zero. If
-    inputs are not texts or the model takes no mask, each shape has its own program, as with
-    `eqx.filter_jit`, and `why_not_padded` is the reason. Each shape of batch axes has its own
-    program, too.
+    `compiled` tests; for another model a mask gives padding the quadrature weight zero. Each
+    shape of batch axes has its own program. If inputs are not texts or the model takes no mask,
+    each length has one too, as with `eqx.filter_jit`, and `why_not_padded` is the reason.
 
     **Arguments:** `sizes`, lengths to pad to besides the context, by default 64, 128, 256, ….
 
@@ -79,10 +78,10 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
 
 @once_for_each
 def _find_padding(model: Model, size: int) -> "_Padding | str":
-    """The way in which padding up to `size` is hidden, or the reason why it cannot be."""
+    """How padding up to `size` is hidden, or the reason why it cannot be."""
     text = Text(np.zeros(max(1, size - 1), int))
     if not isinstance(model.inputs.of_text(text), Text):
-        return f"{type(model.inputs).__name__} are more than texts."
+        return f"{type(model.inputs).__name__} need more than a text."
     with contextlib.suppress(InputError):
         axes = _token_axes(model, text, size, masks=False)
         if None not in jax.tree.leaves(axes, is_leaf=lambda x: x is None):
@@ -95,7 +94,7 @@ def _find_padding(model: Model, size: int) -> "_Padding | str":
 
 
 def _token_axes(model: Model, text: Text, size: int, *, masks: bool) -> PyTree[int | None]:
-    """The token axis of each output: its length changes with the text."""
+    """The token axis of each output, which changes its length with the text, or `None`."""
     texts = (_pad(text, length, masks) for length in (text.tokens.shape[-1], size))
     shapes = (eqx.filter_eval_shape(compiled_outputs, model, x) for x in texts)
 
@@ -113,7 +112,7 @@ def compiled_outputs(model: Model, inputs: PyTree) -> PyTree[Array]:
 
 
 def _cut(outputs: PyTree, axes: PyTree, num_padding: int) -> PyTree[np.ndarray]:
-    """Outputs without padding. NumPy compiles nothing."""
+    """Cuts padding off outputs, in NumPy, which compiles nothing."""
 
     def cut(x: Any, axis: int | None) -> np.ndarray:
         x = np.asarray(x)
@@ -124,7 +123,7 @@ def _cut(outputs: PyTree, axes: PyTree, num_padding: int) -> PyTree[np.ndarray]:
 
 
 def _pad(text: Text, size: int, masks: bool) -> Any:
-    """A text padded to `size` with its last token; with `masks` a mask marks the padding."""
+    """Pads a text to `size` with its last token; with `masks` a mask marks the padding."""
     room = [(0, 0)] * (np.ndim(text.tokens) - 1) + [(0, size - text.tokens.shape[-1])]
     tokens = np.pad(np.asarray(text.tokens, int), room, mode="edge")
     mask = text.mask

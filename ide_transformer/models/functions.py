@@ -1,4 +1,4 @@
-"""Inputs and outputs that are functions, given by values at points."""
+"""Inputs and outputs that are functions, as values at points."""
 
 import dataclasses
 import functools as ft
@@ -80,7 +80,7 @@ class Field(NamedTuple):
         if mask is not None:
             if values.shape[:2] != np.shape(mask):
                 raise InputError(
-                    f"Field.at: values {values.shape} for a mask {np.shape(mask)}; pass a "
+                    f"Field.at: got values {values.shape} and a mask {np.shape(mask)}; pass a "
                     "value for each point, padding included."
                 )
             real = np.reshape(mask, (*np.shape(mask), *(1,) * (values.ndim - 2)))
@@ -90,7 +90,7 @@ class Field(NamedTuple):
 
 def fed_back(inputs: Any, outputs: Array | np.ndarray) -> Any:
     """The inputs of the next step of a roll-out: `outputs` replace the states, which are the
-    first channels of `inputs`. Further channels are constant."""
+    first channels of `inputs`. Further channels stay."""
     if isinstance(inputs, Timed):
         return inputs._replace(inputs=fed_back(inputs.inputs, outputs))
     if isinstance(inputs, Field):
@@ -113,12 +113,11 @@ class FunctionInputs(AbstractInputs):
 
     Inputs are values at the points of `grid`, `[..., tokens]` on a line, `[..., rows, columns]`
     in the plane, and so on, followed by an axis of channels if `channels` is set; or a
-    `Field` with its own points, in any dimension. Outputs have the same shape.
+    `Field` with its own points, in any dimension. Outputs have the same shape. There may be any
+    number of points from `2 modes + 1` along an axis.
 
-    The points may be any, at least `2 modes + 1` along an axis.
-
-    The model maps functions over a time Δt_0. `Timed` inputs ask for another time Δt: then the
-    rate of the equation is multiplied by Δt/Δt_0.
+    The model maps functions over a time Δt_0. For `Timed` inputs with another time Δt the rate
+    of the equation is multiplied by Δt/Δt_0.
 
     **Arguments:**
 
@@ -159,8 +158,8 @@ class FunctionInputs(AbstractInputs):
         check_statistics(self, self.statistics, self.channels or 1)
         if not self.dimension or len(self._axes) != self.dimension:
             raise InputError(
-                f"FunctionInputs: grid={self.grid} for points={self.points}; pass one rule for "
-                "all axes, or one for each."
+                f"FunctionInputs: got grid={self.grid} for points={self.points}; pass one rule "
+                "for all axes, or one for each."
             )
 
     @classmethod
@@ -231,12 +230,12 @@ class FunctionInputs(AbstractInputs):
         return dataclasses.replace(self, points=points)
 
     def points_of(self, tokens: int | tuple[int, ...]) -> TokenDomain:
-        """The grid of plain arrays; `tokens` has a number for each axis."""
+        """The grid of plain arrays with `tokens` points along each axis."""
         shape = tokens if isinstance(tokens, tuple) else (tokens,)
         if len(shape) != self.dimension:
             raise InputError(
-                f"FunctionInputs: points={tokens} in dimension {self.dimension}; pass a number "
-                "for each axis."
+                f"FunctionInputs: got points={tokens} in dimension {self.dimension}; pass a "
+                "number for each axis."
             )
         axes = zip(self._axes, shape, strict=True)
         return ft.reduce(
@@ -265,7 +264,7 @@ class FunctionInputs(AbstractInputs):
         return Embedded(u, domain)
 
     def placed(self, inputs: PyTree[ArrayLike]) -> tuple[Float[Array, "..."], TokenDomain]:
-        """The values a(x) and the waves at x, `[..., tokens, channels + 2 modes dimension]`,
+        """The values a(x) with the waves at x, `[..., tokens, channels + 2 modes dimension]`,
         and the domain of the points."""
         if isinstance(inputs, Field):
             check_fields(inputs)
@@ -274,15 +273,15 @@ class FunctionInputs(AbstractInputs):
             samples = a.shape[:-2] if domain.of_samples else ()
             if (*samples, a.shape[-2], self.dimension) != domain.points.shape:
                 raise InputError(
-                    f"Field: {a.shape[-2]} values at points of shape {domain.points.shape}; "
-                    f"pass points [{a.shape[-2]}, {self.dimension}] for all samples, or "
+                    f"Field: got {a.shape[-2]} values at points {domain.points.shape}; pass "
+                    f"points [{a.shape[-2]}, {self.dimension}] for all samples, or "
                     f"[samples, {a.shape[-2]}, {self.dimension}]."
                 )
             inside = jnp.broadcast_to(self._inside(domain)[..., None], a.shape)
             a = jnp.where(inside, a, jnp.nan)
         elif self.fields:
             raise InputError(
-                f"FunctionInputs: inputs of shape {np.shape(inputs)} without points; pass "
+                f"FunctionInputs: got inputs {np.shape(inputs)} without points; pass "
                 "Field.at(values, points)."
             )
         else:
@@ -312,15 +311,15 @@ class FunctionInputs(AbstractInputs):
         open_ends = [i for i, p in enumerate(periods) if p is None and circles[i]]
         if open_ends:
             raise InputError(
-                f"Field: its domain has ends along axis {open_ends[0]}, which is a circle for "
+                f"Field: its domain has ends along axis {open_ends[0]}, which is a circle in "
                 "the model; pass Field.at(values, points, periodic=True), or a period=…."
             )
         inside = (within | np.broadcast_to(circles, within.shape)).all(axis=-1)
         if is_known(inside) and not inside.all():
             first = np.asarray(points)[~np.asarray(inside)][0].tolist()
             raise InputError(
-                f"Field: its domain has the point {first}, outside of [0, 1] along an axis "
-                "that is not a circle; scale the coordinates."
+                f"Field: the point {first} of its domain must be in [0, 1] along all axes that "
+                "are not circles; scale the coordinates."
             )
         return inside
 
@@ -330,7 +329,7 @@ class FunctionInputs(AbstractInputs):
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
         if not fits or not jnp.issubdtype(a.dtype, jnp.floating):
             raise InputError(
-                f"FunctionInputs: inputs of shape {a.shape} and {a.dtype}, expected real "
+                f"FunctionInputs: got inputs {a.shape} of {a.dtype}, expected real "
                 f"floating-point numbers with {axes} axes of points and {channels=}, their "
                 "axis last."
             )
@@ -339,9 +338,9 @@ class FunctionInputs(AbstractInputs):
         fewest = min(a.shape[-1 - axes : -1])
         if fewest <= 2 * self.modes:
             raise InputError(
-                f"FunctionInputs: {fewest} points cannot resolve the {self.modes} waves of the "
-                f"coordinate; pass at least {2 * self.modes + 1} points, or build the model "
-                "with fewer modes (model.options.modes)."
+                f"FunctionInputs: {fewest} points cannot resolve the {self.modes} waves of an "
+                f"axis; pass at least {2 * self.modes + 1} points, or build the model with "
+                "fewer modes (model.options.modes)."
             )
         return standardize(a.astype(self.dtype), self.statistics)
 
@@ -405,10 +404,9 @@ def outputs_at(
     points: Float[Array | np.ndarray, "*samples queries dimension"],
     values: Float[Array | np.ndarray, "..."] | None = None,
 ) -> PyTree[Array]:
-    """The outputs of a model at `points`, where `field` has no values: `[..., queries]`, or
-    `[..., queries, channels]`. For a linear integral equation this is the interpolation of
-    Nyström (1930). Each new point is a token of weight zero: it integrates over the points of
-    `field`, and no other token sees it.
+    """The outputs of a model at new points: `[..., queries]`, or `[..., queries, channels]`.
+    Each new point is a token of weight zero: it integrates over the points of `field`, and no
+    other token sees it. For a linear integral equation this is Nyström's interpolation (1930).
 
     **Arguments:**
 
@@ -437,10 +435,10 @@ def outputs_at(
 def _interpolate(
     values: Float[Array, "..."], source: TokenDomain, target: TokenDomain
 ) -> Float[Array, "..."]:
-    """Functions `[..., tokens, channels]` at the points of `target`."""
+    """Interpolates functions `[..., tokens, channels]` to the points of `target`."""
     if not (is_known(source.points) and is_known(target.points)):
         raise InputError(
-            "outputs_at: cannot interpolate to points that are traced; pass values=…."
+            "outputs_at: the points are traced, so values are not interpolated; pass values=…."
         )
     if not source.of_samples:
         return interpolation(source, target)(values)

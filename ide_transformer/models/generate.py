@@ -26,7 +26,7 @@ from .parts import Text
 from .text_inputs import as_text, check_text
 
 
-# Stands for a token that could not be drawn.
+# In place of a token that could not be drawn.
 NO_TOKEN = -1
 # The most tokens of one call, prompts included.
 _MOST_TOKENS = 2**24
@@ -46,7 +46,7 @@ Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str, list[s
 
 
 class Draw(NamedTuple):
-    """How a token is drawn, see `generate`."""
+    """Draws tokens from logits; for the fields see `generate`."""
 
     temperature: float | np.ndarray = 1.0
     top_k: int | None = None
@@ -60,7 +60,7 @@ class Draw(NamedTuple):
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             smallest = lax.top_k(logits, self.top_k)[0][..., -1:]
             logits = jnp.where(logits < smallest, -jnp.inf, logits)
-        # The largest becomes 0, so that the others cannot overflow to +inf.
+        # The largest logit becomes 0, so that no other overflows to +inf.
         logits = logits - jnp.max(logits, axis=-1, keepdims=True)
         temperature = jnp.asarray(self.temperature, logits.dtype)
         logits = logits / jnp.maximum(temperature, jnp.finfo(logits.dtype).tiny)
@@ -89,29 +89,30 @@ def generate(
     given: PyTree = None,
     tokenizer: Tokens | None = None,
 ) -> Prompt:
-    """Draw `length` tokens after `prompt`, each given the last `context` tokens.
+    """Draw `length` tokens after `prompt`, each from the last `context` tokens before it.
 
         loaded = ide.load_model("runs/shakespeare")
         ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
 
-    One compiled program serves prompts and lengths up to 256 tokens in all, another up to
+    One compiled program serves prompts and lengths up to 256 tokens in all, another one up to
     1024, and so on. It uses a `CachedDecoder`. Beyond the context, and if `why_not_cached` has
     a reason, it solves the equation again for each token, with equal results.
 
     **Arguments:**
 
-    - `prompt`: at least one token; a string, or a list of them; or a `Text` for prompts of
-      different lengths, its mask `False` at the padding after each.
+    - `prompt`: at least one token; or strings; or a `Text` for prompts of different lengths,
+      whose mask is `False` at the padding after each.
     - `key`: draws the tokens; needed at a temperature above 0.
     - `temperature`: divides the logits; 0 chooses the most likely token.
     - `top_k`: draw only from the k most likely tokens.
     - `top_p`: draw only from the most likely tokens of this probability (arXiv 1904.09751).
-    - `end`: the token that ends a text; it fills the rest. Strings end before it.
-    - `given`: other inputs of a model that reads more than a text, in batches like `prompt`.
+    - `end`: the token that ends a text and fills the rest. Strings end before it.
+    - `given`: the other inputs of a model that reads more than a text, in batches like
+      `prompt`.
     - `tokenizer`: the model's, for strings.
 
     **Returns:** `[..., prompt + length]`: each prompt, followed by the drawn tokens. For a
-    `Text` a `Text`, whose mask marks where each ends; for strings, strings.
+    `Text`, a `Text` whose mask marks where each text ends; for strings, strings.
 
     **Raises:** `InputError` for an empty prompt, padding before a token, more than 16,777,216
     tokens in all, a model that sees later tokens, a failed solve, and infinite logits.
@@ -160,7 +161,9 @@ def generate(
             )
     total = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
     if total > _MOST_TOKENS:
-        raise InputError(f"generate: {total:,} tokens in all; at most {_MOST_TOKENS:,}.")
+        raise InputError(
+            f"generate: got {total:,} tokens in all, which must be at most {_MOST_TOKENS:,}."
+        )
     draw = Draw(temperature, top_k, top_p)
     tokens = _generate_tokens(model, tokens, ends, length, draw, key, given, end)
     missing = tokens == NO_TOKEN
@@ -183,7 +186,8 @@ def _generate_tokens(
     other_inputs: PyTree,
     end: int | None,
 ) -> Int[np.ndarray, "*batch total"]:
-    """Prompts of lengths `ends`, followed by `length` tokens. Buffers have a few sizes."""
+    """Prompts of lengths `ends`, each followed by `length` tokens. Buffers have few sizes, so
+    few programs are compiled."""
     if not length:
         return prompt
     longest = prompt.shape[-1]
@@ -199,7 +203,7 @@ def _generate_tokens(
         size = min(_buffer_size(total, 256, 4) if cached else _buffer_size(total, 16, 2), most)
     room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - longest)]
     tokens = np.pad(prompt, room)
-    # Arrays, so that other numbers do not compile another program.
+    # Arrays, so that no other program is compiled for other numbers.
     top_p = None if draw.top_p is None else np.asarray(draw.top_p, float)
     temperature = draw.temperature and np.asarray(draw.temperature, float)
     buffers = _fill_buffers(

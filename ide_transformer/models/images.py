@@ -1,4 +1,4 @@
-"""Inputs that are images: windows are the points of a two-dimensional Ω_x."""
+"""Inputs that are images, whose windows are the points of a two-dimensional Ω_x."""
 
 import abc
 import dataclasses
@@ -45,9 +45,8 @@ class ImageInputs(AbstractImageInputs):
 
     with zeros beyond the edges: patches for w = s, overlapping windows for w > s. Images are
     floating-point numbers `[..., rows, columns, channels]`, or `[..., rows, columns]` for one
-    channel. The grid has rows / s by columns / s tokens.
-
-    An image of another size shows the same rectangle, so its positions are interpolated.
+    channel. The grid has rows / s by columns / s tokens. An image of another size shows the
+    same rectangle, so its positions are interpolated.
 
     **Arguments:**
 
@@ -87,8 +86,8 @@ class ImageInputs(AbstractImageInputs):
         if not 0 <= window - stride <= 2 * self.padding < window:
             least = max((window - stride + 1) // 2, 0)
             raise InputError(
-                f"ImageInputs: {window=}, padding={self.padding}; use a window of {stride} or "
-                f"more, padding from {least} to {(window - 1) // 2}."
+                f"ImageInputs: got {window=} and padding={self.padding}; use a window of "
+                f"{stride} or more, and padding from {least} to {(window - 1) // 2}."
             )
         pixels = window**2 * self.image_shape[2]
         tokens = self.prefix_tokens + math.prod(self.grid)
@@ -177,16 +176,16 @@ class ImageInputs(AbstractImageInputs):
         if len(image) != 3 or image[2] != full[2] or (self.fixed_size and image != full):
             advice = "; for another size use model.on(Mesh(tokens=(rows, columns)))"
             raise InputError(
-                f"ImageInputs: images of shape {shape}, expected [..., {full[0]}, {full[1]}, "
+                f"ImageInputs: got images {shape}, expected [..., {full[0]}, {full[1]}, "
                 f"{full[2]}]{advice * self.fixed_size}."
             )
         rows, columns, _ = image
         if not (rows and columns) or rows % stride or columns % stride:
-            raise InputError(f"ImageInputs: {stride=} does not divide {rows} by {columns}.")
+            raise InputError(f"ImageInputs: {stride=} must divide {rows} by {columns}.")
         return rows // stride, columns // stride
 
     def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape with an axis of channels, which images with one channel may lack."""
+        """The shape with an axis of channels, which images of one channel may lack."""
         is_missing = shape[-1:] != (1,) or shape[-2:] == self.image_shape[:2]
         return (*shape, 1) if self.image_shape[2] == 1 and is_missing else shape
 
@@ -195,7 +194,7 @@ class ImageInputs(AbstractImageInputs):
         grid = self.grid_of(images.shape)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise InputError(
-                f"ImageInputs: images of {images.dtype}; pass floating-point numbers, "
+                f"ImageInputs: got images of {images.dtype}; pass floating-point numbers, "
                 "(images / 255 - mean) / std as in training."
             )
         images = images.reshape(self._with_channels(images.shape))
@@ -209,7 +208,7 @@ class ImageInputs(AbstractImageInputs):
         return Embedded(u, image_domain(grid, self.prefix_tokens, self.grid, self.area_weights))
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageInputs":
-        """If the size is fixed, the inputs for (rows, columns) or a number of windows."""
+        """The inputs for (rows, columns) or a number of windows, if the size is fixed."""
         if not self.fixed_size:
             return self
         grid = grid_of_patches(tokens, self.grid)
@@ -217,7 +216,7 @@ class ImageInputs(AbstractImageInputs):
         return dataclasses.replace(self, image_shape=shape, positions=self._positions_on(grid))
 
     def _positions_on(self, grid: tuple[int, int]) -> Float[Array, "tokens features"] | None:
-        """The positions of the prefix, then the others interpolated to another grid."""
+        """The positions of the prefix, and then those of windows, interpolated to a grid."""
         if self.positions is None or grid == self.grid:
             return self.positions
         prefix, on_grid = jnp.split(self.positions, [self.prefix_tokens])
@@ -226,7 +225,7 @@ class ImageInputs(AbstractImageInputs):
 
 
 def grid_of_patches(patches: int | tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of patches; a number of them becomes a grid in proportion to `shape`."""
+    """(rows, columns) of patches; a number becomes a grid with the proportions of `shape`."""
     if isinstance(patches, tuple):
         return patches
     rows, columns = shape
@@ -240,8 +239,8 @@ def grid_of_patches(patches: int | tuple[int, int], shape: tuple[int, int]) -> t
 def image_domain(
     grid: tuple[int, int], prefix: int, unit: tuple[int, int], area_weights: bool
 ) -> TokenDomain:
-    """The windows of a grid, after `prefix` learned tokens at its centre. The spacing is 1.
-    With `area_weights` windows fill the rectangle of the grid `unit`; weights are areas."""
+    """The windows of a grid of spacing 1, after `prefix` learned tokens at its centre. With
+    `area_weights` they fill the rectangle of the grid `unit`, and their weights are areas."""
     weighted = area_weights and grid != unit
     windows = TokenDomain.uniform(grid)
     if weighted:
@@ -279,15 +278,15 @@ def windows(
 def resample(
     values: Float[Array, "rows columns features"], grid: tuple[int, int]
 ) -> Float[Array, "new_rows new_columns features"]:
-    """Bicubic interpolation to the cells of another grid over the same rectangle."""
+    """Interpolates to the cells of another grid over the same rectangle by bicubics."""
     rows = jnp.asarray(bicubic_matrix(values.shape[0], grid[0]), values.dtype)
     columns = jnp.asarray(bicubic_matrix(values.shape[1], grid[1]), values.dtype)
     return jnp.einsum("ik,jl,klf->ijf", rows, columns, values, precision=lax.Precision.HIGHEST)
 
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
-    """`[new, old]`: interpolation weights, constant beyond the ends. Reference: Keys, IEEE
-    Trans. ASSP 29 (1981) 1153."""
+    """Interpolation weights `[new, old]` of values that are constant beyond the ends.
+    Reference: Keys, IEEE Trans. ASSP 29 (1981) 1153."""
     centres = ((np.arange(new) + 0.5) * old / new - 0.5)[:, None]
     points = np.floor(centres).astype(int) + np.arange(-1, 3)
     x = np.abs(centres - points)

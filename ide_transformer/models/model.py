@@ -1,4 +1,4 @@
-"""A model: inputs, an equation, a read-out."""
+"""`Model`: inputs, an equation and a read-out."""
 
 import dataclasses
 import functools as ft
@@ -74,9 +74,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     `model(inputs)` maps one sample, or any leading batch axes. `LanguageModel`,
     `ImageClassifier`, `OperatorModel` and others build models.
 
-    Inputs may contain models of earlier equations: stages, an encoder. Then `on` changes all
-    equations, and a solution counts the steps, evaluations and failures of all. The states and
-    the exit belong to the last equation.
+    Inputs may contain models of earlier equations, such as stages or an encoder. Then `on`
+    changes all equations, and a solution counts the steps, evaluations and failures of all. The
+    states and the exit belong to the last equation.
 
     With a `space` the weights are coefficients of functions of the features, see
     `FunctionSpace`, and `model.on(Mesh(width=d))` evaluates them at d points of Ω_y. With
@@ -91,7 +91,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     - `space`: see above; `None` for ordinary weights.
     - `gradient`: the gradient mode, see `solve`.
     - `compute_dtype`: dtype of matrix products in operators, for example "bfloat16"; weights
-      and state keep theirs. `None` for the dtype of the weights.
+      and state keep their dtype. `None` for the dtype of the weights.
     - `exit`: when tokens stop before the end, see `AbstractExit`.
     """
 
@@ -164,7 +164,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @property
     def ordinary(self) -> "Model[Inputs, ReadOut]":
-        """The model with ordinary weights: itself, or at the points of its `space`."""
+        """The model with its weights at the points of its `space`; without one, the model."""
         space = self.space
         if space is None:
             return self
@@ -185,7 +185,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @property
     def equations(self) -> "tuple[Model, ...]":
-        """The models of all equations in the order in which they are solved, this one last."""
+        """The models of all equations in the order of their solution, this one last."""
         return (*(x for model in parts(self.inputs, Model) for x in model.equations), self)
 
     @property
@@ -202,7 +202,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         return Equation(model.control, model.constraint, model.domain)
 
     def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
-        """The model with `change` applied to each equation's model, this one last."""
+        """Applies `change` to the model of each equation, to this one last."""
         inputs = map_parts(self.inputs, Model, lambda x, _: x.each_equation(change))
         return change(self.with_inputs(inputs))
 
@@ -228,9 +228,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @checked
     def with_solver(self, solver: diffrax.AbstractSolver) -> "Model[Inputs, ReadOut]":
-        """The model with another scheme in all equations, on the same mesh. Learned weights of
-        its scheme are lost, unless `solver` wraps it: `AlgebraicallyReversible(model.solver)`.
-        """
+        """The model with another scheme in all equations, on the same mesh. The old scheme's
+        weights are lost, unless `solver` wraps it: `AlgebraicallyReversible(model.solver)`."""
         return self.each_equation(lambda model: dataclasses.replace(model, solver=solver))
 
     @checked
@@ -305,10 +304,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     ) -> Solution:
         """The solution from the embedded inputs. A failed solve does not raise; see its
         `result`. `key` draws the dropout; `None` for no dropout. For `saveat` see `solve`.
-        If each sample has its own points, each is solved by itself, with its own adaptive
-        steps."""
+        Samples with their own points are solved one by one, with their own adaptive steps."""
         if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
-            raise InputError(f"Model: inputs={inputs!r} must be arrays.")
+            raise InputError(f"Model: inputs must be arrays, got {inputs!r}.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
         times_differ = isinstance(inputs, Timed) and np.ndim(inputs.duration) > 0
@@ -375,7 +373,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
 @checked
 def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
-    """The model with weights as functions of its features; `Nodal()` repeats each of them."""
+    """The model with weights as functions of its features, constant on parts (`Nodal`)."""
     if model.space is not None:
         return model
     space = FunctionSpace(Nodal(), model.features, FeatureDomain(model.features))
@@ -383,7 +381,7 @@ def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
 
 
 def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
-    """A decorator: caches results by arguments, as long as the first argument lives."""
+    """A decorator that caches results by arguments, as long as the first argument lives."""
     results: dict[Any, Result] = {}
 
     @ft.wraps(function)
@@ -398,13 +396,13 @@ def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def is_built_as(model: Model, build: Callable[..., Model]) -> bool:
-    """Whether a model has the classes of inputs and read-out of the models of `build`."""
+    """Whether a model has the classes of inputs and read-out that `build` makes."""
     inputs, read_out = kinds_of(build)
     return isinstance(model.inputs, inputs) and isinstance(model.read_out, read_out)
 
 
 def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
-    """The classes of inputs and read-out that the annotation of `build` names."""
+    """The classes of inputs and read-out in the return annotation of `build`."""
     returned = inspect.signature(build, eval_str=True).return_annotation
     return get_args(returned) or (AbstractInputs, AbstractReadOut)
 
@@ -444,7 +442,7 @@ def _solve_samples(
 
 
 def _add_statistics(earlier: Solution, solution: Solution) -> Solution:
-    """`solution` with the statistics and failures of an earlier solution added."""
+    """Adds the statistics and the failure of an earlier solution to `solution`."""
     result, failed_at = jax.tree.map(
         lambda before, after: jnp.where(earlier.succeeded, after, before),
         (earlier.result, earlier.failed_at),
@@ -453,7 +451,7 @@ def _add_statistics(earlier: Solution, solution: Solution) -> Solution:
     stats = {}
     for name, after in solution.stats.items():
         before = earlier.stats[name]
-        # The mean over axes that the solution does not have.
+        # The mean over axes that `solution` does not have.
         if jnp.shape(before) not in ((), jnp.shape(after)):
             before = jnp.mean(jnp.asarray(before))
         stats[name] = jnp.asarray(after) + before

@@ -1,4 +1,4 @@
-"""Base classes of inputs and read-outs, and the records that they exchange."""
+"""Base classes of inputs and read-outs, and the records that pass between them."""
 
 import abc
 from typing import NamedTuple, TypeAlias
@@ -34,7 +34,7 @@ class Text(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """Inputs of a map over any time Δt.
+    """Inputs with the time Δt of the map.
 
     - `inputs`: the inputs of the model without a time.
     - `duration`: Δt, a number, or `[samples]` for one time per sample.
@@ -108,12 +108,12 @@ class AbstractInputs(eqx.Module):
         return 0
 
     def with_domain_of(self, inputs: PyTree[ArrayLike] | None) -> "AbstractInputs":
-        """This object on the domain of `inputs`, for read-outs that integrate over it."""
+        """This object with the domain of `inputs`, for read-outs that integrate over it."""
         return self
 
     def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:
-        """Inputs of the model with this text, for generation and the test of causality; `given`
-        are other inputs, which provide the rest. Define also `vocabulary` and `context`."""
+        """Inputs of the model with this text, for generation and the test of causality. The
+        inputs `given` provide the rest. Define also `vocabulary` and `context`."""
         raise InputError(
             f"{type(self).__name__} cannot be the inputs of a causal model; define "
             "of_text(text, given), vocabulary and context."

@@ -48,8 +48,8 @@ class MaskedTokenHead(eqx.Module):
 
 @checked
 class States(AbstractReadOut):
-    """The states `N(u)`, `[..., tokens, features]`. `pooler` and `head` of an encoder are
-    applied by `pooled` and `logits`."""
+    """The states `N(u)`, `[..., tokens, features]`. The methods `pooled` and `logits` apply the
+    `pooler` and the `head` of an encoder."""
 
     normalization: AbstractConstraint = Free()
     pooler: Linear | None = None
@@ -101,7 +101,7 @@ class TokenLogits(AbstractReadOut):
         normalization: AbstractConstraint = LayerNorm(),
         std: NonNegativeFloat = 0.02,
     ) -> "TokenLogits":
-        """Draw E with standard deviation `std`, unless `tied`. With `bias` c starts at zero."""
+        """Draw E with standard deviation `std`, unless `tied`. `bias`: whether c exists."""
         weight = None if tied else std * jax.random.normal(key, (vocabulary, features))
         return cls(weight, jnp.zeros(vocabulary) if bias else None, normalization)
 
@@ -173,7 +173,7 @@ class AbstractValues(AbstractLinearReadOut):
         if not self.channels and self.number != 1:
             raise InputError(
                 f"{type(self).__name__}: {self.number} numbers need an axis; set "
-                "channels=True (for FunctionValues also channels of the inputs)."
+                "channels=True (for FunctionValues also the channels of the inputs)."
             )
 
     @property
@@ -242,7 +242,7 @@ class AbstractMeanReadOut(AbstractLinearReadOut):
     def check(self, inputs: AbstractInputs) -> None:
         if getattr(inputs, "masks", False):
             raise InputError(
-                f"{type(self).__name__}: the mean over all tokens would count padding; use "
+                f"{type(self).__name__}: the mean over all tokens counts padding; use "
                 "TextInputs(masks=False), or PrefixHead."
             )
 

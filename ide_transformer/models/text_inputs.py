@@ -1,4 +1,4 @@
-"""Inputs that are texts."""
+"""Inputs that are texts, whose tokens are the points of a one-dimensional Ω_x."""
 
 from dataclasses import KW_ONLY
 
@@ -49,8 +49,8 @@ class TextInputs(AbstractInputs):
     - `prefix`: learned tokens before the text, each `[embedded]`.
     - `lift`: A, from embedded to features (ALBERT); `None` for the identity.
     - `normalization`, `dropout`: N, and the dropout rate before it.
-    - `padding`: a token that positions skip (RoBERTa). It uses row `padding` of `positions`;
-      other tokens are counted from row `padding + 1`. `None` if rows are positions.
+    - `padding`: a token that positions skip (RoBERTa). It has row `padding` of `positions`; the
+      other tokens have the rows from `padding + 1` on. `None` if rows are positions.
     - `masks`: whether texts may have padding.
     """
 
@@ -71,7 +71,7 @@ class TextInputs(AbstractInputs):
         places = self.context if self.padding is None else self.padding + 1 + self.context
         if self.positions is not None and self.positions.shape[0] < places:
             rows = self.positions.shape[0]
-            raise InputError(f"TextInputs: {rows} positions, expected at least {places}.")
+            raise InputError(f"TextInputs: got {rows} positions, expected at least {places}.")
 
     @classmethod
     @checked
@@ -146,9 +146,7 @@ class TextInputs(AbstractInputs):
         kinds = 1 if self.segments is None else self.segments.shape[0]
         text = check_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
-            raise InputError(
-                "Text: this model accepts no mask; build it with class_token=True."
-            )
+            raise InputError("Text: this model takes no mask; build it with class_token=True.")
         u = take_rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:
             if self.padding is None:
@@ -186,7 +184,7 @@ class TextInputs(AbstractInputs):
 def after_prefix(
     prefix: tuple[Float[Array, " features"], ...], u: State
 ) -> Float[Array, "*batch all features"]:
-    """A state after learned tokens."""
+    """Puts learned tokens before a state."""
     first = [jnp.broadcast_to(token, (*u.shape[:-2], 1, len(token))) for token in prefix]
     return jnp.concatenate([*first, u], axis=-2) if prefix else u
 
@@ -203,7 +201,7 @@ def check_text(
     context: int,
     segments: int = 1,
 ) -> Text:
-    """The inputs of a model as a `Text`, checked unless they are traced."""
+    """Converts the inputs of a model to a `Text`, and checks it unless it is traced."""
     text = as_text(inputs)
     check_fields(text)
     length = text.tokens.shape[-1]
@@ -221,14 +219,14 @@ def check_text(
         indices = np.asarray(array) if is_known(array) else np.zeros(0)
         outside = indices[(indices < 0) | (indices >= rows)]
         if outside.size:
-            raise InputError(f"Text: a {name} {outside[0]}, expected 0 to {rows - 1}.")
+            raise InputError(f"Text: got a {name} {outside[0]}, expected 0 to {rows - 1}.")
     return text
 
 
 def take_rows(
     table: Float[Array, "rows features"], indices: Integer[ArrayLike, "*batch"]
 ) -> Float[Array, "*batch features"]:
-    """The rows of a table at `indices`; NaN outside of the table."""
+    """The rows of a table at `indices`; NaN for rows that the table lacks."""
     return table.at[jnp.asarray(indices)].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )

@@ -14,8 +14,7 @@ from ..errors import InputError
 
 # The mean and the standard deviation of each channel in training.
 Statistics: TypeAlias = tuple[tuple[float, PositiveFloat], ...]
-# Arguments of models (`sizes` of tasks) that come from the training data, also if a model is
-# evaluated on other data.
+# Arguments of models, in the `sizes` of tasks, that always come from the training data.
 STATISTICS = frozenset({"statistics", "output_statistics", "duration"})
 
 
@@ -26,10 +25,9 @@ def statistics(
     """The mean and the standard deviation of each channel over samples and points, such as
     `((101325.0, 850.0), (0.2, 1.1))`. Pass only training samples.
 
-    A task has them in its `sizes`, as `statistics` of the inputs and `output_statistics` of
-    the targets. Then inputs and outputs of the model are in the units of the data.
-
-    A channel that is constant up to rounding gets the standard deviation 1, with a warning.
+    A task has them in its `sizes`: `statistics` of the inputs, `output_statistics` of the
+    targets. Then inputs and outputs of the model are in the units of the data. A channel that
+    is constant up to rounding has the standard deviation 1, with a warning.
 
     **Arguments:**
 
@@ -46,7 +44,7 @@ def statistics(
     for channel in np.flatnonzero(constant):
         label = f"channel {channel} of {name}" if channels else name
         warnings.warn(
-            f"{label}: always {means[channel]:g} in training, not scaled", stacklevel=2
+            f"{label}: always {means[channel]:g} in training, so not scaled", stacklevel=2
         )
     return tuple(zip(means.tolist(), np.where(constant, 1.0, deviations).tolist(), strict=True))
 
@@ -72,7 +70,7 @@ def unstandardize(
 
 
 def check_statistics(owner: object, by_channel: Statistics | None, channels: int) -> None:
-    """Raises `InputError` if there is not one pair for each channel."""
+    """Raises `InputError` unless there is a pair for each channel."""
     if by_channel is not None and len(by_channel) != channels:
         raise InputError(
             f"{type(owner).__name__}: statistics has {len(by_channel)} pairs, expected "

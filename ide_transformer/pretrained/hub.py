@@ -11,12 +11,11 @@ _READ = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 _UNREAD = ["*/*.safetensors"]
 
 
-def hub_folder(name: str, revision: str | None = None) -> Path:
+def hub_folder(name: str, revision: str | None) -> Path:
     """The folder of the model `owner/name` in the cache of huggingface_hub, fetched the first
-    time. A revision in the cache is not looked up again. Only safetensors are fetched.
+    time. A cached revision is not looked up again. Of weights only safetensors are fetched.
 
-    **Raises:** `InputError` without huggingface_hub, and if the model is neither in the cache
-    nor can be fetched.
+    **Raises:** `InputError` if huggingface_hub is missing, or the model cannot be fetched.
     """
     require("huggingface_hub", "hub", f"{name} is not here, and models of the hub are read by")
     from huggingface_hub import constants, snapshot_download
@@ -43,7 +42,7 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
         announce(f"fetching {name} from the Hugging Face hub", cache)
     try:
         folder = find_folder(local=False)
-    # httpx has its own errors.
+    # Any exception, since httpx raises its own ones.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(

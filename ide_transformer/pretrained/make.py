@@ -40,7 +40,7 @@ from .options import Options
 
 # Called with `key=…`.
 MakeOperator = Callable[..., AbstractOperator]
-# The last name of a function is the one written.
+# Of several names of a function, the last one is written.
 ACTIVATIONS = {
     "gelu": gelu,
     "gelu_fast": gelu_tanh,
@@ -81,7 +81,7 @@ def pre_norm(
     *operators: MakeOperator,
     parallel: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of a pre-norm model of these operators. The solver is Lie–Trotter, or unsplit
+    """The arguments of a pre-norm model of operators. The solver is Lie–Trotter, or unsplit
     Euler for parallel blocks."""
     layers = block(*(ft.partial(make, normalization=normalization) for make in operators))
     return dict(
@@ -150,7 +150,7 @@ def has(names: Set[str], name: str) -> bool:
 
 
 def rotary(options: Options, head_features: int, *, fraction: float | None = None) -> Rotary:
-    """Rotary positions from options of older or newer checkpoints."""
+    """Rotary positions from the options of older or newer checkpoints."""
     name = "rope_parameters"
     values = {}
     for generation in ("rope_parameters", "rope_scaling"):
@@ -161,7 +161,7 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
             name = generation
             values = entries
     scaling = Options(values, options.file, f"{name}.")
-    # Options outside the object are defaults.
+    # Options outside this object are the defaults.
     base = scaling.number("rope_theta", options.number("rope_theta", 10000.0))
     features = head_features
     name = "partial_rotary_factor"
@@ -179,7 +179,7 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
         case "linear":
             stretch = (scaling.number("factor"),) * (features // 2)
         case "llama3":
-            # Long waves are stretched, short ones not, as in Llama 3.1.
+            # Only long waves are stretched, as in Llama 3.1.
             factor = scaling.number("factor")
             low = scaling.number("low_freq_factor")
             high = scaling.number("high_freq_factor")
@@ -196,7 +196,8 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
 
 def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
-    """Raises if `features`, which have rotary positions, are odd or more than a head's."""
+    """Raises `InputError` if the number of features with rotary positions is odd or more than a
+    head has."""
     if features % 2 or not 0 < features <= head_features:
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(

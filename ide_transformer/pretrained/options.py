@@ -11,7 +11,7 @@ from ..errors import InputError
 
 _REQUIRED = object()
 
-# Options of all families that do not change what a model computes.
+# Options that do not change what a model of any family computes.
 _HARMLESS = """
 _attn_implementation _commit_hash _name_or_path _num_labels architectures auto_map
 bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id
@@ -37,8 +37,8 @@ class Options:
     - `spellings`: maps names to names in the file, see `renamed`.
     - `names_read`: the names in the file of the options read so far.
 
-    Methods that read **raise** `InputError` for an unsuitable value, and for a missing one
-    without a default.
+    Methods that read an option **raise** `InputError` for an unsuitable value, and for a
+    missing option without a default.
     """
 
     values: Mapping[str, Any]
@@ -115,8 +115,8 @@ class Options:
         return choices[self.allow(name, default, *choices)]
 
     def check_all_read(self, harmless: str) -> None:
-        """Raises for options that were not read, since outputs could be wrong. `harmless`: more
-        names to skip, separated by spaces."""
+        """Raises `InputError` for options that were not read, since outputs could be wrong.
+        `harmless`: more names to skip, separated by spaces."""
         skipped = self.names_read.union(_HARMLESS.split(), harmless.split())
         if unknown := sorted(self.values.keys() - skipped):
             entries = (f"{self.within}{name} = {self.values[name]!r}" for name in unknown)
@@ -130,5 +130,5 @@ class Options:
         return self.within + self.spellings.get(name, name)
 
     def refused(self, name: str, value: Any, reason: str) -> InputError:
-        """An error to raise: the value "is {reason}"."""
+        """The error to raise if the value of an option is `reason`, such as "not a list"."""
         return InputError(f"{self.file}: {self.spelled(name)} = {value!r} is {reason}.")

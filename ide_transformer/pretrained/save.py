@@ -40,7 +40,7 @@ from .files import check_inside, read_json, write_archive, write_options, write_
 from .options import Options
 
 
-# Fields that do not change outputs for full-sized inputs, up to rounding.
+# Fields that change outputs for full-sized inputs by rounding at most.
 _HARMLESS = frozenset({"area_weights", "compute_dtype", "dropout", "fixed_size", "gradient"})
 _HARMLESS |= {"max_steps", "steps_for"}
 # Weights that a model may lack, and their values in a checkpoint.
@@ -52,7 +52,7 @@ def save_pretrained(
     model: Model, path: str | Path, *, like: str | Path | None = None, adapter: bool = False
 ) -> None:
     """Write a model in a layout of Hugging Face, for other libraries: the layout of the
-    checkpoint `like`, or by default GPT-2, Llama or ViT, whichever fits.
+    checkpoint `like`, or by default the first of GPT-2, Llama and ViT that fits.
 
     **Arguments:**
 
@@ -60,15 +60,15 @@ def save_pretrained(
     - `like`: the checkpoint from which the model was loaded. It provides options, the tokenizer
       and tensors that the model does not have, such as other heads. The model may have fewer
       layers.
-    - `adapter`: write only the changes of low rank (`LowRank`), as an adapter of PEFT to the
-      checkpoint `like`. By default each is added to its matrix.
+    - `adapter`: write only the low-rank changes (`LowRank`), as an adapter of PEFT to the
+      checkpoint `like`. By default they are added to the matrices.
 
     Step sizes λ of layers (`Scaled`) are multiplied into the last linear map of an operator,
     the output map of attention or the outer map of a feed-forward: W λ and b λ replace W and b.
 
-    **Raises:** `InputError`, which names all differences, if the layout cannot express the
-    scheme, steps, constraint or operators of the model. For an adapter, also if weights
-    differ from the checkpoint's otherwise than by low rank.
+    **Raises:** `InputError` with all differences if the layout cannot express the scheme,
+    steps, constraint or operators of the model; for an adapter also if other changes of weights
+    than low-rank ones exist.
     """
     path = Path(path)
     model = _drop_dropout(model)
@@ -128,8 +128,8 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
 
 
 def _drop_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
-    """The first layers of a checkpoint, as many as the model has; the checkpoint itself if it
-    has no more than the model."""
+    """Keeps as many first layers of a checkpoint as the model has; if the model has more, the
+    checkpoint stays."""
     layers = [x.layers for x in model.equations]
     stored = [_layers(x.control) or 0 for x in checkpoint.skeleton.equations]
     if layers == stored or len(layers) != len(stored):
@@ -181,8 +181,7 @@ def _save_adapter(model: Model, path: Path, like: str | Path | None) -> None:
     for place, stored_place in zip(*tables, strict=True):
         if not np.array_equal(place.weight, stored_place.weight):
             raise InputError(
-                f"{place.name} differs from {source} otherwise than by low rank; drop "
-                "adapter=True."
+                f"{place.name} has other than low-rank changes of {source}; drop adapter=True."
             )
     base = base_name(location) if is_adapter(location) else str(like)
     kind = checkpoint.architecture
@@ -197,8 +196,8 @@ def _check_layout(model: Model, checkpoint: Checkpoint, source: Path) -> None:
         raise InputError(
             f"The layout of {source} cannot express this model:\n  "
             + "\n  ".join(wrong)
-            + "\nUndo them (steps by model.on(Mesh(…))), or drop like=…: GPT-2, Llama and ViT "
-            "may have other sizes."
+            + "\nUndo these changes (steps by model.on(Mesh(…))), or drop like=…: GPT-2, Llama "
+            "and ViT may have other sizes."
         )
 
 
@@ -245,7 +244,7 @@ def _drop_dropout(tree: PyTree) -> PyTree:
 
 
 def _fold_step_sizes(model: Model, native: Model) -> Model:
-    """A model with the step sizes of layers in its weights. Equal blocks become one block if
+    """Multiplies the step sizes of layers into the weights. Equal blocks become one block if
     the layout has one."""
     natives = iter(native.equations)
     return model.each_equation(lambda x: _fold_equation(x, next(natives, x)))
@@ -273,7 +272,7 @@ def _fold_equation(model: Model, native: Model) -> Model:
 
 
 def _multiply_weights(scaled: Scaled, depth_axes: int) -> AbstractOperator:
-    """A with λ multiplied into its last linear map; λ A itself if A has none."""
+    """A with λ multiplied into its last linear map, or λ A if A has no such map."""
     rate = np.asarray(scaled.rate)
     if (rate == 1).all():
         return scaled.operator
@@ -305,7 +304,7 @@ def _last_linear_map(operator: AbstractOperator) -> Linear | None:
 
 
 def _tie_equal_layers(control: PiecewiseConstant) -> PiecewiseConstant | Tied:
-    """One block if all layers are equal; otherwise the control itself."""
+    """One block if all layers are equal, or else the control."""
     stacks = jax.tree.leaves(eqx.filter(control.blocks, eqx.is_array))
     if any((np.asarray(x) != np.asarray(x[:1])).any() for x in stacks):
         return control
@@ -314,7 +313,7 @@ def _tie_equal_layers(control: PiecewiseConstant) -> PiecewiseConstant | Tied:
 
 
 def _fill_weights(model: Model, native: PyTree) -> Model:
-    """A model with neutral weights where it has none and the layout has some."""
+    """Adds neutral weights where the layout has weights and the model has none."""
 
     def at(path: tuple[Any, ...], tree: Any) -> Any:
         return ft.reduce(
@@ -338,7 +337,7 @@ def _fill_weights(model: Model, native: PyTree) -> Model:
 
 
 def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
-    """The tensors of a model. Raises `InputError` if weights share a tensor but differ."""
+    """The tensors of a model. Raises `InputError` if weights that share a tensor differ."""
     tensors: dict[str, np.ndarray] = {}
     for placement in table:
         weight = (np.asarray(placement.weight) - placement.shift) / placement.scale
@@ -362,7 +361,7 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
 
 
 def _differences(part: Any, layout: Any, path: str) -> Iterator[str]:
-    """Differences between parts of a model and of a layout, except the values of weights."""
+    """Yields differences between a part of a model and of a layout, except those of values."""
     if isinstance(layout, jax.ShapeDtypeStruct) and hasattr(part, "shape"):
         if part.shape != layout.shape:
             yield f"{path}: {part.shape}, but the layout has {layout.shape}"

@@ -1,4 +1,4 @@
-"""Schemes of whole blocks: for their residual, as velocity, and the paper's splitting."""
+"""Schemes for whole blocks, as residual or as velocity, and the paper's splitting."""
 
 from typing import ClassVar
 
@@ -17,13 +17,18 @@ from .wrapper import AbstractTransparentWrapper
 
 
 class AbstractOnBlocks(AbstractTransparentWrapper):
-    """An unsplit solver for a field of whole blocks, which `inner_terms` makes."""
+    """An unsplit solver for a field of whole blocks."""
 
     block: eqx.AbstractVar[AbstractSplitting]
+    # Whether the field is `B_t(u) - u` or `B_t(u)`.
+    residual: eqx.AbstractClassVar[bool]
 
     # Blocks have length 1 at all step sizes.
     consistent: ClassVar[bool] = False
     term_structure: ClassVar[type] = diffrax.MultiTerm
+
+    def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
+        return diffrax.ODETerm(_BlockField(self.block, terms, self.residual))
 
     def limit(self) -> diffrax.AbstractSolver:
         return eqx.tree_at(lambda s: s.solver, self, diffrax.Dopri8())
@@ -52,7 +57,7 @@ class Residual(AbstractOnBlocks):
         u_t = B_t(u) - u,   B_t one step of length 1 of `block` with weights at depth t.
 
     `Euler` with h = 1 gives the block itself, `RK4` or `GatedRK2` the ODE Transformer. On a
-    constraint the state is projected after each step; inside a block only by
+    constraint the state is projected after each step, but inside a block only by
     `LieTrotter(Projected(…))`. Reference: Li et al., arXiv 2203.09176.
 
     **Arguments:** `solver`, any unsplit scheme; `block`, a splitting.
@@ -61,8 +66,7 @@ class Residual(AbstractOnBlocks):
     solver: diffrax.AbstractSolver = RK4()
     block: AbstractSplitting = LieTrotter()
 
-    def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(_BlockField(self.block, terms, residual=True))
+    residual: ClassVar[bool] = True
 
 
 @checked
@@ -80,8 +84,7 @@ class Velocity(AbstractOnBlocks):
     solver: diffrax.AbstractSolver = diffrax.Euler()
     block: AbstractSplitting = LieTrotter()
 
-    def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(_BlockField(self.block, terms, residual=False))
+    residual: ClassVar[bool] = False
 
 
 class AbstractPaperSplitting(AbstractOneStep):

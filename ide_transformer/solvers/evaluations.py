@@ -1,4 +1,4 @@
-"""Counts the field evaluations of a step, and their depths inside it."""
+"""Counts the field evaluations of a step, and finds their depths inside the step."""
 
 import functools as ft
 import types
@@ -37,7 +37,7 @@ class Evaluations(NamedTuple):
 
 
 class EvaluationCount(eqx.Module):
-    """Evaluations up to now, including Jacobian products, in the memory of a scheme."""
+    """The evaluations so far, with Jacobian products, in the memory of a scheme."""
 
     count: Float[Array, "..."]
 
@@ -53,11 +53,11 @@ def evaluation_count(solver_state: PyTree) -> EvaluationCount | None:
 def count_evaluations(
     solver: diffrax.AbstractSolver, block: PyTree, features: int
 ) -> Evaluations | None:
-    """The cost of a step of `solver`, counted by making three; `None` if implicit."""
+    """Counts the evaluations of a step of `solver` by making three; `None` if implicit."""
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    # Schemes treat these stand-ins like the operators.
+    # A stand-in has the kind of its operator, by which schemes choose what they do.
     kinds = tuple((type(x).__name__, by_kind(x, _Plain, _Exact, _Linear)) for x in block)
     return _count(rest, structure, shapes, kinds, features)
 

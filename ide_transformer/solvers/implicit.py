@@ -29,7 +29,7 @@ def krylov_solve(
     dimension: int,
     cycles: int = 1,
 ) -> lx.Solution:
-    """Solves `product(x) = vector` by GMRES; `tolerance` is relative to the vector."""
+    """Solves `product(x) = vector` by GMRES, to a `tolerance` relative to the vector."""
     scale = optx.rms_norm(vector)
     scale = jnp.where(scale > 0, scale, 1)
     # lineax computes the first residual in a step.
@@ -154,7 +154,7 @@ def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tol
 
 
 class AbstractImplicitScheme(AbstractScheme):
-    """A scheme that solves an equation in each step. Its memory counts evaluations."""
+    """A scheme that solves an equation in each step and counts evaluations in its memory."""
 
     def start(self, field: StepField, u: Array) -> EvaluationCount:
         return EvaluationCount(jnp.zeros((), u.dtype))

@@ -31,7 +31,7 @@ class AbstractMultistep(AbstractScheme):
 
     restarts: ClassVar[bool] = True
 
-    # The number of earlier steps that it uses.
+    # The number of earlier steps that the scheme uses.
     memory_length: eqx.AbstractClassVar[int]
 
     def sample(self, u: Array, rate: Array) -> PyTree[Array]:
@@ -98,7 +98,7 @@ class AdamsBashforth(AbstractMultistep):
     def next_step(
         self, field: StepField, u: Array, increment: Array, history: History
     ) -> Array:
-        # Newton's interpolation, integrated; its third term needs two earlier rates.
+        # The integral of Newton's interpolation, whose third term needs two earlier rates.
         h = jnp.asarray(field.h)
         last, previous = history.lengths
         second = h * h * (h / 3 + last / 2) / (last + previous)
@@ -168,7 +168,7 @@ class ExponentialEuler(AbstractOneStep):
 
         u_{n+1} = e^{hL} u_n + h φ_1(hL) N(t_n, u_n),   φ_1(z) = (e^z - 1)/z.
 
-    Order 1, also for stiff L, which has the weights of the middle of the step. Reference: Cox,
+    Order 1, also for stiff L. L has the weights of the middle of the step. Reference: Cox,
     Matthews, J. Comput. Phys. 176 (2002).
     """
 
@@ -190,10 +190,10 @@ class ETDRK4(AbstractOneStep):
         u_{n+1} = e^{hL} u_n + h (φ_1 - 3 φ_2 + 4 φ_3)(hL) N(t_n, u_n)
             + h (2 φ_2 - 4 φ_3)(hL) (N(t', a) + N(t', b)) + h (4 φ_3 - φ_2)(hL) N(t_{n+1}, c),
 
-    with φ_k by series near 0. Order 4. Waves that hardly decay reach it once a step turns them
-    by less than about a radian; at longer steps the slope is 2.4 to 3.9, although each φ_k is
-    right to 1e-14. L has the weights of the middle of the step.
-    Reference: Cox, Matthews, J. Comput. Phys. 176 (2002), equations 26 to 29.
+    with φ_k by series near 0. Order 4. For waves that hardly decay this needs steps that turn
+    them by less than about a radian; longer steps have a slope of 2.4 to 3.9. L has the weights
+    of the middle of the step. Reference: Cox, Matthews, J. Comput. Phys. 176 (2002), equations
+    26 to 29.
     """
 
     fixed_order: ClassVar[int | None] = 4
@@ -254,6 +254,6 @@ class ETDAB2(AbstractMultistep):
     ) -> Array:
         part = LinearPart("ETDAB2", field)
         nonlinear = part.nonlinear(u, increment / field.h)
-        # Both by the L of this step, so that a change of L does not look like a change of N.
+        # Both with the L of this step; otherwise a change of L would look like a change of N.
         change = nonlinear - part.nonlinear(*history.samples[0])
         return part.euler(u, nonlinear) + part.phi(2, change * (field.h / history.lengths[0]))

@@ -17,8 +17,8 @@ from .wrapper import projected
 def prepare_solver(
     solver: diffrax.AbstractSolver, constraint: AbstractControl, *, unroll: bool = False
 ) -> diffrax.AbstractSolver:
-    """The scheme that makes the steps of a solve. It projects on a constraint and solves
-    implicit schemes of diffrax by Newton–Krylov. `unroll` unrolls the stages of diffrax's
+    """Returns the scheme that makes the steps of a solve: it projects on the constraint, and
+    implicit schemes of diffrax use Newton–Krylov. `unroll` unrolls the stages of diffrax's
     explicit Runge–Kutta methods, for equal steps."""
     check_kind(solver)
     sets = parts(eqx.filter_eval_shape(constraint, 0.0), AbstractConstraint)
@@ -44,7 +44,7 @@ def check_kind(solver: diffrax.AbstractSolver) -> None:
         name = type(inside).__name__
         if issubclass(type(inside), _STOCHASTIC):
             raise InputError(
-                f"solve: {name} is for stochastic equations; use a solver of ordinary ones, "
+                f"solve: {name} is for stochastic equations; use a solver for ordinary ones, "
                 "such as diffrax.Heun()."
             )
         if issubclass(type(inside), diffrax.SemiImplicitEuler):

@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta methods: diffrax's with unrolled stages, and RK4."""
+"""Explicit Runge–Kutta methods: RK4, and diffrax's with unrolled stages."""
 
 from collections.abc import Callable, Iterable
 from typing import ClassVar
@@ -33,7 +33,7 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
         assert isinstance(tableau, diffrax.ButcherTableau)
         if not tableau.fsal:
             return None
-        # Whether the last rate of the previous step is missing, and that rate.
+        # Whether the last rate of the previous step is missing, and this rate.
         rate = eqx.filter_eval_shape(field.rate, 0, u)
         return True, jax.tree.map(jnp.zeros_like, rate)
 
@@ -63,14 +63,14 @@ def unroll_stages(solver: PyTree) -> PyTree:
     """Unrolls the stages of diffrax's explicit Runge–Kutta methods, also inside a scheme."""
 
     def unroll(method, _):
-        has_own_step = type(method).step is not diffrax.AbstractERK.step
-        return method if has_own_step else ExplicitRungeKutta(method)
+        overrides_step = type(method).step is not diffrax.AbstractERK.step
+        return method if overrides_step else ExplicitRungeKutta(method)
 
     return map_parts(solver, diffrax.AbstractERK, unroll)
 
 
 def combine(y: Array, coefficients: Iterable, increments: list[Array]) -> Array:
-    """`y + Σ_j c_j k_j`; zero coefficients are skipped."""
+    """`y + Σ_j c_j k_j` without the terms whose coefficient is zero."""
     for c, increment in zip(map(float, coefficients), increments, strict=True):
         y = y if c == 0 else y + c * increment
     return y

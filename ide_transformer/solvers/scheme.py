@@ -45,8 +45,8 @@ class Step(NamedTuple):
         result: Any = diffrax.RESULTS.successful,
         **dense_info: Array,
     ) -> "Step":
-        """A step from `y0` to `y1`; by default successful, without error estimate or state, and
-        interpolated linearly. Other interpolations need more `dense_info`."""
+        """A step from `y0` to `y1`; by default successful, without error estimate and state.
+        Interpolations other than the linear one need more `dense_info`."""
         return cls(y1, error, dict(y0=y0, y1=y1, **dense_info), state, result)
 
 
@@ -80,7 +80,7 @@ class StepField(eqx.Module):
         return self.step(solver, u, self.start(solver, u), True)
 
     def with_terms(self, terms: Terms) -> "StepField":
-        """The field of other terms over this step, such as of one operator."""
+        """The field of other terms over this step, such as the term of one operator."""
         return StepField(terms, self.t0, self.t1, self.args)
 
     def of_operators(self, scheme: diffrax.AbstractSolver) -> list["StepField"]:
@@ -112,7 +112,7 @@ class StepField(eqx.Module):
         return self.terms.vf_prod(self.t(c), u, self.args, control)
 
     def rate(self, c: float | int, u: Array) -> PyTree[Array]:
-        """The rate `F(t0 + c h, u)`, for a MultiTerm one per term; an input of `increment`."""
+        """The rate `F(t0 + c h, u)`, one per term for a MultiTerm; see `increment`."""
         return self.terms.vf(self.t(c), u, self.args)
 
     def increment(self, rate: PyTree[Array]) -> Array:
@@ -167,9 +167,9 @@ class AbstractScheme(diffrax.AbstractSolver):
     restarts: ClassVar[bool] = False
     # Whether the state may be a tree of arrays.
     takes_trees: ClassVar[bool] = False
-    # Whether it draws random numbers in training, by its field `key`, which is else `None`.
+    # Whether it draws random numbers in training, by its field `key`, `None` outside training.
     random: ClassVar[bool] = False
-    # Classes of `args` from which it can start, besides the state.
+    # Classes of `args` that it can start from, besides the state.
     starts_from: ClassVar[tuple[type, ...]] = ()
 
     term_structure: ClassVar = diffrax.AbstractTerm
@@ -189,7 +189,7 @@ class AbstractScheme(diffrax.AbstractSolver):
 
     @abc.abstractmethod
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        """One step from `u`. `state` comes from `start` or the previous step; `made_jump` tells
+        """One step from `u`. `state` comes from `start` or the previous step; `made_jump`:
         whether the field has jumped since."""
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump) -> Step:
@@ -200,7 +200,7 @@ class AbstractScheme(diffrax.AbstractSolver):
 
     def limit(self) -> diffrax.AbstractSolver | None:
         """A scheme of high order with the limit of this scheme as h → 0. By default it solves
-        the sum of the terms; `None` if this scheme is not `consistent`."""
+        the sum of the terms, or is `None` if this scheme is not `consistent`."""
         return diffrax.Dopri8() if self.consistent else None
 
     def check(self, plan: SolvePlan) -> None:
@@ -257,7 +257,7 @@ def schemes_of(tree: PyTree) -> list[AbstractScheme]:
 
 
 def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
-    """Raises if a scheme, or a scheme inside it, cannot be used in a solve."""
+    """Raises `InputError` if a scheme, or a scheme inside it, cannot be used in a solve."""
     inside = [type(x) for x in solvers_of(solver)]
     if not plan.continuous and diffrax.LeapfrogMidpoint in inside:
         raise InputError(
@@ -271,7 +271,7 @@ def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
 
 
 def check_start(solver: diffrax.AbstractSolver, start: PyTree) -> None:
-    """Raises if no scheme inside can use the `start` that the inputs of a model made."""
+    """Raises `InputError` if no scheme inside can use the `start` from a model's inputs."""
     if start is None or any(isinstance(start, x.starts_from) for x in schemes_of(solver)):
         return
     kind = type(start).__name__
@@ -282,8 +282,8 @@ def check_start(solver: diffrax.AbstractSolver, start: PyTree) -> None:
 
 
 def learned_numbers(tree: PyTree) -> dict[str, Float[Array, ""]]:
-    """Learned numbers of the schemes inside a tree, and the root mean squares of its other
-    arrays, by name."""
+    """By name, the learned numbers of the schemes inside a tree and the root mean squares of
+    its other arrays."""
     numbers = {}
     leaves = jax.tree_util.tree_leaves_with_path(
         tree, is_leaf=lambda x: x is not tree and issubclass(type(x), AbstractScheme)

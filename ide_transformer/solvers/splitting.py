@@ -21,9 +21,9 @@ from .wrapper import Projected, projected, scheme_name, start_inside
 
 @checked
 class ExactFlow(AbstractOneStep):
-    """The known flow of one operator, `u_{n+1} = flow(u_n, h)`, with weights of the middle of
-    the step. Exact if θ is constant over the step, else of order 2. Splittings use it for every
-    operator with a known flow."""
+    """The known flow of one operator, `u_{n+1} = flow(u_n, h)`, with the weights of the middle
+    of the step. Exact if θ is constant over the step, else of order 2. Splittings use it for
+    every operator with a known flow."""
 
     fixed_order: ClassVar[int | None] = 2
 
@@ -68,11 +68,11 @@ class AbstractSplitting(AbstractScheme):
         if splitting_of(self.sub_solver) is not None:
             raise InputError(
                 f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): a "
-                "sub-step has one operator; use a sub-solver that does not split."
+                "sub-step has one operator; pass a sub-solver that does not split."
             )
 
     def order(self, terms: diffrax.MultiTerm) -> int | None:
-        """The order of the splitting or of the sub-solver, whichever is smaller."""
+        """The smaller of the orders of the splitting and the sub-solver."""
         if isinstance(self.sub_solver, ExactFlow):
             return self.splitting_order
         sub_order = self.sub_solver.order(terms.terms[0])
@@ -139,12 +139,12 @@ def with_sub_solver(
 ) -> diffrax.AbstractSolver:
     """Replaces the `sub_solver` of a splitting, also inside wrappers."""
 
-    def place(x: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+    def sub_solver_of(x: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
         splitting = splitting_of(x)
         assert splitting is not None, f"{type(x).__name__} does not split"
         return splitting.sub_solver
 
-    return eqx.tree_at(place, solver, sub_solver)
+    return eqx.tree_at(sub_solver_of, solver, sub_solver)
 
 
 class AbstractSequentialSplitting(AbstractSplitting):
@@ -186,7 +186,7 @@ class LieTrotter(AbstractSequentialSplitting):
 
 @checked
 class Strang(AbstractSequentialSplitting):
-    """Strang splitting: half steps of all operators forth and back,
+    """Strang splitting: half steps of all operators, forth and back,
 
         u_{n+1} = Φ_1(h/2) ∘ … ∘ Φ_{k-1}(h/2) ∘ Φ_k(h) ∘ Φ_{k-1}(h/2) ∘ … ∘ Φ_1(h/2) u_n,
 

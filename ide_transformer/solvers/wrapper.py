@@ -1,4 +1,4 @@
-"""Schemes around another scheme: projected or reversible variants."""
+"""Schemes around another scheme: its projected and reversible variants."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from .scheme import AbstractScheme, Step, StepField, Terms, restarts_at_jumps
 
 
 class AbstractWrapper(AbstractScheme):
-    """A scheme with the properties of the scheme inside. It may change the terms."""
+    """A scheme with the properties of the scheme inside, for which it may change the terms."""
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
@@ -143,7 +143,7 @@ class Projected(AbstractTransparentWrapper):
 
 
 def scheme_name(solver: diffrax.AbstractSolver) -> str:
-    """The class name of a scheme without the `Projected` that `solve` adds."""
+    """The class name of a scheme, without the `Projected` that `solve` adds."""
     while type(solver) is Projected:
         solver = solver.solver
     return type(solver).__name__
@@ -152,12 +152,13 @@ def scheme_name(solver: diffrax.AbstractSolver) -> str:
 def start_inside(
     where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
 ) -> PyTree:
-    """The starting memory of a scheme inside another. Raises if it remembers earlier steps."""
+    """The starting memory of a scheme inside another one. Raises `InputError`, which begins
+    with `where`, if the scheme remembers earlier steps."""
     state = eqx.filter_eval_shape(field.start, solver, u)
     inside = solver
     while issubclass(type(inside), diffrax.AbstractWrappedSolver):
         inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]
-    # A count does not change a step, nor does the stage that a Runge–Kutta method reuses.
+    # Neither a count nor the stage that a Runge–Kutta method reuses changes a step.
     num_arrays = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
     if num_arrays and not isinstance(inside, diffrax.AbstractRungeKutta):
         raise InputError(
@@ -174,8 +175,8 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.
 
     Both equations can be solved for the old states, so the gradient mode `Reversible` stores
-    none. It has the order of the scheme and makes two of its steps per step. Reference:
-    McCallum, Foster, arXiv 2410.11648.
+    none. The variant has the order of the scheme and makes two of its steps per step.
+    Reference: McCallum, Foster, arXiv 2410.11648.
 
     If the equation decays at a rate μ, steps are stable only for `h μ ≤ -log λ`, 0.01 by
     default. On the way back rounding grows by 1/λ in each step: float32 keeps a relative error
@@ -185,7 +186,7 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     **Arguments:**
 
     - `solver`: an explicit scheme without memory.
-    - `coupling`: λ in (0, 1]. A smaller λ is more stable, a larger more exact on the way back.
+    - `coupling`: λ in (0, 1]: a small one is stable, a large one exact on the way back.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()

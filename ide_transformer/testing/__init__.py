@@ -1,4 +1,4 @@
-"""Checks of what every part of a kind must do, your own included."""
+"""Checks of the properties that parts of a kind must have, your own included."""
 
 from ..compare.convergence import MeasuredOrder as MeasuredOrder, measure_order as measure_order
 from .equation import (

@@ -1,4 +1,4 @@
-"""Checks of an operator, a constraint and a control."""
+"""Checks operators, constraints and controls."""
 
 from functools import partial
 from typing import Any
@@ -21,15 +21,16 @@ def check_operator(
     options: Options | None = None,
     without: Names = (),
 ) -> None:
-    """Checks the properties of an operator in float64, and raises with all that do not hold. A
-    property is skipped if the operator raises an `InputError` for it.
+    """Checks the properties of an operator in float64. Raises `AssertionError` with all that do
+    not hold. A property is skipped if the operator raises an `InputError` for it.
 
     **Arguments:**
 
-    - `operator`: has random weights, and its source if that is on a second domain.
+    - `operator`: an operator with random weights, and with its source if that is on a second
+      domain.
     - `features`: width of the state.
-    - `domain`: increasing points of equal weights, four or more; `None` for six tokens.
-    - `options`: the options with which a configuration builds it.
+    - `domain`: four or more increasing points of equal weights; `None` for six tokens.
+    - `options`: the options by which a configuration builds the operator.
     - `without`: names of properties that are not checked.
 
     **Example:** `check_operator(ide.Damping(0.5), 4, options={"rate": 0.5})`
@@ -46,8 +47,8 @@ def check_constraint(
     without: Names = (),
 ) -> None:
     """Checks the properties of a constraint; see `check_operator`. It must have random weights,
-    and no number like `eps` that moves the set by more than rounding. `idempotent` does not
-    hold for maps of checkpoints, such as `LayerNorm` with a vector of gains."""
+    and no `eps` that moves the set by more than rounding. `idempotent` does not hold for
+    normalisations of checkpoints, such as `LayerNorm` with a vector of gains."""
     with jax.enable_x64(True):
         ConstraintProperties(constraint, features, options).check(without)
 
@@ -67,7 +68,7 @@ def rate_of(operator, u, domain):
 
 class OperatorProperties(AbstractProperties):
     """Properties of an operator on six tokens, or on the points of a `domain`. `points` is the
-    domain without its grid and with weights, where the operator takes such."""
+    domain with weights instead of a grid, if the operator takes weights."""
 
     kind = eq.AbstractOperator
     properties = "copies", "batches", "gradient", "padding", "permutation", "yaml"
@@ -91,7 +92,7 @@ class OperatorProperties(AbstractProperties):
             self.rate = rate_of(self.operator, self.u, self.points)
 
     def weighted(self, weights: Any, places: Any = slice(None)) -> eq.TokenDomain:
-        """Some of the points, with other weights."""
+        """The points at some places, with other weights."""
         if self.points.weights is None:
             raise InputError("The operator takes no weights.")
         points = self.points.points[places]
@@ -104,7 +105,7 @@ class OperatorProperties(AbstractProperties):
         return rate_of(self.operator, states, self.points), np.stack(rates), 1e-12
 
     def gradient(self):
-        """the gradient by weights and state is the one of finite differences."""
+        """the gradient by weights and state equals finite differences."""
         return slopes(rate_of, (self.operator, self.u), self.points)
 
     def padding(self):
@@ -115,7 +116,7 @@ class OperatorProperties(AbstractProperties):
         return rates[0][:-2], rates[1][:-2]
 
     def permutation(self):
-        """rates depend on domain.points, not on the order in which they stand."""
+        """rates depend on domain.points, not on their order."""
         order = np.random.default_rng(1).permutation(len(self.u))
         domain = self.weighted(self.ones, order)
         return rate_of(self.operator, self.u[order], domain), self.rate[order], 1e-12
@@ -158,7 +159,7 @@ class ConstraintProperties(AbstractProperties):
         return tangents, [apart / 2e-7, ahead / 1e-7], 1e-5
 
     def gradient(self):
-        """the gradient of the projection is the one of finite differences."""
+        """the gradient of the projection equals finite differences."""
         return slopes(call, (self.constraint, "project", self.u))
 
 
@@ -201,12 +202,12 @@ class ControlProperties(AbstractProperties):
         return flat, self.at_depths, 1e-12
 
     def gradient(self):
-        """the gradient of blocks by the weights is the one of finite differences."""
+        """the gradient of blocks by the weights equals finite differences."""
         return slopes(blocks, (self.control,), self.depths)
 
     @property
     def offers(self):
         if not hasattr(self.part, "build"):
-            raise InputError("It is not made from scratch.")
+            raise InputError("A control without `build` is not made from scratch.")
         offers = dict(make_block=lambda key: (eq.FeatureIntegral(2, key=key),), layers=3)
         return {eq.AbstractControl: offers}

@@ -1,4 +1,4 @@
-"""Check of a model."""
+"""Checks models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,8 @@ def check_model(
     fixed: Callable[[Any], PyTree] = lambda model: (),
     without: Names = (),
 ) -> None:
-    """Checks the properties of a model in float64, and raises with all that do not hold.
+    """Checks the properties of a model in float64. Raises `AssertionError` with all that do not
+    hold.
 
     **Arguments:**
 
@@ -37,14 +38,14 @@ def check_model(
 
 
 def outputs_at(outputs: PyTree, tokens: np.ndarray | Array | None) -> PyTree:
-    """Outputs of a batch, zero except at the marked tokens; all if `None`."""
+    """Sets the outputs of a batch to zero except at the marked tokens; `None` marks all."""
 
-    def of(x):
+    def select(x):
         if tokens is None or x.shape[:2] != tokens.shape:
             return x
         return x * tokens.reshape(*tokens.shape, *[1] * (x.ndim - 2))
 
-    return jax.tree.map(of, outputs)
+    return jax.tree.map(select, outputs)
 
 
 @eqx.filter_jit
@@ -105,7 +106,7 @@ class ModelProperties(AbstractProperties):
         return outputs_at(after, fixed), outputs_at(self.outputs, fixed), 1e-12
 
     def gradient(self):
-        """the gradient is the one of finite differences; weights without one are `fixed`."""
+        """the gradient equals finite differences; weights without one are `fixed`."""
         trained = self.model
         if jax.tree.leaves(self.fixed(trained)):
             trained = eqx.tree_at(self.fixed, trained, replace_fn=lambda _: None)

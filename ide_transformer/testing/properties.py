@@ -1,4 +1,4 @@
-"""Checks the properties of a part, each an equality of two sides."""
+"""Checks properties of parts. Each property is an equality of two sides."""
 
 import copy
 import pickle
@@ -24,9 +24,9 @@ class AbstractProperties:
     """Properties of a part. Each is a method that returns two sides, and the relative tolerance
     of their difference if it is not 0. Its docstring is a sentence that says what holds."""
 
-    # Their names in order; `yaml` is last, since it is not about what the part does.
+    # The names of the properties, in the order of their check.
     properties: tuple[str, ...]
-    # Errors by which a part refuses a property that does not concern it.
+    # Errors by which a part rejects a property that does not concern it.
     refusals: tuple[type[Exception], ...] = (InputError,)
     kind: type
 
@@ -39,7 +39,7 @@ class AbstractProperties:
         """Raises an `AssertionError` with a line for each property that does not hold."""
         if unknown := set(without) - set(self.properties):
             names = ", ".join(self.properties)
-            raise InputError(f"without={sorted(unknown)}: no such property; use {names}.")
+            raise InputError(f"without={sorted(unknown)}: unknown properties; use {names}.")
         problems = []
         for name in self.properties:
             if name in without:
@@ -59,13 +59,14 @@ class AbstractProperties:
             raise AssertionError("\n".join(problems))
 
     def copies(self):
-        """a pickled or deep copy is the same; what it keeps is at the top of a module."""
+        """pickled and deep copies are equal; define what a part stores in a module, outside of
+        functions."""
         pickled = pickle.loads(pickle.dumps(self.part))
         return [equal(x, self.part) for x in (pickled, copy.deepcopy(self.part))], [True] * 2
 
     @property
     def offers(self) -> Offers:
-        """What a configuration of a model gives to its parts."""
+        """What the configuration of a model passes to its parts."""
         return offers_of(ModelConfig(width=self.features, heads=1), causal=False)
 
     def built(self) -> Any:
@@ -79,12 +80,12 @@ class AbstractProperties:
             return read(self.kind, tree, "part", offers=offers, draws=jax.random.key(0))
         except InputError as error:
             raise ValueError(
-                f"{error} Write what a configuration gives it as options={{…}} of this check, "
-                f"now {self.options}, or set configurable = False on a class that none makes."
+                f"{error} Pass the options of a configuration as options={{…}} to this check, "
+                f"got {self.options}, or set configurable = False if no configuration makes it."
             ) from error
 
     def yaml(self):
-        """a configuration makes it, by `module:Class` and options."""
+        """a configuration can make it, by `module:Class` and options."""
         return type(eqx.filter_eval_shape(self.built)) is type(self.part), True
 
 
@@ -109,12 +110,12 @@ def _difference(actual: PyTree, expected: PyTree, bound: float = 0.0) -> str:
 
 
 def equal(tree: PyTree, other: PyTree) -> bool:
-    """Whether two trees are equal; in NumPy, which compiles nothing."""
+    """Whether two trees are equal, in NumPy, which compiles nothing."""
 
-    def host(tree):
+    def to_numpy(tree):
         return jax.tree.map(lambda x: np.asarray(x) if eqx.is_inexact_array(x) else x, tree)
 
-    return bool(eqx.tree_equal(host(tree), host(other), typematch=True))
+    return bool(eqx.tree_equal(to_numpy(tree), to_numpy(other), typematch=True))
 
 
 def in_dtype(tree: PyTree, dtype: Any = float) -> PyTree:
@@ -134,7 +135,7 @@ def gradient_of(f: Callable, arguments: tuple) -> tuple:
 
 
 def total(tree: PyTree) -> Any:
-    """A sum that every number of a tree changes, none like another."""
+    """A sum to which each number of a tree contributes with another factor."""
     leaves = jax.tree.leaves(tree)
     return sum((np.cos(np.arange(x.size) + 1).reshape(x.shape) * x).sum() for x in leaves)
 

@@ -1,4 +1,4 @@
-"""Check of a time-stepping scheme."""
+"""Checks time-stepping schemes."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -24,8 +24,8 @@ INTERVALS = 3
 def check_scheme(
     solver: diffrax.AbstractSolver, *, options: Options | None = None, without: Names = ()
 ) -> None:
-    """Checks the properties of a scheme; see `check_operator`. Weights for each step, operator
-    or feature must be for 3, 2 and 8.
+    """Checks the properties of a scheme; see `check_operator`. Its weights must be for 3 steps,
+    2 operators and 8 features.
 
     **Example:** `check_scheme(Heun())`, see `AbstractOneStep`.
     """
@@ -119,9 +119,9 @@ class SchemeProperties(AbstractProperties):
         if order is None or inexact:
             return (), ()
         exact = limit(self.solver, equation, self.u0)
-        found = refine(equation, self.u0, self.solver, exact, order).order
-        near = abs(found - order) < (0.15 if order < 5 else 0.4)
-        return order if near else found, order
+        measured = refine(equation, self.u0, self.solver, exact, order).order
+        is_near = abs(measured - order) < (0.15 if order < 5 else 0.4)
+        return order if is_near else measured, order
 
     def constraint(self):
         """on a sphere the state ends on it, or the solve fails."""
@@ -130,17 +130,17 @@ class SchemeProperties(AbstractProperties):
         return distance_at_end(sphere, equation, self.u0, self.solver), 0, 1e-12
 
     def gradient(self):
-        """the gradient is the one of finite differences; is it stopped somewhere?"""
+        """the gradient equals finite differences; is it stopped somewhere?"""
         return slopes(end_of, self.inputs, Direct())
 
     def batches(self):
-        """beside another sample, by recursive checkpointing, it is solved the same."""
+        """a sample has the same solution in a batch with another one and `Recursive`."""
         equation, u0, solver = self.inputs
         return end_of(equation, jnp.stack([-u0, u0]), solver, Recursive(2))[1], self.end, 1e-9
 
     def diffeqsolve(self):
         """`solve` and `diffrax.diffeqsolve` agree on a control without jumps; does a stage or
-        sub-step reach beyond the step, where the weights of the next interval begin?"""
+        sub-step reach beyond the step, into the next interval?"""
         return jax.tree.map(lambda u: u[-1], self.by_diffrax.ys), self.end, 1e-9
 
     @cached_property

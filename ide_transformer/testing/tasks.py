@@ -1,4 +1,4 @@
-"""Check of a task."""
+"""Checks tasks."""
 
 import pickle
 from itertools import combinations
@@ -12,7 +12,7 @@ from ..tasks import AbstractTask, Batch
 from .properties import AbstractProperties, Names
 
 
-# Samples of the batches that are compared, and of those by which a part is read.
+# Samples in a batch that is compared, and in a batch by which a part is read.
 SIZE = 6
 MANY = 64
 
@@ -20,11 +20,12 @@ MANY = 64
 def check_task(
     task: AbstractTask, model: Model | None = None, *, shared: float = 0.0, without: Names = ()
 ) -> None:
-    """Checks what training and evaluation need of a task, and raises with all that fails.
+    """Checks what training and evaluation need of a task. Raises `AssertionError` with all that
+    does not hold.
 
     **Arguments:**
 
-    - `model`: learns the task; without it the loss is not checked.
+    - `model`: a model of the task; without it the loss is not checked.
     - `shared`: the largest fraction of the samples of a part that may be in another part.
     - `without`: names of properties that are not checked.
 
@@ -61,25 +62,25 @@ class TaskProperties(AbstractProperties):
         self.model = model
         self.shared = shared
         self.first = task.batch(3, SIZE, 5)
-        # No step should have the seed of a held-out part, and neither should the first.
+        # No training step should have the seed of a held-out part.
         self.learned = [task.batch(step, MANY, 0) for step in range(3)]
         self.parts = {part: list(task.held_out(MANY, part=part)) for part in task.parts}
 
     def copies(self):
-        """pickled, it gives the same data."""
+        """a pickled copy has the same data."""
         copy = pickle.loads(pickle.dumps(self.task))
         pair = [(x.fingerprint(), x.sizes, rows(x.batch(1, 3, 2))) for x in (copy, self.task)]
         return pair[0] == pair[1], True
 
     def batch(self):
-        """a batch is a function of the step and the seed, and another one for each of them."""
+        """a batch is a function of the step and the seed, and differs for each of them."""
         cases = {"again": (3, 5), "another step": (4, 5), "another seed": (3, 6)}
         batches = {case: self.task.batch(n, SIZE, seed) for case, (n, seed) in cases.items()}
         same = {case: rows(batch) == rows(self.first) for case, batch in batches.items()}
         return same, {case: case == "again" for case in cases}
 
     def held_out(self):
-        """a held-out part is the same at each call and for each size of a batch."""
+        """a held-out part is equal at each call and for each batch size."""
         same = {
             part: rows(*self.task.held_out(7, part=part)) == rows(*batches)
             for part, batches in self.parts.items()
@@ -87,7 +88,7 @@ class TaskProperties(AbstractProperties):
         return same, {part: True for part in ("validation", *same)}
 
     def apart(self):
-        """no more than the fraction `shared` of the samples of a part is in another one."""
+        """at most the fraction `shared` of the samples of a part is in another part."""
         samples = {name: set(rows(*batches)) for name, batches in self.parts.items()}
         samples["training"] = set(rows(*self.learned))
         overlaps = {}
@@ -98,7 +99,7 @@ class TaskProperties(AbstractProperties):
         return overlaps, dict.fromkeys(overlaps, self.shared)
 
     def loss(self):
-        """the loss of untrained weights is finite, and so is its gradient, which is not 0."""
+        """the loss of untrained weights is finite, and its gradient is finite and not 0."""
         if self.model is None:
             return (), ()
         value, gradient, _ = learned(self.model, self.task.loss, self.task.batch(0, SIZE, 1))

@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -14,13 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
-from ..arrays import Depth
-
-
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
+from ..arrays import AbstractVar, Depth
 
 
 # Draws the weights of one block.
@@ -48,14 +42,14 @@ def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
 
 
 def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
-    """`Σ_k φ_k Θ_k` at any number of points; integers are taken from the first block."""
+    """`Σ_k φ_k Θ_k` at any number of points; integers come from the first block."""
 
-    def part(x):
+    def combine_leaf(x):
         if eqx.is_inexact_array(x):
             return jnp.tensordot(basis.astype(x.dtype), x, axes=1)
         return jnp.broadcast_to(x[0], (*basis.shape[:-1], *x.shape[1:]))
 
-    return with_static(jax.tree.map(part, arrays_of(blocks)), blocks)
+    return with_static(jax.tree.map(combine_leaf, arrays_of(blocks)), blocks)
 
 
 def stack_length(owner: eqx.Module, field: str) -> int:
@@ -131,8 +125,8 @@ def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Ar
     t = jnp.asarray(t, jnp.result_type(t, float))
     indices = np.arange(control.layers)
     length = control.interval_length
-    # A march computes starts in the precision of the state, `Equation.knots` in double; the
-    # smaller value serves both.
+    # A march rounds starts to the dtype of the state, `Equation.knots` does not; the smaller
+    # value is right for both.
     single = indices.astype(t.dtype) * t.dtype.type(length)
     double = (indices * length).astype(t.dtype)
     starts = jnp.asarray(np.minimum(single, double))
@@ -186,8 +180,8 @@ class PiecewiseConstant(AbstractControl):
 
     @checked
     def resample(self, layers: PositiveInt) -> "PiecewiseConstant":
-        """Averages θ over each new interval: exact if the new boundaries include the old ones.
-        Integers are taken from its beginning."""
+        """Averages θ over each new interval, which is exact if the new boundaries include the
+        old ones. Integers come from the beginning of the interval."""
         new_edges = np.arange(layers + 1) * self.layers
         old_edges = np.arange(self.layers + 1) * layers
         end = np.minimum(new_edges[1:, None], old_edges[None, 1:])
@@ -251,7 +245,7 @@ class PiecewiseLinear(AbstractControl):
 
     @checked
     def resample(self, layers: PositiveInt) -> "PiecewiseLinear":
-        """Interpolates the knots: exact if the new boundaries include the old ones."""
+        """Interpolates the knots, which is exact if the new boundaries include the old ones."""
         length = self.horizon / layers
         knots = [arrays_of(self(length * j)) for j in range(layers + 1)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *knots)

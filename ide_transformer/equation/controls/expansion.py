@@ -128,8 +128,8 @@ class Chebyshev(AbstractExpansion):
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Chebyshev":
-        """Draws a block at each of K = `terms` Chebyshev points (default L) and interpolates,
-        so that weights are as large as in ordinary layers."""
+        """Draws a block at each of K = `terms` Chebyshev points (default: L) and interpolates
+        them, so that weights are as large as in ordinary layers."""
         terms = layers if terms is None else terms
         if terms > _MOST_TERMS:
             raise InputError(f"Chebyshev: terms={terms:,} must be at most {_MOST_TERMS:,}.")
@@ -198,8 +198,8 @@ class Hypernetwork(AbstractExpansion):
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Hypernetwork":
-        """Draws Θ_0, and uses differences of draws as the other Θ_k, so that weights equal in
-        every draw, such as a gain of 1, do not vary with depth.
+        """Draws Θ_0; the other Θ_k are differences of draws. So weights that are equal in all
+        draws, such as a gain of 1, do not vary with depth.
 
         **Arguments:**
 

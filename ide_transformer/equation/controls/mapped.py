@@ -35,7 +35,7 @@ class AbstractMappedControl(AbstractControl):
         """Changes a block of the inner control, with the `interval_data` of its interval."""
 
     def interval_data(self) -> PyTree[Array]:
-        """The data of `change_block` for each interval, stacked."""
+        """The stacked data of the intervals for `change_block`; by default none."""
 
     @property
     def continuous(self) -> bool:
@@ -130,7 +130,7 @@ class Sourced(AbstractMappedControl):
     """Inserts a source f into the operators `A(u; f)` of a control.
 
     `SourcedAttention`, `Injection` and `Relaxation` take f on the domain of the state,
-    `CrossAttention` on a second domain. Nest two `Sourced` for both.
+    `CrossAttention` on a second domain. For both, nest two `Sourced`.
 
     **Arguments:**
 
@@ -151,13 +151,13 @@ class Sourced(AbstractMappedControl):
 
 @checked
 class Rated(AbstractMappedControl):
-    """Multiplies all operators by a rate, `u_t = λ Σ_i A_i(u; θ(t))`. It is the original
+    """Multiplies all operators by a rate, `u_t = λ Σ_i A_i(u; θ(t))`. This is the original
     equation up to depth λ T, with weights stretched over that depth.
 
     **Arguments:**
 
     - `control`: the control of the original equation.
-    - `rate`: λ, a number, or `[samples]` for one per sample; then operators have no exact flow.
+    - `rate`: λ, a number; or `[samples]`, for which operators have no exact flow.
     """
 
     rate: Float[Array, "*samples"]

@@ -108,10 +108,10 @@ class AbstractAttention(AbstractOperator):
         return self.split_heads(self.query(v), self.key(f), self.value(f))
 
     def split_heads(self, query: Array, key: Array, value: Array) -> QueriesKeysValues:
-        query, key, value = (
-            x.reshape(*x.shape[:-1], -1, self.head_features) for x in (query, key, value)
-        )
-        return query, key, value
+        def split(x):
+            return x.reshape(*x.shape[:-1], -1, self.head_features)
+
+        return split(query), split(key), split(value)
 
     def integral(
         self,
@@ -208,13 +208,13 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         return self.region.causal
 
     def at_points(self, space: FunctionSpace) -> "Attention":
-        """Heads are functions on Ω_h × Ω_y, summed over Ω_h. Scores are `√m ∫ Q K dy`, m the
-        coefficients of a head, at any number of points."""
+        """Heads are functions on Ω_h × Ω_y, summed over Ω_h. At any number of points scores are
+        `√m ∫ Q K dy`, with m coefficients in a head."""
         normalizations = self.query_normalization, self.key_normalization
         if self.positions.turns_features or any(type(x) is not Free for x in normalizations):
             raise InputError(
-                "Attention: functions of a feature need NoPositions() or a bias, and "
-                "no query_normalization and key_normalization."
+                "Attention: functions of a feature need NoPositions() or a bias; drop Rotary, "
+                "query_normalization and key_normalization."
             )
         modes = self.head_features
         y = space.features
@@ -232,7 +232,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             normalization=self.normalization.at_points(space),
         )
 
-    # As wide as the `output` map, which a caller may replace.
+    # The result is as wide as the `output` map, which a caller may replace.
     def over(
         self, u: State, domain: TokenDomain, gather: Gather
     ) -> Float[Array, "*batch tokens outputs"]:
@@ -313,14 +313,13 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
 
 @checked
 class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
-    """Attention that also sees the input f of the equation:
+    """Attention that also sees the source f of the equation:
 
         (Q, K, V) = W^{Q,K,V} N(u) + W_f f.
 
     Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
 
-    **Arguments:** the `attention`, and the `key` and standard deviation `std` of the initial
-    W_f.
+    **Arguments:** the `attention`; `key` and `std`, which draw W_f.
     """
 
     attention: Attention

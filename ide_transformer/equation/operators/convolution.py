@@ -50,7 +50,7 @@ class Convolution(AbstractOperator):
         du/dt = Σ_k N(u)(x + k ℓ) W_k + b,   |k| ≤ r along each axis,
 
     with u = 0 beyond a boundary, and around a periodic domain. By default ℓ is the distance of
-    two points, so the weights belong to the grid. With a `spacing` the operator is the same on
+    two points, so the weights belong to one grid. With a `spacing` the operator is the same on
     every grid: exact if x + k ℓ are points, else interpolated with order 4.
 
     **Arguments:**
@@ -111,7 +111,7 @@ class ConvolutionalFeedForward(AbstractOperator):
         du/dt = W2 σ(Σ_k W_k N(u)(x + k ℓ) + b1) + b2,   |k| ≤ r along each axis,
 
     or, gated, with hidden features `σ(Σ_k G_k N(u)(x + k ℓ)) ⊙ (Σ_k W_k N(u)(x + k ℓ) + b1)`,
-    which contain products of a function with its slopes, like `u u_x` of fluids.
+    which contain products of a function and its slopes, such as `u u_x` of fluids.
 
     **Arguments:**
 

@@ -39,8 +39,8 @@ class DepthwiseProjection(eqx.Module):
 
         v(x_i) = γ ⊙ S(Σ_k w_k ⊙ u(x_{s i} + k)) + β,   |k| ≤ r along each axis,
 
-    with u = 0 beyond a boundary, and around a periodic domain: from n points along an axis to n
-    / s. S is the identity or `Statistics`. Nothing is averaged over a batch."""
+    with u = 0 beyond a boundary, and around a periodic domain. It maps n points along an axis
+    to n / s. S is the identity or `Statistics`. Nothing is averaged over a batch."""
 
     weight: Float[Array, "... features"]
     gain: Float[Array, " features"]
@@ -73,8 +73,8 @@ class DepthwiseProjection(eqx.Module):
 
 @checked
 class ConvolutionalAttention(AbstractAttention):
-    """Multi-head attention over a grid, whose queries, keys and values see the neighbourhood of
-    a token, integrated over a coarser grid Ω_x':
+    """Multi-head attention over a grid, integrated over a coarser grid Ω_x'. Queries, keys and
+    values see the neighbourhood of their token:
 
         du/dt = Σ_h ∫_Ωx' γ_h(x, x'; u) V_h(x') dx' W^O_h,
         Q = W^Q * (c^Q ∗ N(u)) on Ω_x,   K, V = W^{K,V} * (c^{K,V} ∗ N(u)) on Ω_x',
@@ -138,15 +138,15 @@ class ConvolutionalAttention(AbstractAttention):
         prefix = v[..., : domain.prefix, :]
         grid = on_grid(self, v[..., domain.prefix :, :], _without_weights(domain))
 
-        def tokens(convolution: DepthwiseProjection) -> State:
+        def convolve(convolution: DepthwiseProjection) -> State:
             w = convolution(grid, periodic=is_periodic(self, domain))
             flat = w.reshape(*u.shape[:-2], -1, u.shape[-1])
             return jnp.concatenate([prefix, flat], axis=-2)
 
         heads = self.split_heads(
-            self.query(tokens(self.query_convolution)),
-            self.key(tokens(self.key_convolution)),
-            self.value(tokens(self.value_convolution)),
+            self.query(convolve(self.query_convolution)),
+            self.key(convolve(self.key_convolution)),
+            self.value(convolve(self.value_convolution)),
         )
         return self.integral(heads, domain, coarse, Fredholm())
 

@@ -1,4 +1,4 @@
-"""Integrals over features ⟨W(·,y), u(x,·)⟩_Ωy + b(y), and activations."""
+"""Feed-forwards: integrals over features `⟨W(·,y), u(x,·)⟩_Ωy + b(y)`, and activations."""
 
 import abc
 import math

@@ -22,13 +22,13 @@ Dimension = Annotated[int, at_least(1), at_most(3)]
 
 
 def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:
-    """The state as `[..., *grid, features]`."""
+    """Reshapes a state to `[..., *grid, features]`."""
     grid = grid_of(type(operator).__name__, domain)
     return u.reshape(*u.shape[:-2], *grid, u.shape[-1])
 
 
 def is_periodic(operator: object, domain: TokenDomain) -> bool:
-    """Whether all axes are periodic. Raises if only some are."""
+    """Whether all axes are periodic. Raises `InputError` if only some are."""
     if domain.period is not None and None in domain.period:
         raise InputError(
             f"{type(operator).__name__}: period={domain.period}; all axes must have a period, "
@@ -38,7 +38,7 @@ def is_periodic(operator: object, domain: TokenDomain) -> bool:
 
 
 def check_axes(operator: object, axes: int, domain: TokenDomain, *, periodic=False) -> None:
-    """Raises if the dimension is not `axes`, or if `periodic` and there are boundaries."""
+    """Raises `InputError` unless the domain has `axes` axes, and is periodic if `periodic`."""
     name = type(operator).__name__
     if periodic and not is_periodic(operator, domain):
         raise InputError(f"{name} needs a periodic domain; use TokenDomain.periodic.")
@@ -63,10 +63,9 @@ def shifted(
     stride: int = 1,
     causal: bool = False,
 ) -> Iterator[Float[Array, "..."]]:
-    """States of the neighbours of every `stride`-th point, one array per neighbour. There are
-    `width` along each axis, `before` of them before the point, `hop` points apart. Between
-    points a cubic interpolates, through earlier points if `causal`. Beyond a boundary states
-    are 0."""
+    """Yields the states of each neighbour of every `stride`-th point. Along each axis there are
+    `width` neighbours, `before` of them before the point, `hop` points apart. Between points a
+    cubic interpolates, through earlier points if `causal`. Beyond a boundary states are 0."""
     grid = v.shape[-1 - len(hops) : -1]
     stencils = [[_stencil((k - before) * hop, causal) for k in range(width)] for hop in hops]
     first = [-min(min(stencil) for stencil in along) for along in stencils]

@@ -3,23 +3,17 @@
 import abc
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...errors import InputError
-from ..arrays import Depth, State
+from ..arrays import AbstractVar, Depth, State
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
 from ..tree import with_fields
-
-
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractOperator(eqx.Module):
@@ -127,16 +121,16 @@ class AbstractWrappedExactOperator(AbstractWrappedOperator, AbstractExactOperato
 
 
 def by_kind(operator: object, plain: Kind, exact: Kind, linear: Kind) -> Kind:
-    """Returns `linear`, `exact` or `plain`, by the class of an operator."""
+    """Chooses `linear`, `exact` or `plain` by the class of an operator."""
     if isinstance(operator, AbstractLinearOperator):
         return linear
     return exact if isinstance(operator, AbstractExactOperator) else plain
 
 
 class AbstractSourcedOperator(AbstractOperator):
-    """An operator `A(u; f)` of the state and of a source f, one for all depths: the state at
-    depth 0, or a function on a second domain, such as the states of an encoder. The control
-    `Sourced` inserts f. Models use it themselves.
+    """An operator `A(u; f)` of the state and a source f that is equal at all depths: the state
+    at depth 0, or a function on a second domain, such as the states of an encoder. The control
+    `Sourced`, which models use by themselves, inserts f.
     """
 
     source: State | None
@@ -151,13 +145,13 @@ class AbstractSourcedOperator(AbstractOperator):
         self, source: State, domain: TokenDomain | None = None
     ) -> "AbstractSourcedOperator":
         """Inserts f, on a second `domain` or on the domain of the state. Does nothing if the
-        operator takes its source on the other one."""
+        operator has its source on the other of the two."""
         if self.own_domain != (domain is not None):
             return self
         return with_fields(self, source=source, source_domain=domain)
 
     def require_source(self) -> State:
-        """f, or `InputError` if it is missing."""
+        """f; raises `InputError` if it is missing."""
         if self.source is None:
             raise InputError(f"{type(self).__name__} {self.missing}")
         return self.source
@@ -173,12 +167,12 @@ class AbstractSourcedOperator(AbstractOperator):
         return jnp.broadcast_to(f, u.shape)
 
 
-# From M of some tokens and their domain to M of all visible tokens and their domain.
+# Maps M of some tokens, and their domain, to M of all visible tokens, and their domain.
 Gather: TypeAlias = Callable[[PyTree[Array], TokenDomain], tuple[PyTree[Array], TokenDomain]]
 
 
 class AbstractTokenIntegral(AbstractOperator):
-    """An integral operator over tokens that sees other tokens through a map M only,
+    """An integral operator over tokens that sees other tokens only through a map M,
 
         A(u)(x) = R(u(x), M(u(x')) for x' ∈ Ω_x(x)).
 
@@ -193,8 +187,8 @@ class AbstractTokenIntegral(AbstractOperator):
 
     @abc.abstractmethod
     def over(self, u: State, domain: TokenDomain, gather: Gather) -> State:
-        """The rate of u, integrated over all tokens that `gather` returns. Calls it once with
-        `M(u)`, arrays `[..., tokens, …]`, and the domain of u."""
+        """The rate of u, integrated over all tokens that `gather` returns. Calls `gather` once,
+        with `M(u)`, arrays `[..., tokens, …]`, and the domain of u."""
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return self.over(u, domain, lambda arrays, domain: (arrays, domain))

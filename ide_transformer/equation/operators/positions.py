@@ -14,7 +14,7 @@ from ..arrays import root
 from ..domain import TokenDomain
 
 
-# Whether a token sees another.
+# Whether a token sees another one.
 Indicator: TypeAlias = Bool[Array, "tokens others"] | None
 # The `ends` of a domain, and whether the integral of a token ends there.
 Ends: TypeAlias = Float[Array, "ends others"] | None
@@ -28,14 +28,12 @@ def differences(
     query_domain: TokenDomain, domain: TokenDomain
 ) -> Float[Array, "tokens others dimension"]:
     """`x - x'` for x in `query_domain` and x' in `domain`; around a period, the shorter way."""
-    apart = query_domain.points[:, None, :] - domain.points[None, :, :]
+    difference = query_domain.points[:, None, :] - domain.points[None, :, :]
     if domain.period is None:
-        return apart
-    period = [length or 0.0 for length in domain.period]
-    divisor = [length or jnp.inf for length in domain.period]
-    period = jnp.asarray(period, apart.dtype)[None, None]
-    divisor = jnp.asarray(divisor, apart.dtype)[None, None]
-    return apart - period * jnp.round(apart / divisor)
+        return difference
+    lengths = [(length or 0.0, length or jnp.inf) for length in domain.period]
+    period, divisor = jnp.asarray(lengths, difference.dtype).T[:, None, None]
+    return difference - period * jnp.round(difference / divisor)
 
 
 class AbstractRegion(eqx.Module):
@@ -55,8 +53,8 @@ class AbstractRegion(eqx.Module):
         all. It sees all later tokens, or none if `causal`."""
 
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
-        """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, where x' has its end weight;
-        `None` without ends."""
+        """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, so that x' has its end weight
+        there; `None` without ends."""
         if not self.causal or ends is None:
             return None
         return query_domain.positions[None, :, None] == ends[:, None, :]
@@ -95,8 +93,8 @@ class Volterra(AbstractRegion):
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         if self.window is not None and ends is not None:
             raise InputError(
-                f"Volterra: window={self.window} may begin between points of this domain; set "
-                "window=None."
+                f"Volterra: window={self.window} may begin between the points of a domain with "
+                "ends; set window=None."
             )
         return super().ends(query_domain, ends)
 
@@ -104,7 +102,7 @@ class Volterra(AbstractRegion):
 class AbstractPositions(eqx.Module):
     """Positions of tokens: changes queries and keys, or adds a bias to the scores."""
 
-    # Whether it turns pairs of features, which are then not values of a function.
+    # Whether it turns pairs of features. Then features are not values of a function.
     turns_features: ClassVar[bool] = False
 
     def check(self, heads: int, head_features: int) -> None:

@@ -18,23 +18,23 @@ from ..domain import TokenDomain
 from .positions import AbstractRegion, EndIndicator, Ends, Heads, ScoreBias
 
 
-# Queries are divided into spans, each with the points that it may see. A span with more scores
-# than the most is a loop over blocks. Fastest on two cores.
+# Queries are divided into spans, each with the points that it may see. A span with too many
+# scores is a loop over blocks. These numbers are the fastest on two cores.
 _LEAST_SPAN = 64
 _MOST_SPANS = 8
 _MOST_SCORES = 2**18
 
-# Names of the values that a gradient should keep, so that it does not run forward again: the
-# mean, and the maximum and normaliser of the scores.
+# Names of the values that a gradient stores instead of computing them again: the mean, and the
+# maximum and the normaliser of the scores.
 RESIDUALS = ("token_mean", "token_maximum", "token_normaliser")
 
-# Heads that share a key, before the tokens.
+# Axes: heads that share a key come before the tokens.
 Means: TypeAlias = Float[Array, "*batch shared repeats tokens features"]
 Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens 1"]
 Keys: TypeAlias = Float[Array, "*batch shared others features"]
 Scores: TypeAlias = Float[Array, "*batch shared repeats tokens others"]
 Weights: TypeAlias = Float[Array, "... queries others"] | None
-# Keys, or values, which may have another width, as operators compute them.
+# Keys or values, as operators compute them.
 Shared: TypeAlias = Float[Array, "*batch others shared _"]
 
 
@@ -49,7 +49,7 @@ class Span(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Queries, divided by `sqrt(features)`, the bias of their scores, and their points x."""
+    """Queries divided by `sqrt(features)`, the bias of their scores, and their points x."""
 
     query: Means
     bias: Float[Array, "shared repeats tokens others"] | None
@@ -79,8 +79,8 @@ class Points(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """The mean of the values under γ, and the two numbers that turn a score s and a weight w
-    into `γ = w exp(s - maximum) / normaliser`. A query that sees nothing has the mean 0."""
+    """The mean of the values under γ, and two numbers for which a score s and a weight w give
+    `γ = w exp(s - maximum) / normaliser`. A query that sees nothing has the mean 0."""
 
     mean: Means
     maximum: Numbers
@@ -99,8 +99,8 @@ def integrate(
     region: AbstractRegion,
     bias: ScoreBias = None,
 ) -> Float[Array, "*batch tokens heads value_features"]:
-    """`∫ γ(x, x') V(x') dx'` over the region of each x, for each head. Where devices divide the
-    tokens, each integrates for its own queries over all points."""
+    """`∫ γ(x, x') V(x') dx'` over the region of each x, for each head. If devices divide the
+    tokens, each device integrates for its own queries over all points."""
     in_order = query_domain is domain and domain.consecutive
     devices = token_devices()
     is_plain = in_order and bias is None and value.shape[-1] == key.shape[-1]
@@ -197,14 +197,14 @@ def fused_mean(
 def spans_of(
     queries: Queries, points: Points, region: AbstractRegion, in_order: bool
 ) -> tuple[Span, ...]:
-    """The spans of an integral. `in_order` says that queries and points are the same tokens 0,
-    1, 2, …; then a span sees no points that are outside the region of all its queries."""
+    """The spans of an integral. `in_order`: whether queries and points are the same tokens 0,
+    1, 2, …; then a span skips points that none of its queries sees."""
     num_queries = queries.query.shape[-2]
     num_points = points.key.shape[-2]
     reach = region.reach if in_order else None
     size = max(_LEAST_SPAN, -(-num_queries // _MOST_SPANS))
     if not (in_order and region.causal) and size * num_points > _MOST_SCORES:
-        # No span sees fewer points, so that one loop is enough.
+        # No span can skip points, so one loop is enough.
         size = num_queries
     spans = []
     for start in range(0, num_queries, size):
@@ -300,7 +300,7 @@ def _tangent(
     points: Points,
     point_rate: Points,
 ) -> Mean:
-    """The derivative along rates, in which `None` is zero:
+    """The derivative along the given rates; a rate `None` is zero:
 
     mean' = Σ_z (γ (v' + s' v) + w' γ/w v) - mean n',   n' = Σ_z (γ s' + w' γ/w).
     """
@@ -324,7 +324,7 @@ def _tangent(
     tangent = _weighted(gamma_rate, points.value) - mean.mean * total
     if point_rate.value is not None:
         tangent = tangent + _weighted(gamma, point_rate.value)
-    # γ depends on `maximum + log normaliser` only: give the maximum all of its derivative.
+    # γ depends only on `maximum + log normaliser`; the maximum gets the whole derivative.
     return Mean(tangent, total, jnp.zeros_like(total))
 
 
@@ -346,7 +346,7 @@ def _exponential(s: Scores, maximum: Numbers) -> Scores:
 
 
 def _weights(points: Points, ends: EndIndicator, s: Scores) -> Scores | None:
-    """The weight, or its rate, of each score."""
+    """The weight of each score, or its rate."""
     weights = _weights_of_queries(points, ends)
     if weights is None:
         return None
@@ -354,7 +354,7 @@ def _weights(points: Points, ends: EndIndicator, s: Scores) -> Scores | None:
 
 
 def _weights_of_queries(points: Points, ends: EndIndicator) -> Weights:
-    """The weights for each query, or their rate, in which `None` is zero."""
+    """The weights for each query, or their rates; a rate `None` is zero."""
     weights, at_ends = jax.tree.map(
         lambda x: jnp.expand_dims(x, -2), (points.weights, points.end_weights)
     )
@@ -362,25 +362,25 @@ def _weights_of_queries(points: Points, ends: EndIndicator) -> Weights:
         return weights
     weights = jnp.zeros((1, 1)) if weights is None else weights
     at_ends = jnp.zeros((len(ends), 1, 1)) if at_ends is None else at_ends
-    for number, is_end in enumerate(ends):
-        choice = jnp.broadcast_arrays(is_end, at_ends[..., number, :, :], weights)
+    for end, is_end in enumerate(ends):
+        choice = jnp.broadcast_arrays(is_end, at_ends[..., end, :, :], weights)
         weights = jnp.where(*choice)
     return weights
 
 
 def _products(query: Means, key: Keys) -> Scores:
     """`⟨q, k⟩`, accumulated in float32 at least."""
-    s = _einsum("...xd,...zd->...xz", _end_to_end(query), key)
+    s = _einsum("...xd,...zd->...xz", _merge_rows(query), key)
     return s.reshape(*query.shape[:-1], key.shape[-2])
 
 
 def _weighted(gamma: Scores, value: Keys) -> Means:
     """`Σ_z γ(x, z) v(z)`."""
-    mean = _einsum("...xz,...zd->...xd", _end_to_end(gamma.astype(value.dtype)), value)
+    mean = _einsum("...xz,...zd->...xd", _merge_rows(gamma.astype(value.dtype)), value)
     return mean.reshape(*gamma.shape[:-1], value.shape[-1])
 
 
-def _end_to_end(
+def _merge_rows(
     x: Float[Array, "*batch shared repeats tokens last"],
 ) -> Float[Array, "*batch shared rows last"]:
     """Puts queries that share a key on one axis, for one product without transposes."""

@@ -28,8 +28,8 @@ class FourierIntegral(AbstractOperator):
         du/dt = σ(∫_Ωx κ(x - x') N(u)(x') dx' + ∫_Ωy W N(u) dy + b),
         κ(x) = Σ_|k|<modes R_k exp(2πi k·x / L),   R_{-k} the conjugate of R_k,
 
-    over a periodic domain of measure 1. It is one operator on every grid that resolves the
-    waves. At scattered points it uses their weights, in dense sums. Source: Li et al., arXiv
+    over a periodic domain of measure 1. On all grids that resolve the waves it is one operator.
+    At scattered points it is a dense sum with their weights. Source: Li et al., arXiv
     2010.08895.
 
     **Arguments:**
@@ -77,7 +77,7 @@ class FourierIntegral(AbstractOperator):
 
     @property
     def waves(self) -> np.ndarray:
-        """`[waves, dimension]`: each k with an R_k, one of k and -k."""
+        """The wave vectors k that have an R_k, `[waves, dimension]`: one of k and -k."""
         along = [range(1 - self.modes, self.modes)] * (self.dimension - 1)
         return np.array(list(itertools.product(*along, range(self.modes))))
 
@@ -92,8 +92,8 @@ class FourierIntegral(AbstractOperator):
             enough = min(domain.grid or ()) >= least
         if not enough or domain.prefix:
             raise InputError(
-                f"FourierIntegral: {domain.num_tokens} points cannot hold {self.modes} waves; "
-                f"pass at least {least} points along each axis, and no class token."
+                f"FourierIntegral: {domain.num_tokens} points cannot resolve {self.modes} "
+                f"waves; pass at least {least} points along each axis, and no class token."
             )
         if equally_spaced:
             grid = on_grid(self, v, domain)
@@ -109,7 +109,7 @@ class FourierIntegral(AbstractOperator):
             cos = jnp.cos(angles).astype(v.dtype)
             sin = jnp.sin(angles).astype(v.dtype)
             weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
-            # Real products, since gradient modes do not keep complex ones.
+            # Real products, since gradient modes do not store complex ones.
             mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))
             # A wave k without -k counts for both.
             counts = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]

@@ -24,7 +24,7 @@ from .operator import (
 
 @checked
 class Scaled(AbstractWrappedOperator):
-    """An operator with its own step size, for all features or each,
+    """An operator with its own step size, one for all features or one for each,
 
         du/dt = λ ⊙ A(u).
 
@@ -50,7 +50,7 @@ class Scaled(AbstractWrappedOperator):
 
 
 class ScaledExact(Scaled, AbstractWrappedExactOperator):
-    """λ A for an A with a known flow, which is the flow of A over `λ h`. λ is a number."""
+    """λ A with the flow of A over `λ h`, for an A with a known flow. λ is a number."""
 
     configurable: ClassVar[bool] = False
     each_feature: ClassVar[bool] = False
@@ -82,8 +82,8 @@ class Dropout(AbstractWrappedOperator):
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
 
-    For a known flow, the change by the flow replaces the rate. The mask is draw once for each
-    interval, so all stages of a step see one field. Without a key the operator is unchanged.
+    If A has a known flow, the mask applies to the change by the flow. The mask is drawn once in
+    each interval, so all stages of a step see one field. Without a key nothing is dropped.
 
     **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
@@ -123,7 +123,7 @@ class _DroppedLinear(_DroppedExact, AbstractLinearOperator):
     operator: AbstractLinearOperator  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        # Exponential schemes put the noise into the nonlinear part.
+        # Exponential schemes then have the noise in the nonlinear part.
         return self.operator.apply(function, u, domain)
 
 

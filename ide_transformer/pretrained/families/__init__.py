@@ -1,4 +1,4 @@
-"""Families of checkpoints, one file for each lineage, with a table `FAMILIES`."""
+"""Families of checkpoints. Each file has a table `FAMILIES` of related ones."""
 
 import functools as ft
 import importlib

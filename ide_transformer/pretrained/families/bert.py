@@ -15,7 +15,7 @@ from ..family import Family, Placement, block, layers_by, linear, weights_of
 from ..options import Options
 
 
-# Names of BERT's head and of relatives of BERT, and names in the table.
+# Maps names of BERT's head and of BERT's relatives to names in the table.
 _RENAMED = {
     "cls.predictions": "predictions",
     "cls.predictions.transform": "predictions",
@@ -66,7 +66,7 @@ def _build(
     width = options.size("hidden_size")
     num_layers = options.size("num_hidden_layers")
     places = options.size("max_position_embeddings")
-    # Rows up to the padding token's are not positions.
+    # The rows up to the padding token's row are not positions.
     context = places if padding is None else places - padding - 1
     if context < 1:
         reason = f"not above {places - context}"

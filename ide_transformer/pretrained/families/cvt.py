@@ -15,7 +15,7 @@ from ..options import Options
 from .vit import num_classes
 
 
-# The library does not read its option layer_norm_eps.
+# transformers does not read the option layer_norm_eps.
 _EPS = 1e-5
 # The side of images of published checkpoints.
 _SIDE = 224
@@ -42,7 +42,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = dict(
 
 def build(options: Options, tensors: Set[str]) -> Model:
     *earlier, last = _stage_options(options)
-    # The side of an image, near the published one, which all strides must divide.
+    # All strides must divide the side of an image; the smallest such side from _SIDE on.
     stride = 1
     divisor = 1
     for stage in (*earlier, last):
@@ -66,7 +66,7 @@ def _stage_options(options: Options) -> list[Options]:
     lists = {name: options.get(name, list(default)) for name, default in _DEFAULTS.items()}
     for name, values in lists.items():
         if not isinstance(values, list) or len(values) != len(depths):
-            reason = f"not a list of {len(depths)} entries, one for each stage, as depth"
+            reason = f"not a list of {len(depths)} entries, one for each stage, like depth"
             raise options.refused(name, values, reason)
     names = {name: name for name in lists} | dict(
         hidden_size="embed_dim", num_hidden_layers="depth", num_attention_heads="num_heads"
@@ -82,11 +82,11 @@ def _stage_options(options: Options) -> list[Options]:
 def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> Model:
     width = options.size("embed_dim")
     kernel = options.size("kernel_qkv")
-    # All tokens have queries, and kernels are centred on their token.
+    # All tokens have queries, and kernels are centred on tokens.
     options.allow("qkv_projection_method", "dw_bn")
     options.allow("stride_q", 1)
     if kernel % 2 == 0:
-        raise options.refused("kernel_qkv", kernel, "even, without a token in the middle")
+        raise options.refused("kernel_qkv", kernel, "even; use an odd number")
     for name in ("padding_q", "padding_kv"):
         options.allow(name, kernel // 2)
     options.divided("embed_dim", "num_heads")
@@ -162,7 +162,7 @@ def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[P
 
 
 def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
-    # The library looks up a stage's DropPath rate in its list of rates of layers.
+    # transformers reads the DropPath rate of stage i from entry i of a list over its layers.
     for stage, num_layers in enumerate(layers):
         if num_layers <= stage:
             raise InputError(

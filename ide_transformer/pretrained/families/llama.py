@@ -48,7 +48,7 @@ def _equal_biases(options: Options) -> dict[str, Any]:
 
 
 def _window_of_all_layers(options: Options) -> int | None:
-    """Qwen's window. Raises if only some layers have it."""
+    """Qwen's window. Raises `InputError` if only some layers have it."""
     layers = options.size("num_hidden_layers")
     full = options.size("max_window_layers", 28, least=0)
     window = options.size("sliding_window", 4096, nullable=True)
@@ -193,7 +193,7 @@ def _glassllm_table(model: Any) -> Iterator[Placement]:
         yield place._replace(axes=None, rows=rows)
 
 
-# Names in glassllm, and in Llama.
+# Maps names in glassllm to names in Llama.
 _TENSORS = {
     "E": "embed_tokens.weight",
     "blocks": "layers",

@@ -97,7 +97,7 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
 
 def _dinov2_layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
     num_layers = layers[0]
-    # The library refuses to return features of layers that do not exist.
+    # transformers rejects options that name features of missing layers.
     last_layer: dict[str, Any] = dict(
         stage_names=["stem", *(f"stage{i + 1}" for i in range(num_layers))],
         out_features=[f"stage{num_layers}"],
@@ -217,7 +217,7 @@ def _family(name: str, build: Callable[..., Model], harmless: str, **fields: Any
     )
 
 
-# Options of a pooler that is not there, and of pre-training.
+# Options of a pooler that may be missing, and of pre-training.
 _UNUSED = "encoder_stride pooler_act pooler_output_size"
 FAMILIES = {
     "vit": _family(
