@@ -219,7 +219,7 @@ class Checkpoint(NamedTuple):
         if unread:
             file = self.options.file
             warnings.warn(
-                f"{file}: tensors that the model lacks are not read: {', '.join(unread)}.",
+                f"{file}: tensors not part of the model are not read: {', '.join(unread)}.",
                 stacklevel=2,
             )
         placements = {id(p.weight): p for p in self.table}

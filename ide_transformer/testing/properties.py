@@ -80,7 +80,7 @@ class AbstractProperties:
             return read(self.kind, tree, "part", offers=offers, draws=jax.random.key(0))
         except InputError as error:
             raise ValueError(
-                f"{error} Pass the options of a configuration as options={{…}} to this check, "
+                f"{error} Pass the options of a configuration as options={{…}} of this check, "
                 f"got {self.options}, or set configurable = False if no configuration makes it."
             ) from error
 
