@@ -100,9 +100,7 @@ def _plain(content: Any) -> Any:
             return content
 
 
-def table_cells(
-    rows: Sequence[Row], headings: Headings = _NAMES
-) -> tuple[list[str], list[list[str]]]:
+def table_cells(rows: Sequence[Row], headings: Headings) -> tuple[list[str], list[list[str]]]:
     """The headings and the cells of a table, as texts."""
     columns = _columns(rows)
     titles = [headings.get(column, column.replace("_", " ")) for column in columns]

@@ -43,8 +43,7 @@ class FunctionSolve:
     def of(cls, model: Model, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
         """A solve that can be refined. Raises `InputError` for a model whose error does not
         come from its resolution, or whose operator on a grid has no values between points."""
-        function_inputs = cast(FunctionInputs, model.inputs)
-        if not is_built_as(model, OperatorModel) or function_inputs.dimension != 1:
+        if not is_built_as(model, OperatorModel) or model.domain.dimension != 1:
             raise InputError("error_budget: pass an OperatorModel in dimension 1.")
         options = model.mesh.stepsize_controller, model.compute_dtype, model.exit
         if any(x is not None for x in options):
@@ -52,9 +51,7 @@ class FunctionSolve:
         if (other := inconsistent_scheme(model.solver)) is not None:
             name = type(other).__name__
             raise InputError(f"error_budget: {name} does not converge; use LieTrotter().")
-        points = function_inputs.points
-        (points,) = (points,) if isinstance(points, int) else points
-        solve = cls(model, inputs, points if tokens is None else tokens)
+        solve = cls(model, inputs, tokens or model.domain.num_tokens)
         domain = solve.domain
         # Outside the `try`, since such a failure is not due to query points.
         eqx.filter_eval_shape(compiled_outputs, model, solve._field(domain))
@@ -146,7 +143,7 @@ class FunctionSolve:
         return self.finer("depth", 2).with_solver(_EXACT)
 
     def with_finer_splitting(self) -> "FunctionSolve":
-        """The solve by `Strang`, or with twice the steps if its splitting has order 2."""
+        """The solve by `Strang`, or with twice the steps if its order is above 1."""
         splitting = splitting_of(self.model.solver)
         assert splitting is not None
         if splitting.splitting_order > 1:

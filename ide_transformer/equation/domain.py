@@ -342,12 +342,10 @@ class TokenDomain(eqx.Module):
 
     def first(self, tokens: int) -> "TokenDomain":
         """The domain of the first tokens."""
-        parts = self.weights, self.ends, self.end_weights
-        weights, ends, end_weights = jax.tree.map(lambda x: x[..., :tokens], parts)
+        arrays = self.weights, self.ends, self.end_weights
+        weights, ends, end_weights = jax.tree.map(lambda x: x[..., :tokens], arrays)
         points = self.points[:tokens]
-        return TokenDomain(
-            points, weights, spacing=self.spacing, ends=ends, end_weights=end_weights
-        )
+        return TokenDomain(points, weights, None, self.spacing, None, ends, end_weights)
 
     @checked
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":

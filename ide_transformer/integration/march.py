@@ -17,8 +17,7 @@ from ..errors import InputError
 from .output import Start, Status, Trajectory, field_evaluations
 
 
-# The most blocks that are tabulated per interval. Larger tables need more memory than they save
-# time.
+# The most tabulated blocks per interval; larger tables cost more memory than they save time.
 _MOST_POINTS = 8
 
 

@@ -56,10 +56,9 @@ def run_marked(
         for eqn in jaxpr.eqns:
             inputs = [read(x) for x in eqn.invars]
             if eqn.primitive is _mark_p:
+                place = len(originals)
                 originals.append(inputs)
-                outputs = fill(
-                    len(originals) - 1, inputs, eqn.params["axis"], eqn.params["size"]
-                )
+                outputs = fill(place, inputs, eqn.params["axis"], eqn.params["size"])
             elif not any(map(_has_marks, jaxprs_in_params(eqn.params))):
                 binding = eqn.primitive.get_bind_params(eqn.params)
                 functions, parameters = binding if isinstance(binding, tuple) else ((), binding)

@@ -22,8 +22,8 @@ class Output(NamedTuple):
 
     # Depths of the states in the solution.
     depths: tuple[float, ...]
-    # Whether the march returns states at the ends of intervals, whether it returns
-    # interpolations, and whether the solution keeps the latter.
+    # Whether states at the ends of intervals are needed, whether interpolations are needed, and
+    # whether the solution keeps the interpolations.
     states: bool
     dense: bool
     interpolation: bool

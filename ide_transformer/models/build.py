@@ -261,9 +261,8 @@ def ImageStage(*args: Any, **kwargs: Any) -> Model[AbstractImageInputs, Abstract
     """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
     the states of the previous stage, on a grid of tokens.
 
-    It has no position embeddings, since convolutions see positions at the edges. `StagedModel`
-    joins stages; only the last may have a class token. Without `classes` the outputs are the
-    states.
+    It has no position embeddings; convolutions replace them. `StagedModel` joins stages; only
+    the last may have a class token. Without `classes` the outputs are the states.
 
     Reference: Wu et al., arXiv 2103.15808.
     """
@@ -284,7 +283,7 @@ def StagedModel(
     return model
 
 
-# For models of functions that are not `Timed`.
+# For models without the argument `duration`.
 _of_functions = ft.partial(
     _builds,
     ft.partial(FunctionInputs.build, duration=1.0),

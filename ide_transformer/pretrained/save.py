@@ -67,8 +67,8 @@ def save_pretrained(
     the output map of attention or the outer map of a feed-forward: W λ and b λ replace W and b.
 
     **Raises:** `InputError` with all differences if the layout cannot express the scheme,
-    steps, constraint or operators of the model; for an adapter also if other changes of weights
-    than low-rank ones exist.
+    steps, constraint or operators of the model; for an adapter also if weights have other than
+    low-rank changes.
     """
     path = Path(path)
     model = _drop_dropout(model)

@@ -170,7 +170,7 @@ def blocks(control, depths):
 
 
 @eqx.filter_jit
-def scanned(control, places):
+def scan_blocks(control, places):
     """The floating-point arrays at places inside all intervals, as a march reads them."""
 
     def read(_, interval):
@@ -197,7 +197,7 @@ class ControlProperties(AbstractProperties):
 
     def march(self):
         """`local` in a scan over `intervals()` gives the blocks of the control itself."""
-        scan = scanned(self.control, self.places)
+        scan = scan_blocks(self.control, self.places)
         flat = jax.tree.map(lambda x: np.reshape(x, (-1, *x.shape[2:])), scan)
         return flat, self.at_depths, 1e-12
 

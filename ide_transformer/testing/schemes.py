@@ -56,7 +56,7 @@ class Scale(eq.AbstractLinearOperator):
         return jnp.broadcast_to(function(self.rate.astype(u.dtype)), u.shape) * u
 
 
-def drawn(seed, *shape):
+def draw_normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
@@ -82,11 +82,11 @@ class SchemeProperties(AbstractProperties):
     def __init__(self, solver, operators=None, options=None, features=8):
         super().__init__(solver, options, features)
         if operators is None:
-            bend = Bend(0.7 * drawn(1, features, features), drawn(10, features))
+            bend = Bend(0.7 * draw_normal(1, features, features), draw_normal(10, features))
             operators = bend, Scale(jnp.linspace(-0.5, 0.4, features))
         self.block = in_dtype(operators)
         self.solver = in_dtype(solver)
-        self.u0, self.other = drawn(5, 2, TOKENS, features)
+        self.u0, self.other = draw_normal(5, 2, TOKENS, features)
         self.inputs = self.equation(eq.PiecewiseLinear), self.u0, self.solver
 
     def equation(self, control, constraint: eq.AbstractConstraint = eq.Free()):

@@ -44,7 +44,7 @@ def rows(*batches: Batch) -> list[bytes]:
 
 
 @eqx.filter_jit
-def learned(model, loss, batch):
+def loss_and_gradient(model, loss, batch):
     """The objective, its gradient, and the outputs."""
     objective = eqx.filter_value_and_grad(lambda model: loss(model, batch).objective)
     return *objective(model), model(batch.inputs)
@@ -102,6 +102,7 @@ class TaskProperties(AbstractProperties):
         """the loss of untrained weights is finite, and its gradient is finite and not 0."""
         if self.model is None:
             return (), ()
-        value, gradient, _ = learned(self.model, self.task.loss, self.task.batch(0, SIZE, 1))
+        batch = self.task.batch(0, SIZE, 1)
+        value, gradient, _ = loss_and_gradient(self.model, self.task.loss, batch)
         square = sum(float((x**2).sum()) for x in jax.tree.leaves(gradient))
         return [np.isfinite(value), 0 < square < np.inf], [True, True]

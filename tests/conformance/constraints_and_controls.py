@@ -13,7 +13,7 @@ from ide_transformer.testing.equation import (
     ControlProperties,
     blocks,
     call,
-    scanned,
+    scan_blocks,
 )
 from ide_transformer.testing.properties import in_dtype
 
@@ -78,7 +78,7 @@ class ControlConformance(ControlProperties):
         """with continuous=True blocks do not jump between intervals."""
         if not self.control.continuous:
             return (), ()
-        ends = jax.tree.map(np.asarray, scanned(self.control, np.array([0.0, 1.0])))
+        ends = jax.tree.map(np.asarray, scan_blocks(self.control, np.array([0.0, 1.0])))
         before = jax.tree.map(lambda x: x[:-1, 1], ends)
         return before, jax.tree.map(lambda x: x[1:, 0], ends), 1e-12
 
@@ -129,7 +129,7 @@ class ControlConformance(ControlProperties):
 
         @eqx.filter_jit
         def tabulated(control):
-            return tuple(scanned(x, places) for x in (control.tabulate(places), control))
+            return tuple(scan_blocks(x, places) for x in (control.tabulate(places), control))
 
         return *tabulated(self.control), 1e-12
 

@@ -10,7 +10,7 @@ from ide_transformer import InputError
 from ide_transformer.integration import Mesh
 from ide_transformer.models import Text
 from ide_transformer.tasks.losses import UNCOUNTED
-from ide_transformer.testing.tasks import MANY, SIZE, TaskProperties, learned, rows
+from ide_transformer.testing.tasks import MANY, SIZE, TaskProperties, loss_and_gradient, rows
 
 
 class TaskConformance(TaskProperties):
@@ -116,12 +116,12 @@ class TaskConformance(TaskProperties):
             return (), ()
         batch = self.task.batch(0, SIZE, 1)
         losses = {
-            change: learned(self.model, self.task.loss, x)[0]
+            change: loss_and_gradient(self.model, self.task.loss, x)[0]
             for change, x in without_a_part(self.task, batch)
         }
         return (
             losses,
-            dict.fromkeys(losses, learned(self.model, self.task.loss, batch)[0]),
+            dict.fromkeys(losses, loss_and_gradient(self.model, self.task.loss, batch)[0]),
             1e-6,
         )
 
