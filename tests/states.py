@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 import ide_transformer as ide
-from ide_transformer.equation import grid_of, lattice
+from ide_transformer.equation.domain import grid_of, lattice
 
 
 class GridInputs(ide.AbstractInputs):

@@ -5,7 +5,7 @@ from .constraints import AbstractNormalization, AbstractRescaling
 from .controls.control import low_precision
 from .controls.mapped import with_source
 from .devices import LAYOUT_AXES, on_devices, partition_spec
-from .domain import by_samples, grid_of, lattice
+from .domain import by_samples
 from .equation import as_control, contents
 from .function_space import PLAIN
 from .low_rank import (

@@ -4,7 +4,6 @@ from .page import Part, write_page
 from .plots import (
     Curve,
     draw_panels,
-    literal,
     plot_curves,
     plot_fields,
     plot_intervals,

@@ -64,12 +64,12 @@ class Reversible(AbstractGradient):
                 "solve: Reversible() has states at the ends of intervals only; use "
                 "SaveAt(ts=equation.knots), or use gradient=Recompute()."
             )
-        differentiable, inputs = coupled(steps, start.u0, start.args)
+        differentiable, inputs = couple_steps(steps, start.u0, start.args)
         outcome = march_coupled(differentiable, inputs, self.tolerance, start.output)
         return steps.trajectory(*outcome)
 
 
-def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
+def couple_steps(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
     """The couplings of all steps, as functions of what is differentiated, and the inputs of the
     steps. Raises `InputError` if steps cannot be undone."""
 
@@ -186,19 +186,19 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
     (pair, of_pair, of_make), (of_weights, after) = lax.scan(
         interval, carry, (inputs, weights, lost, of_states), reverse=True
     )
-    good = _relative_error(pair[0], u0, after[0]) <= tolerance
+    is_accurate = _relative_error(pair[0], u0, after[0]) <= tolerance
     # Both states of the first pair are u0.
     gradient = of_make, sum(of_pair), of_weights
     # A loop of at most one turn writes NaN in place; `jnp.where` would need a second tree.
     _, (of_make, of_u0, of_weights) = lax.while_loop(
         lambda carry: ~carry[0],
         lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
-        (good, gradient),
+        (is_accurate, gradient),
     )
     if output.throw:
         of_u0 = eqx.error_if(
             of_u0,
-            ~good,
+            ~is_accurate,
             f"Reversible(tolerance={tolerance:g}): rounding of the rebuilt initial state is "
             "larger. Use a coupling nearer to 1, float64, or gradient=Recompute().",
         )

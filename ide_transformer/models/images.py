@@ -199,7 +199,7 @@ class ImageInputs(AbstractImageInputs):
             )
         images = images.reshape(self._with_channels(images.shape))
         images = standardize(images.astype(self.embedding.weight.dtype), self.statistics)
-        u = self.embedding(windows(images, self.window, self.stride, self.padding))
+        u = self.embedding(extract_windows(images, self.window, self.stride, self.padding))
         u = after_prefix(self.prefix, self.embedding_normalization.project(u))
         positions = self._positions_on(grid)
         if positions is not None:
@@ -257,7 +257,7 @@ def image_domain(
     return TokenDomain(points, weights, windows.grid, windows.spacing, prefix=prefix)
 
 
-def windows(
+def extract_windows(
     images: Float[Array, "*batch rows columns channels"], window: int, stride: int, padding: int
 ) -> Float[Array, "*batch tokens pixels"]:
     """The pixels of each window, row by row, channels last, zeros beyond the edges."""

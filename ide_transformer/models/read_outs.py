@@ -217,7 +217,7 @@ class PrefixHead(AbstractClassifier):
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
-        logits = [read(v[..., i, :]) for i, read in enumerate(self.classifiers)]
+        logits = [linear(v[..., i, :]) for i, linear in enumerate(self.classifiers)]
         return jnp.mean(jnp.stack(logits), axis=0)
 
     def check(self, inputs: AbstractInputs) -> None:

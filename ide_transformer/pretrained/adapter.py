@@ -78,7 +78,7 @@ def base_name(folder: Path) -> str:
 def with_adapter(model: Model, family: Family, folder: Path) -> Model:
     """The model of a checkpoint with the changes of an adapter. Raises `InputError` for
     adapters other than LoRA, and for tensors that belong to no linear map of the model."""
-    changes = _read(family, folder)
+    changes = _read_changes(family, folder)
     applied = set()
     changed_maps: dict[int, LowRank] = {}
     maps = {id(part.weight): part for part in parts(model, Linear)}
@@ -94,7 +94,7 @@ def with_adapter(model: Model, family: Family, folder: Path) -> Model:
     return map_parts(model, Linear, lambda x, _: changed_maps.get(id(x.weight), x))
 
 
-def _read(family: Family, folder: Path) -> dict[str, Change]:
+def _read_changes(family: Family, folder: Path) -> dict[str, Change]:
     """The changes by the names of the tensors that they change."""
     options = Options(read_json(folder / OPTIONS), folder / OPTIONS)
     for name, values in _SUPPORTED.items():
@@ -122,13 +122,13 @@ def _read(family: Family, folder: Path) -> dict[str, Change]:
             raise InputError(
                 f"{folder}: {module}: {down.shape} and {up.shape} are not factors of a matrix."
             )
-        scale = next((float(x) for key, x in patterns.items() if _fits(key, module)), alpha)
+        scale = next((float(x) for key, x in patterns.items() if _matches(key, module)), alpha)
         scale *= len(down) ** 0.5 if by_root else 1
         changes[family.canonical(f"{module}.weight")] = Change(down, up, scale)
     return changes
 
 
-def _fits(pattern: str, module: str) -> bool:
+def _matches(pattern: str, module: str) -> bool:
     return pattern == f"^{module}" or f".{module}".endswith(f".{pattern}")
 
 
@@ -177,8 +177,8 @@ def write_adapter(
         raise InputError("The model has no low-rank changes; train it with model.lora.")
     table = family.table(without_low_rank(model))
     placed = [(place, maps[id(place.weight)]) for place in table if id(place.weight) in maps]
-    changes = {modules[name]: change for name, change in _changes(placed).items()}
-    names = {module: _suffix(module, changes, modules.values()) for module in changes}
+    changes = {modules[name]: change for name, change in _changes_by_tensor(placed).items()}
+    names = {module: _shortest_suffix(module, changes, modules.values()) for module in changes}
     first = next(iter(changes.values()))
     exceptions = {
         module: x
@@ -206,7 +206,7 @@ def write_adapter(
     write_options(path / OPTIONS, {**options, **adapter_options})
 
 
-def _changes(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
+def _changes_by_tensor(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
     """The changes by the names of the tensors that they change."""
     changes: dict[str, Change] = {}
     for place, part in placed:
@@ -225,7 +225,7 @@ def _changes(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
     return changes
 
 
-def _suffix(module: str, changed: Iterable[str], modules: Iterable[str]) -> str:
+def _shortest_suffix(module: str, changed: Iterable[str], modules: Iterable[str]) -> str:
     """The shortest end of a module's name that no unchanged module has."""
     unchanged = set(modules) - set(changed)
     words = module.split(".")

@@ -130,14 +130,14 @@ class Checkpoint(NamedTuple):
     def open(cls, path: Path) -> "Checkpoint":
         if path.is_file():
             values, tensors = read_archive(path)
-            return cls.check(Options(values, path), tensors, path)
+            return cls.from_tensors(Options(values, path), tensors, path)
         file = path / "config.json"
         if not file.is_file():
             raise InputError(f"{path} is not a checkpoint: it has no config.json.")
-        return cls.check(Options(read_json(file), file), stored_tensors(path), path)
+        return cls.from_tensors(Options(read_json(file), file), stored_tensors(path), path)
 
     @classmethod
-    def check(
+    def from_tensors(
         cls, options: Options, stored: Mapping[str, StoredTensor], path: Path
     ) -> "Checkpoint":
         """A checkpoint from options and tensors. Raises `InputError` if they do not fit."""

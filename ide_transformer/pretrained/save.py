@@ -160,7 +160,7 @@ def _drop_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
         for name, original in checkpoint.original.items()
         if not is_dropped(name)
     }
-    return Checkpoint.check(options, tensors, options.file)
+    return Checkpoint.from_tensors(options, tensors, options.file)
 
 
 def _save_adapter(model: Model, path: Path, like: str | Path | None) -> None:
@@ -315,18 +315,18 @@ def _tie_equal_layers(control: PiecewiseConstant) -> PiecewiseConstant | Tied:
 def _fill_weights(model: Model, native: PyTree) -> Model:
     """Adds neutral weights where the layout has weights and the model has none."""
 
-    def at(path: tuple[Any, ...], tree: Any) -> Any:
+    def part_at(path: tuple[Any, ...], tree: Any) -> Any:
         return ft.reduce(
             lambda x, k: x[k.idx] if hasattr(k, "idx") else getattr(x, k.name), path, tree
         )
 
     shapes = jax.tree.leaves_with_path(eqx.filter(native, lambda x: hasattr(x, "shape")))
-    missing = [(path, x.shape) for path, x in shapes if at(path, model) is None]
+    missing = [(path, x.shape) for path, x in shapes if part_at(path, model) is None]
     if not missing:
         return model
     dtype = _dtype_of(model)
     return eqx.tree_at(
-        lambda model: [at(path, model) for path, _ in missing],
+        lambda model: [part_at(path, model) for path, _ in missing],
         model,
         [
             jax.device_put(np.full(shape, _NEUTRAL[path[-1].name], dtype))
@@ -382,7 +382,7 @@ def _differences(part: Any, layout: Any, path: str) -> Iterator[str]:
         for i, pair in enumerate(zip(part, layout, strict=True)):
             yield from _differences(*pair, f"{path}[{i}]")
     elif type(part) is not type(layout) or part != layout:
-        yield f"{path}: {_short(part)}, but the layout has {_short(layout)}"
+        yield f"{path}: {_describe(part)}, but the layout has {_describe(layout)}"
         if isinstance(layout, AbstractControl) and isinstance(part, AbstractControl):
             blocks = [eqx.filter_eval_shape(x, 0.0) for x in (part, layout)]
             yield from _differences(blocks[0], blocks[1], f"{path}(0)")
@@ -405,7 +405,7 @@ def _field_differences(part: Any, layout: Any, path: str) -> Iterator[str]:
             yield from _differences(value, getattr(layout, name), f"{path}.{name}")
 
 
-def _short(x: Any) -> str:
+def _describe(x: Any) -> str:
     text = spell(x)
     if len(text) < 60:
         return text

@@ -209,9 +209,9 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         return u
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
-        ahead = Partial(_ahead, self.solver, field, 1 - self.coupling)
-        back = Partial(_back, self.solver, field.reversed())
-        return Shear(ahead, target=0, scale=self.coupling), Shear(back, target=1)
+        forward = Partial(_forward_increment, self.solver, field, 1 - self.coupling)
+        backward = Partial(_backward_increment, self.solver, field.reversed())
+        return Shear(forward, target=0, scale=self.coupling), Shear(backward, target=1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         pair = u, state
@@ -220,9 +220,11 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         return Step.between(u, pair[0], state=pair[1])
 
 
-def _ahead(solver: diffrax.AbstractSolver, field: StepField, away: float, v: Array) -> Array:
-    return away * v + (field.first_step(solver, v).y1 - v)
+def _forward_increment(
+    solver: diffrax.AbstractSolver, field: StepField, weight: float, v: Array
+) -> Array:
+    return weight * v + (field.first_step(solver, v).y1 - v)
 
 
-def _back(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
+def _backward_increment(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
     return -(field.first_step(solver, u).y1 - u)

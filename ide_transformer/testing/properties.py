@@ -91,19 +91,20 @@ class AbstractProperties:
 
 def _difference(actual: PyTree, expected: PyTree, bound: float = 0.0) -> str:
     """The largest difference in the first array that differs; empty if none does."""
-    ours, theirs = (jax.tree.leaves_with_path(x) for x in (actual, expected))
-    shapes, expected_shapes = ([np.shape(x) for _, x in side] for side in (ours, theirs))
+    leaves, expected_leaves = (jax.tree.leaves_with_path(x) for x in (actual, expected))
+    shapes = [np.shape(x) for _, x in leaves]
+    expected_shapes = [np.shape(x) for _, x in expected_leaves]
     if shapes != expected_shapes:
         return f"shapes {shapes}, not {expected_shapes}"
-    for (path, x), (_, y) in zip(ours, theirs, strict=True):
+    for (path, x), (_, y) in zip(leaves, expected_leaves, strict=True):
         x = np.asarray(x)
         y = np.asarray(y)
         is_number = x.dtype.kind not in "bU"
-        apart = abs(x.astype(float) - y) if is_number else (x != y).astype(float)
+        difference = abs(x.astype(float) - y) if is_number else (x != y).astype(float)
         size = np.nan_to_num(abs(y)).max(initial=0) if is_number else 0
-        apart = np.nan_to_num(apart, nan=np.inf)
-        if (apart > bound * (1 + size)).any():
-            place = np.unravel_index(apart.argmax(), apart.shape)
+        difference = np.nan_to_num(difference, nan=np.inf)
+        if (difference > bound * (1 + size)).any():
+            place = np.unravel_index(difference.argmax(), difference.shape)
             at = jax.tree_util.keystr(path) + (str([int(i) for i in place]) if place else "")
             return f"{x[place]}, not {y[place]}" + f" at {at}" * bool(at)
     return ""

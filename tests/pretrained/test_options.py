@@ -49,7 +49,7 @@ def test_published_options_are_understood(name, tmp_path):
     shapes = expected_shapes(family.table(skeleton))
     assert sum(map(math.prod, shapes.values())) == parameters
     stored = {k: StoredTensor(np.dtype("f4"), x, pytest.fail) for k, x in shapes.items()}
-    Checkpoint.check(Options(values, tmp_path), stored, tmp_path)
+    Checkpoint.from_tensors(Options(values, tmp_path), stored, tmp_path)
 
 
 @pytest.mark.parametrize("family", DEFAULTS)

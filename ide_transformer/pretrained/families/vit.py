@@ -84,8 +84,8 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     parts = make.pre_norm(
         options,
         make.layer_norm(width, options.number("layer_norm_eps", 1e-6)),
-        _scaled(_attention(options), width),
-        _scaled(feed_forward, width),
+        _scale(_attention(options), width),
+        _scale(feed_forward, width),
     )
     normalization = parts.pop("output_normalization")
     read_out: AbstractReadOut = States(normalization)
@@ -107,8 +107,8 @@ def _dinov2_layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[st
     return dict(num_hidden_layers=num_layers) | changed
 
 
-def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
-    return lambda **arguments: Scaled(make(**arguments), jnp.ones(width))
+def _scale(make_operator: make.MakeOperator, width: int) -> make.MakeOperator:
+    return lambda **arguments: Scaled(make_operator(**arguments), jnp.ones(width))
 
 
 def _embedded_patches(options: Options, *, patch: int, prefix: int) -> ImageInputs:
