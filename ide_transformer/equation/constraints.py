@@ -308,7 +308,7 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
         project(v) = β + γ P((v-β)/γ),   P(v) = (v-α) / sqrt(var + eps),
 
     α and var the mean and variance of v over features. It is the point of S1 nearest to v in
-    the metric `mean_y ((u-v)/γ)²` and does not move points of S1, so schemes converge as h → 0.
+    the metric `mean_y ((u-v)/γ)²`. It does not move points of S1, so schemes converge as h → 0.
     With a scalar gain and bias it is layer normalisation. Checkpoints with vectors are
     `LayerNorm`.
 

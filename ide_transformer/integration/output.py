@@ -178,11 +178,11 @@ class Solution(eqx.Module):
     - `u1`: `[..., tokens, features]`, the state at depth T, or where a failed solve stopped.
     - `ts`, `us`: the requested depths, and the states there, `[depths, ..., tokens, features]`;
       with `SaveAt(fn=…)` its values.
-    - `stats`: a dictionary with `steps`, `accepted`, `rejected`; `field_evaluations`, each of
-      every operator once, or a product with the Jacobian (implicit schemes count accepted steps
-      only, and NaN with a root finder of their own); and `constraint_residual`, the largest
-      distance of a token at T from the set of the last operator
-      (`AbstractConstraint.residual`).
+    - `stats`: a dictionary with `steps`, `accepted`, `rejected`; `field_evaluations`; and
+      `constraint_residual`, the largest distance of a token at T from the set of the last
+      operator (`AbstractConstraint.residual`). One evaluation is every operator once, or a
+      product with the Jacobian. Implicit schemes count accepted steps only; with a root finder
+      of their own the count is NaN.
     - `result`: how the solve ended, one of `diffrax.RESULTS`.
     - `failed_at`: the depth of a failure, infinite without one.
 

@@ -49,8 +49,8 @@ class Reversible(AbstractGradient):
     two numbers are stored. A gain of ½ doubles rounding in every layer.
 
     Rounding grows on the way back. If the rebuilt initial state is wrong by more than
-    `tolerance`, relative to the largest entry of the state there or one interval later, the
-    gradient is NaN, or an error if `solve` has `throw=True`.
+    `tolerance`, the gradient is NaN, or an error if `solve` has `throw=True`. The tolerance is
+    relative to the largest entry of the state there or one interval later.
     """
 
     tolerance: PositiveFloat = eqx.field(static=True, default=1e-3)

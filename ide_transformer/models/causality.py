@@ -115,8 +115,8 @@ def _name_suspects(model: _Model) -> str:
     ]
     if not suspects:
         constraints = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
-        others = (model.inputs, *constraints, model.solver, model.read_out)
-        suspects = [type(x).__name__ for x in others]
+        unflagged = (model.inputs, *constraints, model.solver, model.read_out)
+        suspects = [type(x).__name__ for x in unflagged]
     return (
         f"{' or '.join(suspects)}, sees later tokens. In a causal model a token sees only "
         "itself and earlier ones; use causal=True in attention (data.options.causal=true for "

@@ -111,10 +111,10 @@ class FunctionInputs(AbstractInputs):
     with k = 1, …, modes along each axis i, L_i = 1 on a circle and 2 on an interval. With
     `statistics` a(x) is the input in standard deviations, `(input - mean) / std`.
 
-    Inputs are values at the points of `grid`, `[..., tokens]` on a line, `[..., rows, columns]`
-    in the plane, and so on, followed by an axis of channels if `channels` is set; or a
-    `Field` with its own points, in any dimension. Outputs have the same shape. There may be any
-    number of points from `2 modes + 1` along an axis.
+    Inputs are values at the points of `grid`: `[..., tokens]` on a line, `[..., rows, columns]`
+    in the plane, and so on, with an axis of channels last if `channels` is set. Or they are a
+    `Field` with its own points. There may be any number of points from `2 modes + 1` along an
+    axis. Outputs have the shape of the inputs.
 
     The model maps functions over a time Δt_0. For `Timed` inputs with another time Δt the rate
     of the equation is multiplied by Δt/Δt_0.

@@ -87,7 +87,7 @@ class ModelProperties(AbstractProperties):
         return first, expected, 1e-12
 
     def padding(self):
-        """padding changes no other output; give the domain weights, `domain.padded(mask)`."""
+        """padding changes no other output; pad the domain by `domain.padded(mask)`."""
         return ((), ()) if self.seen is None else self.change_others(self.seen)
 
     def causal(self):

@@ -33,7 +33,7 @@ class OperatorConformance(OperatorProperties):
 
     def of_tokens(self, tokens):
         source = getattr(self.operator, "source", None)
-        if source is None or self.operator.own_domain:
+        if source is None or self.operator.on_second_domain:
             return self.operator
         return self.operator.with_source(source[tokens])
 

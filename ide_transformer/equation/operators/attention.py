@@ -272,7 +272,7 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     - `std`, `output_std`: standard deviation of the initial weights, and of the output map.
     """
 
-    own_domain: ClassVar[bool] = True
+    on_second_domain: ClassVar[bool] = True
     missing: ClassVar[str] = (
         "has no states of a second domain; use Sourced(control, states, states_domain), as "
         "EncoderDecoder does."

@@ -110,8 +110,8 @@ class ConvolutionalFeedForward(AbstractOperator):
 
         du/dt = W2 σ(Σ_k W_k N(u)(x + k ℓ) + b1) + b2,   |k| ≤ r along each axis,
 
-    or, gated, with hidden features `σ(Σ_k G_k N(u)(x + k ℓ)) ⊙ (Σ_k W_k N(u)(x + k ℓ) + b1)`,
-    which contain products of a function and its slopes, such as `u u_x` of fluids.
+    or, gated, with hidden features `σ(Σ_k G_k N(u)(x + k ℓ)) ⊙ (Σ_k W_k N(u)(x + k ℓ) + b1)`.
+    These contain products of a function and its slopes, such as `u u_x` of fluids.
 
     **Arguments:**
 

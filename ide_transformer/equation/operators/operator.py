@@ -137,7 +137,7 @@ class AbstractSourcedOperator(AbstractOperator):
     source_domain: TokenDomain | None
 
     # Whether f is on a second domain.
-    own_domain: ClassVar[bool] = False
+    on_second_domain: ClassVar[bool] = False
     # The end of the error if f is missing.
     missing: ClassVar[str] = "has no source f; use Sourced(control, u0), as models do."
 
@@ -146,7 +146,7 @@ class AbstractSourcedOperator(AbstractOperator):
     ) -> "AbstractSourcedOperator":
         """Inserts f, on a second `domain` or on the domain of the state. Does nothing if the
         operator has its source on the other of the two."""
-        if self.own_domain != (domain is not None):
+        if self.on_second_domain != (domain is not None):
             return self
         return with_fields(self, source=source, source_domain=domain)
 

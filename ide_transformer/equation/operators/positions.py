@@ -209,8 +209,8 @@ class RelativeBias(AbstractPositions):
 @checked
 class LinearBias(AbstractPositions):
     """Scores that fall with the distance, `s_h(x, x') - m_h |x - x'|` (ALiBi: Press et al.,
-    arXiv 2108.12409). The slopes are `2^{-8h/p}`, h = 1, …, p, with p the largest power of two
-    up to the number of heads, and h = 1/2, 3/2, … for further heads. Works in any dimension;
+    arXiv 2108.12409). The slopes are `2^{-8h/p}`: h = 1, …, p, and then 1/2, 3/2, … for further
+    heads, with p the largest power of two up to the number of heads. Works in any dimension;
     around a period `|x - x'|` is the shorter way.
 
     **Arguments:**

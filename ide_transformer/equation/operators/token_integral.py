@@ -79,8 +79,8 @@ class Points(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """The mean of the values under γ, and two numbers for which a score s and a weight w give
-    `γ = w exp(s - maximum) / normaliser`. A query that sees nothing has the mean 0."""
+    """The mean of the values under `γ = w exp(s - maximum) / normaliser`, with scores s and
+    weights w. A query that sees nothing has the mean 0."""
 
     mean: Means
     maximum: Numbers
