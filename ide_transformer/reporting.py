@@ -18,15 +18,15 @@ from .errors import naming, printable, whole_file
 
 
 Row = Mapping[str, Any]
-# Headings by column; the other columns show their names.
+# The heading of each column; by default its name.
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
-# Line ends, spaces, and marks that join letters: not escaped in texts.
+# Characters that `printable` leaves in texts: line ends, spaces, and marks that join letters.
 OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
 
 class Terminal(Console):
-    """A console without markup. The cursor stays visible, in case a signal ends the process."""
+    """A console without markup. Never hides the cursor, as a signal may end the process."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False, soft_wrap=True)
@@ -39,7 +39,7 @@ class Terminal(Console):
 
 
 class Report(NamedTuple):
-    """A table of measurements, and a text about them."""
+    """A table of measurements, with a description."""
 
     name: str
     about: str
@@ -62,7 +62,7 @@ def write_report(folder: Path, report: Report) -> None:
 
 
 def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
-    """Prints rows as a table; a row may lack a column."""
+    """Prints rows as a table. A row may lack columns."""
     titles, lines = table_cells(rows, headings)
     table = Table(*(escape(printable(x)) for x in titles))
     for line in lines:
@@ -79,11 +79,11 @@ def show_text(text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, all of it or nothing, and makes the folder. NaN and infinity become null."""
+    """Writes JSON, all of it or nothing. Creates the folder. NaN and infinity become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    with whole_file(path) as written:
-        written.write_text(text + "\n", encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _plain(content: Any) -> Any:
@@ -100,15 +100,17 @@ def _plain(content: Any) -> Any:
             return content
 
 
-def table_cells(rows: Sequence[Row], headings: Headings) -> tuple[list[str], list[list[str]]]:
-    """The headings and the cells of a table, as texts."""
+def table_cells(
+    rows: Sequence[Row], headings: Headings = _NAMES
+) -> tuple[list[str], list[list[str]]]:
+    """The headings of a table and the cells of each row, as texts."""
     columns = _columns(rows)
     titles = [headings.get(column, column.replace("_", " ")) for column in columns]
     return titles, [[_text(row.get(column)) for column in columns] for row in rows]
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Formats a table in Markdown."""
     lines = [headings, ["---"] * len(headings), *lines]
     cells = ([" ".join(x.replace("|", "\\|").split()) for x in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
@@ -131,7 +133,7 @@ def _text(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as `45 s`, `3 min 20 s` or `2 h 5 min`."""
+    """Formats a time as `45 s`, `3 min 20 s` or `2 h 5 min`."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"

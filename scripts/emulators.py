@@ -2,11 +2,10 @@
 package beside its networks.
 
 A model of this package is a configuration, by its name or path, with changes behind colons:
-`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` that is given no
+`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without
 coefficients gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil`
-and `fno`, as published, or any other by its text, such as "Res;26;8;relu". A configuration has
-a learning rate. Networks have the published rate, 1e-3, or another:
-`res:optimizer.learning_rate=3e-3`.
+and `fno`, as published, or any other by its text, such as "Res;26;8;relu". Their learning rate
+is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`.
 `coarse:64` is the solver of the data on 64 points, without training.
 
 A scenario is a name of APEBench, with options:
@@ -16,8 +15,7 @@ for the test: choose recipes on them. `train='sup;5'` trains through five steps 
 The table has the geometric mean of the relative error over the first 100 steps of the roll-out:
 median and quartiles of the seeds, on the points of the training and, with --points, on others.
 With --reference it has the mean difference to that model, seed by seed, and its 95 % interval.
-The seconds of training include compiling. A study that was stopped continues when it is started
-again.
+The seconds of training include compiling. A stopped study continues when it is started again.
 """
 
 # APEBench is optional.
@@ -27,23 +25,32 @@ import argparse
 import ast
 import functools as ft
 import itertools
+import json
 import sys
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from commands import rows, start, trajectories
-from commands.rows import Row
-from commands.trajectories import STEPS, bounded, mean_of
+from commands import start, trajectories
+from commands.trajectories import STEPS, Row, clip_errors, mean_of
 from ide_transformer import InputError, training
-from ide_transformer.commands.options import config_file, figure_file, floats, integers, names
+from ide_transformer.commands.options import (
+    config_file,
+    figure_file,
+    floats,
+    integers,
+    names,
+    results_file,
+)
 from ide_transformer.compare import fingerprint
 from ide_transformer.compare.results import difference
 from ide_transformer.contrib import ChannelsFirst
 from ide_transformer.packages import require
+from ide_transformer.reporting import show_table, write_json
 from ide_transformer.training.folder.run_folder import source
 
 
@@ -86,18 +93,17 @@ class Cell(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    rows.add_file(parser)
+    parser.add_argument("--json", type=results_file, required=True, help="the finished runs")
     parser.add_argument("--scenarios", type=names, default=SCENARIOS)
     parser.add_argument("--models", type=names, default=["emulators/local", *NETWORKS])
     parser.add_argument("--seeds", type=integers, default=[0], help="default: 0")
     parser.add_argument("--steps", type=int, default=10_000, help="as published: 10000")
-    parser.add_argument("--points", type=integers, default=[], help="of further tests: 80,320")
-    parser.add_argument(
-        "--durations", type=floats, default=[], help="in steps, for further tests: 0.5,2"
-    )
-    parser.add_argument(
-        "--long", action="store_true", help="test also statistics over 1000 steps"
-    )
+    about = "points of further tests, such as 80,320"
+    parser.add_argument("--points", type=integers, default=[], help=about)
+    about = "durations of further tests in steps, such as 0.5,2"
+    parser.add_argument("--durations", type=floats, default=[], help=about)
+    about = "also test statistics over 1000 steps"
+    parser.add_argument("--long", action="store_true", help=about)
     parser.add_argument("--figure", type=figure_file, help="the errors over time")
     parser.add_argument("--reference", help="a model, for differences")
 
@@ -107,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
     # The first seed of every line comes first.
     lines = itertools.product(options.seeds, options.scenarios, options.models)
     cells = [Cell(scenario, model, seed, options.steps) for seed, scenario, model in lines]
-    # Whatever is misspelt is refused before anything is trained.
+    # Rejects misspelt names before anything is trained.
     for cell in dict.fromkeys(cell._replace(seed=0) for cell in cells):
         eqx.filter_eval_shape(network_of, cell, jax.random.PRNGKey(0))
     for number, cell in enumerate(cells, 1):
@@ -117,10 +123,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def run_once(cell: Cell, options: argparse.Namespace) -> None:
-    """Trains and tests a network, unless its row is there with all tests."""
+    """Trains and tests a network, unless its row exists and has all tests."""
     key = cell._asdict()
-    made_of = fingerprint(*settings_of(cell))
-    row = rows.find_row(options.json, key, made_of)
+    checksum = fingerprint(*settings_of(cell))
+    row = find_row(options.json, key, checksum)
     if row is not None and is_complete(row, options):
         return
     scenario, train_config = scenario_of(cell)
@@ -138,7 +144,7 @@ def run_once(cell: Cell, options: argparse.Namespace) -> None:
     data = scenario.get_test_data()
     row = {
         **key,
-        "made_of": made_of,
+        "made_of": checksum,
         "code": source(),
         "parameters": sum(x.size for x in weights),
         "seconds": round(seconds, 1),
@@ -152,14 +158,37 @@ def run_once(cell: Cell, options: argparse.Namespace) -> None:
     }
     if options.long:
         row["long"] = trajectories.statistics(network, scenario, data)
-    rows.write_row(options.json, key, row)
+    # Another process may have written rows meanwhile.
+    others = [x for x in read_rows(options.json) if not key.items() <= x.items()]
+    write_json(options.json, [*others, row])
     print(f"   error {mean_of(row['errors']):.4g}, {row['seconds']:.0f} s of training")
     # The number of compiled programs that a process may hold is limited.
     jax.clear_caches()
 
 
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file, which need not exist."""
+    return list(json.loads(path.read_bytes())) if path.is_file() else []
+
+
+def find_row(path: Path, key: Row, checksum: str) -> Row | None:
+    """The row that has the entries of `key`, if there is one.
+
+    **Raises:** `InputError` if its checksum of settings, `made_of`, is another one.
+    """
+    for row in read_rows(path):
+        if key.items() <= row.items():
+            if row.get("made_of", checksum) != checksum:
+                raise InputError(
+                    f"{path}: the row of {key} was made with other settings; restore them, or "
+                    "pass another file to --json."
+                )
+            return row
+    return None
+
+
 def is_complete(row: Row, options: argparse.Namespace) -> bool:
-    """Whether a row has all tests that are asked for."""
+    """Whether a row has all tests that the options choose."""
     points, durations = row["others"].keys(), row.get("durations", {}).keys()
     return (
         {str(x) for x in options.points} <= points
@@ -170,16 +199,16 @@ def is_complete(row: Row, options: argparse.Namespace) -> bool:
 
 @ft.cache
 def settings_of(cell: Cell) -> tuple[str, ...]:
-    """All that a run depends on but the code."""
+    """Everything that a run depends on, except the code."""
     import apebench
 
     config = config_of(cell.model)
-    made_by = text_of(cell.model) if config is None else training.dump_config(config)
-    return made_by, repr(scenario_of(cell)[0]), apebench.__version__
+    model = text_of(cell.model) if config is None else training.dump_config(config)
+    return model, repr(scenario_of(cell)[0]), apebench.__version__
 
 
 def scenario_of(cell: Cell) -> tuple[Any, str]:
-    """The scenario of APEBench, and how it is trained."""
+    """The scenario of APEBench, and its kind of training."""
     from apebench.scenarios import scenario_dict
 
     name, *options = cell.scenario.split(":")
@@ -208,7 +237,7 @@ def network_of(cell: Cell, key: Any) -> Any:
     if cell.model.startswith(COARSE):
         points = cell.model.removeprefix(COARSE)
         if not points.isdecimal() or int(points) < 8:
-            raise InputError(f"--models {cell.model}: give points, 8 or more: coarse:64.")
+            raise InputError(f"--models {cell.model}: pass 8 points or more: coarse:64.")
         return trajectories.coarse_solver(scenario, int(points))
     if config is not None:
         # APEBench asks for an activation, too.
@@ -219,7 +248,7 @@ def network_of(cell: Cell, key: Any) -> Any:
         return scenario.get_neural_stepper(task_config="predict", network_config=text, key=key)
     except (KeyError, IndexError) as error:
         raise InputError(
-            f"--models {cell.model}: {error!r}; give a configuration, one of "
+            f"--models {cell.model}: {error!r}; pass a configuration, one of "
             f"{', '.join(NETWORKS)}, or a text such as {NETWORKS['res']}."
         ) from None
 
@@ -293,7 +322,7 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
     """A table for each scenario, and the figure."""
     from ide_transformer.figures import Curve, plot_panels
 
-    all_rows = rows.read_rows(options.json)
+    all_rows = read_rows(options.json)
     panels: dict[str, list[Curve]] = {}
     tables: dict[str, list[Row]] = {}
     lines: dict[tuple[str, str], list[Row]] = {}
@@ -306,10 +335,12 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
             means = [[mean_of(row["errors"]) for row in x] for x in (model_rows, other)]
             line |= difference(*means) if other is not model_rows else {}
         tables.setdefault(scenario, []).append(line)
-        median = np.median([bounded(row["errors"]) for row in model_rows], axis=0)
+        median = np.median([clip_errors(row["errors"]) for row in model_rows], axis=0)
         curve = Curve(model, np.arange(1, len(median) + 1), median)
         panels.setdefault(scenario, []).append(curve)
-    rows.show(tables)
+    for scenario, table in tables.items():
+        print(scenario)
+        show_table(table)
     if options.figure is not None:
         labels = dict(x="steps", y="relative error, median of the seeds")
         plot_panels(options.figure, panels, log="y", **labels)
@@ -317,7 +348,7 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
 
 
 def line_of(model: str, rows: list[Row], options: argparse.Namespace) -> Row:
-    """A line of a table: medians and quartiles of the seeds."""
+    """A line of a table: the medians and quartiles over seeds."""
     line: Row = {"model": model, "seeds": len(rows), "parameters": rows[0]["parameters"]}
     tests = {"error": [(row["errors"], 1.0) for row in rows]}
     for n in options.points:
@@ -326,19 +357,19 @@ def line_of(model: str, rows: list[Row], options: argparse.Namespace) -> Row:
         errors_over = [row["durations"][str(duration)] for row in rows]
         tests[f"{duration:g} of a step"] = [(x, duration) for x in errors_over if x]
     for name, errors in tests.items():
-        line[name] = shown([mean_of(*x) for x in errors])
-    line["blew up"] = sum(bounded(row["errors"])[:STEPS].max() > 10 for row in rows)
+        line[name] = describe([mean_of(*x) for x in errors])
+    line["blew up"] = sum(clip_errors(row["errors"])[:STEPS].max() > 10 for row in rows)
     if options.long:
         line |= {
-            name: shown([row["long"][name] for row in rows if row["long"][name] is not None])
+            name: describe([row["long"][name] for row in rows if row["long"][name] is not None])
             for name in rows[0]["long"]
         }
     line["seconds"] = float(np.median([row["seconds"] for row in rows]))
     return line
 
 
-def shown(values: list[float]) -> str:
-    """The median, and with several seeds the quartiles."""
+def describe(values: list[float]) -> str:
+    """The median, and the quartiles if there are several values."""
     if not values:
         return ""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])

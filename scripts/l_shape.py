@@ -1,11 +1,11 @@
-"""Solves Darcy flow on an L-shaped domain, each sample at points of its own.
+"""Solves Darcy flow on an L-shaped domain, at different points for each sample.
 
     -∇·(a ∇u) = 1 in L = [0, 1]² without (1/2, 1]²,   u = 0 on the boundary,
 
-with a = exp g and a random field g of waves. Each sample has its own triangles with 500 to
-1,000 points, on which quadratic finite elements solve it. The file has the `points`,
-`weights` (a third of the area of the triangles around a point), `inputs` (g) and `targets` (u)
-of all samples, padded with NaN. It needs scikit-fem.
+with a = exp g and a random field g of waves. Each sample is solved by quadratic finite elements
+on its own triangles with 500 to 1,000 points. The file has the `points`, `weights` (a third of
+the area of the triangles around a point), `inputs` (g) and `targets` (u) of all samples, padded
+with NaN. It needs scikit-fem.
 
 `--grid 32` writes a second file for networks of convolutions, `FILE-grid.npz`: g and u
 interpolated to 32 by 32 midpoints of cells of [0, 1]², 0 outside of L, and whether a cell is in
@@ -82,7 +82,7 @@ def write_samples(options: argparse.Namespace) -> None:
     most = max(len(points) for points, *_ in samples)
     names = "points", "weights", "inputs", "targets"
     arrays: dict[str, Any] = {
-        name: np.stack([padded(x, most) for x in column]).astype(np.float32)
+        name: np.stack([pad(x, most) for x in column]).astype(np.float32)
         for name, column in zip(names, zip(*samples, strict=True), strict=True)
     }
     with whole_file(options.file) as part, part.open("wb") as file:
@@ -106,7 +106,7 @@ def write_grid(options: argparse.Namespace) -> None:
         inputs[sample, is_inside, 0], targets[sample, is_inside, 0] = interpolated.T
     with whole_file(grid_file(options.file)) as part, part.open("wb") as file:
         np.savez(file, inputs=inputs, targets=targets)
-    print(f"the same on {options.grid} by {options.grid} cells: {grid_file(options.file)}")
+    print(f"samples on {options.grid} by {options.grid} cells: {grid_file(options.file)}")
 
 
 def midpoints(size: int) -> np.ndarray:
@@ -127,13 +127,14 @@ def show_errors(options: argparse.Namespace) -> None:
         predict: Any = eqx.filter_jit(loaded.model)
         summary = training.RunFolder(path).load_summary()
         config = training.RunFolder(path).load_config()
-        row: dict[str, Any] = {
+        row = {
             "model": path.name.partition("-")[0],
             "seed": config.training.seed,
+            "rate": config.optimizer.learning_rate,
+            "error": float(np.mean(error(task, truth, predict))),
+            **{key: summary[key] for key in ("parameters", "steps", "seconds")},
         }
-        row |= {"rate": config.optimizer.learning_rate}
-        row |= {"error": float(np.mean(error(task, truth, predict)))}
-        rows.append(row | {key: summary[key] for key in ("parameters", "steps", "seconds")})
+        rows.append(row)
         if on_grid and not any(row["model"] == "interpolation" for row in rows):
             floor = float(np.mean(grid_errors(task, truth, None)))
             rows.insert(0, {"model": "interpolation", "error": floor})
@@ -166,7 +167,7 @@ def relative_errors(batch: Any, outputs: Any) -> list[float]:
 
 def grid_errors(task: Arrays, on_grid: Any, predict: Any) -> list[float]:
     """Errors of values on the grid, interpolated to the points of each sample with u = 0 on
-    the boundary; without `predict`, of the interpolation alone."""
+    the boundary. Without `predict`: errors of the interpolation alone."""
     errors = []
     for batch, cells in zip(test_batches(task), test_batches(on_grid), strict=True):
         values = np.asarray(cells.targets if predict is None else predict(cells.inputs))
@@ -199,7 +200,7 @@ def random_field(random: np.random.Generator):
 
 
 def triangulation(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Points `[points, 2]` and triangles `[triangles, 3]` of L: a moved grid inside, equal
+    """Points `[points, 2]` and triangles `[triangles, 3]` of L: a perturbed grid inside, equal
     distances on the boundary."""
     h = math.sqrt(0.75 / random.uniform(*_CELLS))
     grid = np.stack(np.meshgrid(*[np.arange(h / 2, 1, h)] * 2), -1).reshape(-1, 2)
@@ -255,7 +256,7 @@ def solution(points: np.ndarray, triangles: np.ndarray, field) -> np.ndarray:
     return skfem.solve(*system)[basis.nodal_dofs[0]]
 
 
-def padded(x: np.ndarray, length: int) -> np.ndarray:
+def pad(x: np.ndarray, length: int) -> np.ndarray:
     return np.pad(x, [(0, length - len(x))] + [(0, 0)] * (x.ndim - 1), constant_values=np.nan)
 
 

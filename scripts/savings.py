@@ -1,9 +1,9 @@
-"""The cost that runs need for the loss of a reference.
+"""Measures the cost at which schemes reach the loss of a reference.
 
-Reads the rows of `ide-transformer compare`, some schemes with several budgets in field
-evaluations or in floating-point operations. Between its budgets the loss of a scheme is linear
-in the logarithm of the cost, for each seed. A ratio of 0.5 means that a scheme reached the loss
-of the reference at half of the cost.
+Reads reports of `ide-transformer compare` in which schemes have several budgets in field
+evaluations or floating-point operations. Between its budgets the loss of a scheme is linear in
+the logarithm of the cost, for each seed. A ratio of 0.5 means that a scheme reached the loss of
+the reference at half of the cost.
 """
 
 import argparse
@@ -52,15 +52,15 @@ def run(options: argparse.Namespace) -> None:
         for name, scheme_rows in schemes.items()
         if reference not in scheme_rows
     ]
-    show_table([{**row, "cost": shown_ratio(row)} for row in savings])
+    show_table([{**row, "cost": describe_ratio(row)} for row in savings])
     if options.json:
         write_json(options.json, savings)
 
 
 def saving(name: str, rows: list[Row], reference: Row) -> Row:
-    """Cost and seconds that a scheme needs for the loss of the reference, over what the
-    reference needs: geometric means over the seeds, and the 95 % interval of the cost. A loss
-    beyond the budgets of the scheme has no ratio."""
+    """The ratio of the cost (and seconds) at which a scheme has the loss of the reference, to
+    the cost of the reference: geometric means over seeds, and the 95 % interval of the cost. A
+    loss beyond the budgets of the scheme has no ratio."""
     unit = "flops" if "flops" in reference else "field_evaluations"
     rows = sorted(rows, key=lambda row: row[unit])
     costs = np.log([[row[unit], row["seconds"]] for row in rows])
@@ -83,7 +83,7 @@ def saving(name: str, rows: list[Row], reference: Row) -> Row:
     }
 
 
-def shown_ratio(row: Row) -> str | None:
+def describe_ratio(row: Row) -> str | None:
     if row["interval"] is None:
         return None
     return "{:.2f} [{:.2f}, {:.2f}]".format(row["cost"], *row["interval"])

@@ -48,7 +48,7 @@ def main(name: str | None = None) -> None:
     if name is None:
         if not arguments or arguments[0] in ("-h", "--help"):
             print("usage: ide-transformer COMMAND [OPTIONS] | --help | --version\n\ncommands:")
-            for command, about in listed().items():
+            for command, about in list_commands().items():
                 print(f"  {command:<12} {about}")
             print("\nexamples:\n  ide-transformer train shakespeare")
             print("  ide-transformer train --help")
@@ -82,8 +82,8 @@ def load_command(name: str) -> ModuleType:
         ) from error
 
 
-def listed() -> dict[str, str]:
-    """One line about each command."""
+def list_commands() -> dict[str, str]:
+    """One line of help for each command, by name."""
     lines = dict(COMMANDS)
     for name in sorted(entry_points(group=GROUP).names - COMMANDS.keys()):
         try:

@@ -34,6 +34,6 @@ def run(options: argparse.Namespace) -> None:
     double = jnp.finfo(jnp.result_type(float)).bits == 64
     for comparison in comparisons:
         jax.config.update("jax_enable_x64", double or comparison.double_precision)
-        rows = comparison.shown(comparison.compare(options.runs).rows)
+        rows = comparison.table_rows(comparison.compare(options.runs).rows)
         show_table(rows, comparison.headings)
         print(f"report and figures: {options.runs / comparison.name}")

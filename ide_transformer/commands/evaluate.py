@@ -25,7 +25,7 @@ EXAMPLES = """\
   ide-transformer evaluate runs/bits --mesh horizon=40 --exits 0.1 --stops sample --order 0
   ide-transformer evaluate runs/darcy --part test --predictions darcy.png
 """
-# What a figure may have as its abscissa.
+# The columns that a figure may have as its abscissa.
 _ACROSS = {
     "tokens": "tokens of a sample",
     "width": "features of the state",
@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--measure", default="loss", help="the column that --figure draws (default: loss)")
     about = "tolerances at which tokens stop, a row for each, such as 0.1,0.03,0.01"
     add("--exits", type=shared.floats, metavar="TOLERANCES", help=about)
-    about = "with --exits: what can stop on its own (default: token)"
+    about = "with --exits: the unit that stops on its own (default: token)"
     add("--stops", choices=("token", "sample"), default="token", help=about)
     about = (
         "with --exits: a stopped token stays (0), or continues in a straight line (1, default)"
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def data_of(loaded: Any, part: str, text: Path | None = None) -> str:
-    """The name of the data on which a model is evaluated, and their part."""
+    """Names the data on which a model is evaluated, and their part."""
     if text is not None:
         return str(text)
     if loaded.config is None:

@@ -1,4 +1,4 @@
-"""Options that several commands have, and how their texts are read."""
+"""Options of several commands, and functions that parse their texts."""
 
 import argparse
 import difflib
@@ -21,7 +21,7 @@ def config_file(text: str) -> Path:
     path = Path(text)
     if path.is_file():
         return path
-    # In a wheel they are inside the package, in a checkout beside it.
+    # A wheel has them inside the package, a checkout beside it.
     package = Path(__file__).parents[1]
     folder = next(x / "configs" for x in (package, package.parent) if (x / "configs").is_dir())
     files = {str(x.relative_to(folder).with_suffix("")): x for x in folder.rglob("*.yaml")}
@@ -39,17 +39,17 @@ def add_model(parser: argparse.ArgumentParser, further: str = "") -> None:
     help of further arguments."""
     about = "a run (folder, or name in runs/), a checkpoint (folder or file), or a package"
     parser.add_argument("model", help=about)
-    about = f"{further}another solver.…; of a run also data.options.… and model.context"
+    about = f"{further}another solver.…; for a run also data.options.… and model.context"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=about)
     add_weights(parser)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Adds which weights of a run are loaded, and `add_trust`."""
+    """Adds the checkpoint and the weights of a run to load, and `add_trust`."""
     add = parser.add_argument
-    about = "of a run: newest (default), best (the lowest validation loss), or a step"
+    about = "for a run: newest (default), best (the lowest validation loss), or a step"
     add("--checkpoint", type=_checkpoint, default="newest", metavar="STEP", help=about)
-    about = "of a run: its weights (default), or their moving average (training.average)"
+    about = "for a run: its weights (default), or their moving average (training.average)"
     add("--weights", choices=("trained", "average"), default="trained", help=about)
     add_trust(parser)
 
@@ -60,7 +60,7 @@ def _checkpoint(text: str) -> str | int:
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Adds `--trust`, for commands that read runs."""
-    about = "of a run: import the code that its configuration names"
+    about = "for a run: import the code that its configuration names"
     parser.add_argument("--trust", action="store_true", help=about)
 
 
@@ -74,7 +74,7 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
-    """Adds `--mesh`."""
+    """Adds `--mesh`, see `read_meshes`."""
     about = """solve on these meshes: layers, horizon, steps, tokens, width;
     tokens=64,128,width=96 is two meshes, a second --mesh adds more"""
     name = "layers=2,4,8"
@@ -121,12 +121,12 @@ def read_mesh(options: argparse.Namespace) -> "Mesh":
 
     meshes = read_meshes(options) or [Mesh()]
     if len(meshes) > 1:
-        raise InputError(f"--mesh {' '.join(options.mesh)}: pass one mesh, as layers=8.")
+        raise InputError(f"--mesh {' '.join(options.mesh)}: pass one mesh, such as layers=8.")
     return meshes[0]
 
 
 def results_folder(kind: str, path: str, folder: Path | None) -> Path:
-    """The `folder`, by default one named after a run or checkpoint; it can be written."""
+    """The `folder`, or one named after a run or checkpoint. Checks that it can be written."""
     source = Path(path)
     folder = folder or Path(kind) / (source.stem if source.is_file() else source.name)
     check_can_be_written(folder / "report.json")
@@ -161,7 +161,7 @@ def floats(text: str) -> list[float]:
 
 
 def results_file(text: str) -> Path:
-    """A file of results, which can be written."""
+    """A file of results. Checks that it can be written."""
     try:
         check_can_be_written(file := Path(text))
     except InputError as error:
@@ -170,21 +170,21 @@ def results_file(text: str) -> Path:
 
 
 def input_path(text: str) -> Path:
-    """A file or folder to read; an empty text would be the current folder."""
+    """A file or folder to read. Rejects an empty text, which would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; pass a file, or . for this folder")
     return Path(text)
 
 
 def figure_file(text: str) -> Path:
-    """The file of a figure, which can be written."""
+    """The file of a figure. Checks its suffix, and that it can be written."""
     if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"{text}: a figure ends with .png, .pdf or .svg")
     return results_file(text)
 
 
 def film_file(text: str) -> Path:
-    """The file of a film, which can be written."""
+    """The file of a film. Checks its suffix, and that it can be written."""
     from ..figures.animation import check_film
 
     try:

@@ -31,7 +31,7 @@ HEADINGS = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     shared.add_model(parser, "data.path for another file; ")
-    add("--steps", type=int, default=8, help="how often it is applied (default: 8)")
+    add("--steps", type=int, default=8, help="how often to apply the map (default: 8)")
     about = "each step spans this number of times of the data (default: 1)"
     add("--stride", type=int, default=1, help=about)
     about = "the most trajectories, from the first on (default: 8)"
@@ -105,8 +105,8 @@ def _draw_errors(options: argparse.Namespace, rows: dict[str, list[dict[str, Any
     from ..figures import Curve, plot_panels
 
     def curve(name: str, of_mesh: list[dict[str, Any]], column: str) -> "Curve":
-        some = [row for row in of_mesh if column in row]
-        return Curve(name, [row["time"] for row in some], [row[column] for row in some])
+        points = [(row["time"], row[column]) for row in of_mesh if column in row]
+        return Curve(name, [time for time, _ in points], [x for _, x in points])
 
     panels: dict[str, list[Curve]] = {}
     for panel, column in (("the state", "error"), ("the energy of waves", "spectrum")):

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model
     inputs = model.inputs
-    # A user's own inputs of texts give a text as it is.
+    # A user's own inputs of texts return a text unchanged.
     text = models.Text(np.zeros(1, int))
     takes_text = hasattr(inputs, "vocabulary") and inputs.of_text(text) is text
     if isinstance(inputs, models.TextInputs) and isinstance(model.read_out, models.States):
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
             f"Python: {call}; x.model(x.tokenizer.encode_batch(['a text'], 128))"
         )
     if isinstance(inputs, models.TextInputs) or not takes_text:
-        model = loaded.expected(models.LanguageModel, ", which writes no text")
+        model = loaded.require(models.LanguageModel)
     began = time.perf_counter()
     texts = models.generate(
         model,

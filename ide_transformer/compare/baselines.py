@@ -1,4 +1,4 @@
-"""Baselines: other kinds of models, trained on the data of a run."""
+"""Trains baselines: other kinds of models on the data of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import jax
 
 from ..errors import InputError, at
 from ..models import Model
-from ..reporting import Row, write_json
+from ..reporting import write_json
 from ..training import Config, RunFolder, build_model, build_task, read_section, train
 from ..training.configuration.reader import find, parameters_of
 from ..training.configuration.text import read_yaml
@@ -17,22 +17,21 @@ from ..training.folder.metrics import say
 from ..training.steps.layout import primary
 
 
-# Defaults of the keys of `training` that only an equation in depth has.
+# Keys of `training` that only an equation in depth uses, with their defaults.
 _DEPTH_KEYS = {"schedule": [], "costs": {}, "gradient": "direct", "compute_dtype": "float32"}
 
 
 class Baseline(NamedTuple):
-    """Another kind of model: its description by the user, and the configuration of its run."""
+    """Another kind of model: the text of the user, and the configuration of its run."""
 
     text: str
     config: Config
 
 
 def read_baselines(texts: Sequence[str], config: Config) -> list[Baseline]:
-    """Reads baselines from texts with one or several between commas; see `baseline_of`.
+    """Reads baselines, several of them from a text with commas; see `baseline_of`.
 
-    **Raises:** `InputError` for a kind of model that cannot learn the data, before anything is
-    trained.
+    **Raises:** `InputError` for a kind of model that cannot learn the data.
     """
     baselines = [baseline_of(text, config) for joined in texts for text in joined.split(",")]
     task = build_task(config)
@@ -60,7 +59,7 @@ def train_baselines(
 
 
 def _row(name: str, folder: RunFolder, config: Config) -> dict[str, Any]:
-    summary: Row = folder.load_summary()
+    summary = folder.load_summary()
     losses = {f"{part}_loss": summary.get(f"{part}_loss") for part in ("validation", "test")}
     return {
         "model": name,
@@ -79,9 +78,9 @@ def baseline_of(text: str, config: Config) -> Baseline:
 
     **Arguments:**
 
-    - `text`: a `model.kind`, such as `fno`. `fno:learning_rate=3e-3:num_modes=8` changes keys
-      of the section `optimizer` and options of the model. Options that both kinds of models
-      have, such as `modes`, stay as in the run.
+    - `text`: a `model.kind`, such as `fno`; with changes of the section `optimizer` and options
+      of the model, such as `fno:learning_rate=3e-3:num_modes=8`. Options that both kinds of
+      models have, such as `modes`, stay as in the run.
     """
     where = f"--baseline {text}"
     pieces = text.split(":")
@@ -109,7 +108,7 @@ def baseline_of(text: str, config: Config) -> Baseline:
     }
     tree |= {"name": f"{config.name}-{kind.rpartition(':')[2].lower()}", "control": {}}
     tree |= {"solver": {}, "training": tree["training"] | _DEPTH_KEYS}
-    # Groups name weights of the model of the run.
+    # Groups name weights that only the model of the run has.
     tree["optimizer"] |= {"groups": {}} | optimizer
     if tree["optimizer"]["kind"] == "muon":
         raise InputError(

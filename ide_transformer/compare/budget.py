@@ -1,4 +1,4 @@
-"""The budget of runs, and the runs with coarse meshes first that it allows."""
+"""The budget of runs, and plans of runs that begin on coarse meshes."""
 
 from collections import Counter
 from typing import Annotated, Literal
@@ -22,8 +22,8 @@ from ..training.setup import setup
 from ..training.steps.schedule import overrides_for_refinement
 
 
-# The percents of the steps at which a run is refined: at once, or in doublings of one layer, by
-# the number of layers. See docs/results/coarse_first.md.
+# When a run is refined, in percent of its steps: once, or in doublings of one layer, by the
+# number of layers. See docs/results/coarse_first.md.
 _MOMENT = 50
 _DOUBLINGS = {8: (60, 78, 92), 16: (60, 75, 87, 95)}
 # The run with the lowest loss at equal evaluations on that page, and its data, by `model.kind`.
@@ -40,7 +40,8 @@ class Budget(Section):
 
     - `unit`: `steps` of the optimiser; `field_evaluations`, where an evaluation is every
       operator once; or `flops`, the floating-point operations of these evaluations for a batch,
-      which also depend on the tokens of the mesh.
+      which also depend on the tokens of the mesh. Too low above 1,448 tokens, where attention
+      is a loop and the compiler counts one turn.
     - `amount`: a number, or a list to train each scheme with each amount.
     """
 
@@ -53,7 +54,7 @@ class Budget(Section):
 
     @property
     def each(self) -> list["Budget"]:
-        """Budgets of one amount each."""
+        """A budget for each amount."""
         return [Budget(unit=self.unit, amount=(amount,)) for amount in sorted(self.amount)]
 
     def __str__(self) -> str:
@@ -61,8 +62,8 @@ class Budget(Section):
         return f"{amounts} {self.unit.replace('_', ' ')}"
 
     def steps(self, config: Config, task: AbstractTask) -> int:
-        """The optimiser steps that a budget of one amount allows. Also checks that the model
-        takes the first batch."""
+        """The optimiser steps that a budget of one amount allows. Checks that the model fits
+        the data."""
         (amount,) = self.amount
         if self.unit == "steps":
             setup(config, task).check_shapes()
@@ -90,8 +91,8 @@ def cost_of_step(
     task: AbstractTask,
     unit: Literal["field_evaluations", "flops"] = "field_evaluations",
 ) -> float:
-    """The field evaluations of a step or their operations, averaged over the run. If they
-    depend on the state, they are measured on the untrained model."""
+    """The field evaluations of a step, or their operations, averaged over the run. Costs that
+    depend on the state are measured on the untrained model."""
     total = 0.0
     untrained = setup(config, task)
     training = config.training
@@ -132,8 +133,8 @@ def tokens_of_samples(
     tokens = []
     for phase in schedule:
         sizes = [data.tokens_per_sample for data in phase.tasks(task)]
-        steps_of_phase = range(phase.first, phase.last)
-        tokens += [sizes[schedule.drawn(config.training.seed, x)] for x in steps_of_phase]
+        for step in range(phase.first, phase.last):
+            tokens.append(sizes[schedule.drawn(config.training.seed, step)])
     return np.array(tokens)
 
 
@@ -153,9 +154,9 @@ def advice(config: Config) -> str:
 
 
 def plan_refinement(config: Config, evaluations: float) -> list[Row]:
-    """Plans the runs that a budget of field evaluations allows: with all layers from the start,
-    with one or two layers first, and with doublings of one layer. A row has the overrides of a
-    run, including those that a coarse mesh needs, and its field evaluations."""
+    """Plans runs with equal field evaluations: with all layers from the start, with one or two
+    layers first, and with doublings of one layer. A row has the overrides of a run, also those
+    that a coarse mesh needs, and its field evaluations."""
     layers = config.model.layers
     if any(phase.meshes for phase in config.training.schedule):
         raise InputError("training.schedule draws meshes; use a configuration without them.")
@@ -165,7 +166,7 @@ def plan_refinement(config: Config, evaluations: float) -> list[Row]:
     task = build_task(config)
     budget = Budget(unit="field_evaluations", amount=(evaluations,))
     rows = []
-    # By layers, the percent of the steps until which they are trained.
+    # For each number of layers, the percent of the steps at which its phase ends.
     plans = [{}, *({first: _MOMENT} for first in coarse)]
     if layers in _DOUBLINGS:
         plans.append({2**i: percent for i, percent in enumerate(_DOUBLINGS[layers])})

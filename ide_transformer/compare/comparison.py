@@ -39,7 +39,7 @@ class AbstractComparison(Section, abc.ABC):
     - `name`: the folder of the results. Default: the name of the file.
     """
 
-    # Whether errors of a solve are measured, which needs double precision.
+    # Whether it measures errors of solves, which needs double precision.
     double_precision: ClassVar[bool] = False
 
     mode: str
@@ -74,8 +74,8 @@ class AbstractComparison(Section, abc.ABC):
     def headings(self) -> dict[str, str]:
         """Headings for columns with an unclear name."""
 
-    def shown(self, rows: Rows) -> Rows:
-        """The part of the rows that a terminal shows."""
+    def table_rows(self, rows: Rows) -> Rows:
+        """The rows with the columns that fit on a terminal; by default all."""
         return rows
 
     @abc.abstractmethod
@@ -84,13 +84,13 @@ class AbstractComparison(Section, abc.ABC):
 
 
 def fingerprint(*parts: str) -> str:
-    """A checksum of the inputs of a measurement."""
+    """A short checksum of texts, such as the inputs of a measurement."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def about_sources(runs_by_code: Mapping[str, Sequence[str]]) -> str:
-    """A sentence on the code of the runs, from their names by code. The code differs if a
-    module has several checksums."""
+    """A sentence on the code that made the runs, from the names of the runs by code. Codes
+    differ if a module has several checksums."""
     modules = sorted(
         {module for code in runs_by_code for module in re.split(r", | then ", code)}
     )

@@ -1,5 +1,5 @@
-"""Orders of convergence. Each scheme is compared with its limit for h → 0, from a method of
-order eight."""
+"""Measures the order of convergence of schemes, by their errors against the limit h → 0. A
+method of order eight solves the limit."""
 
 import functools as ft
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..figures import Curve, plot_panels
 from ..integration.march import Steps
 from ..solvers import Residual, Velocity
-from ..training.configuration.reader import find, read, spelled_scheme
+from ..training.configuration.reader import find, read, spell_scheme
 
 
 FEATURES = 8
@@ -36,7 +36,7 @@ _STEPS = {
 }
 _ROUNDING = 1e-13
 
-# Names of configurations.
+# By their names in configurations.
 CONTROLS = "chebyshev", "fourier", "hypernetwork", "piecewise_linear", "piecewise_constant"
 CONSTRAINTS = "free", "sphere", "rms_sphere"
 
@@ -108,8 +108,8 @@ def march(
 
 
 class Refinement(NamedTuple):
-    """The errors of a scheme with more and more steps, see `MeasuredOrder`. `u1` is the state
-    at T with the most steps."""
+    """The errors of a scheme with more and more steps; for the fields see `MeasuredOrder`. `u1`
+    is the state at T with the most steps."""
 
     steps: list[int]
     errors: list[float]
@@ -175,7 +175,8 @@ def _explicit(solver: diffrax.AbstractSolver, **options: Any) -> Entry:
     return Entry(solver, solvers.projected(solver), **options)
 
 
-# Names of schemes in configurations. Measured on a free state and, projected, on a constraint:
+# Schemes by their names in configurations: measured on a free state and, projected, on a
+# constraint;
 _EXPLICIT = (
     *("euler", "heun", "midpoint", "ralston", "bosh3", "rk4", "dopri5", "tsit5", "dopri8"),
     *("half_solver(lie_trotter(euler))", "lie_trotter(euler)", "lie_trotter(heun)"),
@@ -184,7 +185,7 @@ _EXPLICIT = (
     *("adams_bashforth(2)", "adams_bashforth(3)", "leapfrog"),
     *("algebraically_reversible(strang(heun))", "algebraically_reversible(rk4)"),
 )
-# Measured on a free state alone:
+# measured on a free state alone.
 _FREE = (
     *("reversible_heun", "implicit_euler", "implicit_midpoint"),
     *("kvaerno3", "kvaerno4", "kvaerno5"),
@@ -224,7 +225,7 @@ def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
         if scheme in entries:
             return scheme, entries[scheme]
         solver = _read_scheme(scheme)
-        name = spelled_scheme(scheme)
+        name = spell_scheme(scheme)
     else:
         solver = scheme
         name = eq.spell(scheme)
@@ -243,7 +244,7 @@ class MeasuredOrder(NamedTuple):
     - `splitting_error`: the error of exact sub-steps with the most steps.
     - `sub_step_error`: the error that the sub-solver adds. Both are `None` for schemes that do
       not split.
-    - `constraint_residual`: the largest over tokens, at T.
+    - `constraint_residual`: the largest distance of a token from its constraint at T.
     - `steps`, `errors`: steps in an interval, and the largest error over tokens and features.
     """
 
@@ -322,10 +323,10 @@ def measure_order(
 def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
     """Draws error against step size, with a panel for each control and constraint and a line
     for each scheme. With many schemes, colours show the expected order."""
-    few = len({row.scheme for row in rows}) <= 8
+    has_few_schemes = len({row.scheme for row in rows}) <= 8
     panels: dict[str, list[Curve]] = {}
     for row in sorted(rows, key=lambda row: row.expected_order):
-        label = row.scheme if few else f"order {row.expected_order}"
+        label = row.scheme if has_few_schemes else f"order {row.expected_order}"
         curve = Curve(label, 1 / np.array(row.steps)[::-1], row.errors[::-1])
         panels.setdefault(f"{row.control}, {row.constraint}", []).append(curve)
     labels = dict(title="Orders", x="step size h (layers)", y="largest error at T")

@@ -54,8 +54,8 @@ class FurtherTest(Section):
             changes["model.context"] = self.context
         return [f"{key}={json.dumps(x)}" for key, x in changes.items()]
 
-    def changed(self, config: Config) -> Config:
-        """The configuration of a run with these changes.
+    def apply(self, config: Config) -> Config:
+        """Applies the changes to the configuration of a run.
 
         **Raises:** `InputError` for a wrong key or value.
         """

@@ -40,8 +40,8 @@ class Data(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The measurements of a solve. `u1` is the state at depth T, NaN if the solve failed. A
-    timed solve also has its median time and the temporary memory of its program."""
+    """The measurements of a solve. `u1` is the state at depth T, NaN if the solve failed. Only
+    a timed solve has its median time and the temporary memory of its program."""
 
     u1: Array
     evaluations: float
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 
 
 def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
-    """Solves the data, and `rounds` more times to measure the time."""
+    """Solves the data and measures the solution; solves `rounds` more times to time it."""
     if not rounds:
         return judge(model, *solve(model, data.inputs), data)
     arrays, static = eqx.partition(model, eqx.is_array)

@@ -1,4 +1,4 @@
-"""A page on runs side by side, with their results, logs, figures and samples."""
+"""Writes a page on runs side by side: results, logs, figures and samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
 from ..training import Config, RunFolder, flat_values, read_metrics
-from ..training.configuration.reader import spelled_scheme
+from ..training.configuration.reader import spell_scheme
 
 
 # The columns of a summary after the losses.
@@ -15,8 +15,8 @@ _COST = ("parameters", "steps", "nfe", "evaluations", "seconds", "bad_steps", "r
 
 
 class RunRecord(NamedTuple):
-    """A run, finished or not. Its name is unique on the page. `summary` is empty until the end
-    of the run."""
+    """A run, finished or not. Its name is unique on the page. An unfinished run has an empty
+    `summary`."""
 
     name: str
     folder: RunFolder
@@ -29,7 +29,7 @@ class RunRecord(NamedTuple):
         return {x["step"]: x[key] for x in self.lines if x.get(key) is not None}
 
     def curve(self, key: str) -> Curve:
-        """The curve of a key. It may be empty, so that a run has the same colour everywhere."""
+        """The curve of a key, perhaps empty, so that a run has one colour in all figures."""
         values = self.logged_values(key)
         return Curve(self.name, [*values], [*values.values()])
 
@@ -86,9 +86,9 @@ def _results(runs: list[RunRecord]) -> Part:
             evaluations = run.logged_values("validation_loss")
             losses = {"validation_loss": [None, *evaluations.values()][-1]}
             cost["steps"] = run.lines[-1]["step"]
-        scheme = spelled_scheme(run.config.solver.description)
+        scheme = spell_scheme(run.config.solver.description)
         rows.append({"run": run.name, "scheme": scheme, **losses, **cost})
-    # Without empty columns, and without counts of faults if there were none.
+    # Leaves out columns without values, and costs that are 0 in all runs.
     columns = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
     rows = [{k: v for k, v in row.items() if k in columns} for row in rows]
     unfinished = ", ".join(run.name for run in runs if not run.summary)

@@ -1,4 +1,4 @@
-"""Figures of the runs of a comparison, and the rules of a fair comparison."""
+"""Figures of the runs of a comparison, and checks that it is fair."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from .sweep import RATE
 
 
 def summarise_runs(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, Any]:
-    """The figures of a scheme from its runs; `reported` is the loss to compare."""
+    """The figures of a scheme from its runs. `reported` names the loss to compare."""
     losses = [run[reported] for run in runs]
     means = {}
     for name in runs[0]:
@@ -111,12 +111,15 @@ def learning_curve(
     for run, tokens_until in zip(runs, total_tokens, strict=True):
         # A logged number stands for all steps since the last log. Evaluations are logged for
         # the mesh of a single step, so their sum is scaled to the sum of the run.
-        at, per_step = np.array([(0, 0.0), *logged_values(run, "field_evaluations").items()]).T
-        total = np.interp(steps, at, np.cumsum(per_step * np.diff(at, prepend=0.0)))
+        costs = [(0, 0.0), *logged_values(run, "field_evaluations").items()]
+        logged_steps, per_step = np.array(costs).T
+        spent = np.cumsum(per_step * np.diff(logged_steps, prepend=0.0))
+        total = np.interp(steps, logged_steps, spent)
         evaluations.append(total * run["nfe"] * run["steps"] / total[-1])
-        at, speed = np.array([(0, 1.0), *logged_values(run, "tokens_per_second").items()]).T
-        durations = np.diff(tokens_until[at.astype(int)], prepend=0) / speed
-        seconds.append(np.interp(steps, at, np.cumsum(durations)))
+        speeds = [(0, 1.0), *logged_values(run, "tokens_per_second").items()]
+        logged_steps, speed = np.array(speeds).T
+        durations = np.diff(tokens_until[logged_steps.astype(int)], prepend=0) / speed
+        seconds.append(np.interp(steps, logged_steps, np.cumsum(durations)))
     return LearningCurve(
         steps,
         losses.mean(axis=0),
@@ -127,8 +130,8 @@ def learning_curve(
 
 
 def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, float | None]:
-    """The loss on each curve at the total cost of the cheapest curve; `None` before its first
-    point."""
+    """The loss on each curve at the total cost of the cheapest curve; `None` if the curve
+    begins later."""
     amount = min(getattr(curve, cost)[-1] for curve in curves.values())
     losses = {}
     for name, curve in curves.items():
@@ -145,20 +148,25 @@ def broken_rules(
     warmups: Mapping[str, int],
     samples: Mapping[str, Any],
 ) -> list[str]:
-    """A sentence for each broken rule of a fair comparison. `warmups` has the warm-up steps of
-    each scheme. `samples` has a key of its samples, the reference first; schemes with different
-    keys are measured on different samples."""
-    few = "One seed" if seeds == 1 else f"{seeds} seeds"
+    """A sentence for each broken rule of a fair comparison.
+
+    **Arguments:**
+
+    - `warmups`: the warm-up steps of each scheme.
+    - `samples`: a key of the samples of each scheme, the reference first. Schemes with other
+      keys are measured on other samples.
+    """
+    number_of_seeds = "One seed" if seeds == 1 else f"{seeds} seeds"
     first = next(iter(samples))
     differing = ", ".join(name for name, key in samples.items() if key != samples[first])
-    long = ", ".join(
+    long_warmups = ", ".join(
         f"{row['scheme']} ({warmups[row['scheme']]} of {row['steps']})"
         for row in rows
         if "steps" in row and warmups[row["scheme"]] > 0.1 * row["steps"]
     )
     spreads = {row["scheme"]: row["spread"] for row in rows if row.get("spread")}
-    usual = float(np.median([*spreads.values()])) if spreads else 0.0
-    wide = ", ".join(name for name, x in spreads.items() if x > 5 * usual)
+    median = float(np.median([*spreads.values()])) if spreads else 0.0
+    wide_spreads = ", ".join(name for name, x in spreads.items() if x > 5 * median)
     at_edge, at_equal, failed = (
         ", ".join(row["scheme"] for row in rows if row.get(column))
         for column in ("at_edge", "at_equal_evaluations", "failure")
@@ -166,13 +174,13 @@ def broken_rules(
     parameters = _describe_range("parameters", rows)
     evaluations = _describe_range("field_evaluations", rows)
     rules = {
-        f"{few}: use at least three.": seeds < 3,
+        f"{number_of_seeds}: use at least three.": seeds < 3,
         "These data have no test part: the figures are of validation data.": not tested,
         "No learning rate was tuned: it may decide more than the scheme.": RATE not in swept,
         "The warm-up takes more than a tenth of the steps, which holds back a scheme with few "
-        f"steps; lower optimizer.warmup: {long}.": long,
+        f"steps; lower optimizer.warmup: {long_warmups}.": long_warmups,
         "Seeds spread more than five times as far as the median scheme. The rate may be too "
-        f"high; try the next lower rate of the sweep: {wide}.": wide,
+        f"high; try the next lower rate of the sweep: {wide_spreads}.": wide_spreads,
         f"The best value is at the edge of the sweep, so a better one may exist: {at_edge}.": (
             at_edge
         ),

@@ -25,7 +25,7 @@ from ..training import (
     section,
     with_solver,
 )
-from ..training.configuration.reader import spelled_scheme
+from ..training.configuration.reader import spell_scheme
 from ..training.configuration.section import Count, not_empty
 from ..training.folder.loading import checksum_of_weights, restore_model
 from ..training.folder.run_folder import source
@@ -35,7 +35,7 @@ from .measure import Data, measure, solve
 
 @section
 class SolverChoice(Section):
-    """A scheme with the numbers of steps or the tolerances of its solves."""
+    """A scheme, and the numbers of steps or the tolerances with which it solves."""
 
     solver: SolverConfig
     steps: tuple[Count, ...] = ()
@@ -49,7 +49,7 @@ class SolverChoice(Section):
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The changes to the solver in each setting, by label."""
+        """The changes of the section `solver` in each setting, by label."""
         fixed = {f"{n} steps": {"steps": n} for n in self.steps}
         return fixed | {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
 
@@ -108,7 +108,7 @@ class SolvingComparison(AbstractComparison):
         halved = with_solver(model, reference.replace(steps=half))
         reference_error = measure(halved, data).error
         console.print(f"reference: error about {reference_error:.1e}, by half its steps")
-        scheme = spelled_scheme(reference.description)
+        scheme = spell_scheme(reference.description)
         if not reference_error <= self.tolerance:
             raise InputError(
                 f"reference: with {reference.steps} and {half} steps it differs by "

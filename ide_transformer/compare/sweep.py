@@ -1,4 +1,4 @@
-"""Tuning of keys, such as the learning rate, for each scheme before the comparison."""
+"""Tunes keys, such as the learning rate, for each scheme before the comparison."""
 
 import itertools
 import math
@@ -58,7 +58,7 @@ class Sweep(Section):
                 )
             if list(values) != sorted(set(values)):
                 raise InputError(f"{where}: values must be different and in ascending order.")
-            if len({short(value) for value in values}) < len(values):
+            if len({folder_text(value) for value in values}) < len(values):
                 raise InputError(
                     f"{where}: two share the name of a folder; use values further apart."
                 )
@@ -75,7 +75,7 @@ class Trial(NamedTuple):
     def name(self) -> str:
         """The name of the folder of the run."""
         scheme = re.sub(r"[^A-Za-z0-9.]+", "_", self.scheme).strip("_")
-        return "-".join((scheme, *map(short, self.values), f"seed{self.seed}"))
+        return "-".join((scheme, *map(folder_text, self.values), f"seed{self.seed}"))
 
 
 class Tuned(NamedTuple):
@@ -87,8 +87,8 @@ class Tuned(NamedTuple):
     at_edge: list[str]
 
 
-def short(value: float) -> str:
-    """A value for the name of a folder."""
+def folder_text(value: float) -> str:
+    """A value in the name of a folder."""
     return f"{value:.4g}"
 
 
@@ -105,7 +105,7 @@ def tune(
     can_run: Callable[[Trial], bool],
 ) -> Tuned:
     """Tunes a scheme by the loss of its trials; without a sweep there is one trial. `can_run`
-    checks a trial with further values."""
+    says whether a trial with further values is valid."""
     keys = dict(sweep.keys) if sweep else {}
     extensions_left = sweep.extend if sweep else 0
     losses: dict[Trial, float] = {}
@@ -123,13 +123,13 @@ def tune(
                 continue
             at_edge.append(key)
             end, before = (values[0], values[1]) if best_value == values[0] else values[:-3:-1]
-            value = float(short(end**2 / before))
+            value = float(folder_text(end**2 / before))
             if value.is_integer() and all(isinstance(x, int) for x in values):
                 value = int(value)
             further = best._replace(
                 values=(*best.values[:index], value, *best.values[index + 1 :])
             )
-            is_new = short(value) not in map(short, values)
+            is_new = folder_text(value) not in map(folder_text, values)
             if extensions_left and is_new and can_run(further):
                 extended[key] = tuple(sorted((*values, value)))
         if not extended:

@@ -38,8 +38,7 @@ _EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
 
 
 class Contender(NamedTuple):
-    """A scheme with or without a recipe, and a budget. The `label` is the name without the
-    budget."""
+    """A scheme with a budget, and perhaps a recipe. `label` is the name without the budget."""
 
     name: str
     label: str
@@ -57,11 +56,11 @@ class TrainingComparison(AbstractComparison):
     - `budget`: the cost of every run.
     - `sweep`: the keys to tune for each scheme first, such as the learning rate.
     - `schemes`: the sections in which a scheme differs from the base, by name.
-    - `recipes`: sections that belong to no scheme, by name. Each scheme is trained without a
-      recipe and, as `<scheme> with <recipe>`, with each recipe.
-    - `reference`: the scheme whose losses are subtracted from the losses of the others, seed
-      by seed and with equal recipes. The difference of the reference with a recipe is to the
-      reference without a recipe.
+    - `recipes`: further sections, by name. Each scheme is trained without a recipe and, as
+      `<scheme> with <recipe>`, with each recipe.
+    - `reference`: the scheme whose losses are subtracted from the losses of the others, seed by
+      seed and with equal recipes. The reference with a recipe is compared with the reference
+      without one.
     - `tests`: data and meshes to measure the trained runs on, by name; see `FurtherTest`. Their
       table is in the folder `tests`.
     """
@@ -116,7 +115,7 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def contenders(self) -> list[Contender]:
-        """Every scheme without a recipe and with each recipe, with each budget."""
+        """Each scheme with each budget, without a recipe and with each recipe."""
         contenders = []
         for budget, recipe, scheme in itertools.product(
             self.budget.each, (None, *self.recipes), self.schemes
@@ -132,7 +131,7 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _reference(self) -> dict[str | None, str]:
-        """The name of the reference with the largest budget, by recipe; empty without one."""
+        """The reference with the largest budget, by recipe; empty without a reference."""
         return {
             x.recipe: x.name
             for x in self.contenders
@@ -141,7 +140,7 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _references(self) -> dict[str, str]:
-        """The contender that each difference subtracts, by contender."""
+        """The contender that is subtracted from each contender."""
         reference = self._reference
         return {
             x.name: reference[None if x.scheme == self.reference else x.recipe]
@@ -197,8 +196,8 @@ class TrainingComparison(AbstractComparison):
         return conclusion + " ".join((*broken, self._about(), sources)), rows
 
     def _rows(self, trials: Trials, results: Sequence[Tuned]) -> Rows:
-        """A row for each contender, the best first. Contenders with a failed run come last,
-        without figures."""
+        """A row for each contender, the best first. A contender with a failed run comes last
+        and has no figures."""
         rows: Rows = []
         budgets = {x.name: x.budget for x in self.contenders}
         for (scheme, values, _), _, at_edge in results:
@@ -217,7 +216,7 @@ class TrainingComparison(AbstractComparison):
                 row |= summarise_runs(runs, self._reported)
                 if self.budget.unit == "flops":
                     row["flops"] = budgets[scheme].amount[0]
-                if (start := trials.run(seed_trials[0]).start) is not None:
+                if (start := trials.run_folder(seed_trials[0]).start) is not None:
                     row["start"] = ", ".join(f"{name} {x}" for name, x in start.items())
                 tokens = []
                 for trial in seed_trials:  # meshes depend on the seed
@@ -245,7 +244,7 @@ class TrainingComparison(AbstractComparison):
         for result in results:
             seed_trials = [result.best._replace(seed=seed) for seed in self.seeds]
             if not any(map(trials.failure, seed_trials)):
-                runs[result.best.scheme] = [trials.run(trial) for trial in seed_trials]
+                runs[result.best.scheme] = [trials.run_folder(trial) for trial in seed_trials]
         rows = measure_tests(
             self.tests, self._test_data, runs, self._references, folder / "figures"
         )
@@ -323,7 +322,7 @@ class TrainingComparison(AbstractComparison):
             "seeds": f"{reported} of each seed",
         }
 
-    def shown(self, rows: Rows) -> Rows:
+    def table_rows(self, rows: Rows) -> Rows:
         """The result, the tuned values, the differences, and the costs."""
         columns = [
             *(self._reported, self._reported.replace("loss", "bits_per_byte"), "spread"),
@@ -356,7 +355,7 @@ class TrainingComparison(AbstractComparison):
         look = dict(title="Loss and cost", x=cost, y=y)
         plot_curves(folder / "loss_by_cost.png", by_cost, **look)
         if self._has_budgets:
-            # A line through the means of a scheme, and one through the seeds at each cost.
+            # A line through the means of a scheme, and at each cost a line through its seeds.
             lines = []
             finished = [row for row in rows if "failure" not in row]
             finished.sort(key=lambda row: row["field_evaluations"])
@@ -380,7 +379,7 @@ class TrainingComparison(AbstractComparison):
 
     @property
     def _reported(self) -> str:
-        """The loss to compare: on test data if all have them, since tuning uses the others."""
+        """The loss to compare: on test data if all schemes have them, as tuning uses others."""
         tested = all("test" in plan.task.parts for plan in self._plans.values())
         return "test_loss" if tested else "validation_loss"
 
@@ -411,7 +410,7 @@ class TrainingComparison(AbstractComparison):
         for (name, test), contender in itertools.product(self.tests.items(), self.contenders):
             if not test.schemes or contender.scheme in test.schemes:
                 with at(f"tests.{name}, {contender.name}"):
-                    task = self._task(test.changed(self._plans[contender.name].config))
+                    task = self._task(test.apply(self._plans[contender.name].config))
                     if test.part not in task.parts:
                         raise InputError(
                             f"part={test.part}: these data have {' and '.join(task.parts)}."

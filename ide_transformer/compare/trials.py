@@ -30,8 +30,14 @@ class Plan(NamedTuple):
 
 
 class Trials:
-    """The runs in a folder, with the plan of each scheme and the tuned keys. An interrupted run
-    is resumed. A failed run leaves `<run>.failed.json`; remove this file to try it again."""
+    """Trains the runs of a comparison in a folder. An interrupted run is resumed. A failed run
+    leaves `<run>.failed.json`; remove this file to train it again.
+
+    **Arguments:**
+
+    - `plans`: the plan of each scheme.
+    - `keys`: the tuned keys, in the order of `Trial.values`.
+    """
 
     def __init__(
         self, folder: Path, plans: Mapping[str, Plan], keys: Sequence[str], console: Console
@@ -42,7 +48,7 @@ class Trials:
         self.console = console
         self.runs_left = 0
         self._fingerprint = ft.cache(lambda task: task.fingerprint())
-        self._starts: dict[str, dict[str, Any] | None] = {}
+        self._origins: dict[str, dict[str, Any] | None] = {}
 
     def config(self, trial: Trial) -> Config:
         """The configuration of a run.
@@ -55,92 +61,93 @@ class Trials:
         apply_overrides(tree, [f"{key}={value!r}" for key, value in values])
         return read_section(Config, tree, f"schemes.{trial.scheme}")
 
-    def run(self, trial: Trial) -> RunFolder:
+    def run_folder(self, trial: Trial) -> RunFolder:
         return RunFolder(self.folder / trial.name)
 
-    def failed(self, trial: Trial) -> Path:
+    def failure_file(self, trial: Trial) -> Path:
         return self.folder / f"{trial.name}.failed.json"
 
     def is_done(self, trial: Trial) -> bool:
-        """Whether a run has ended or failed.
+        """Whether a run has finished or failed.
 
-        **Raises:** `InputError` for a run with another configuration, data or first weights.
+        **Raises:** `InputError` if its configuration, data or first weights have changed.
         """
         plan_config, task = self.plans[trial.scheme]
         config = self.config(trial)
-        path = self.run(trial).path
+        run = self.run_folder(trial)
+        path = run.path
         data = self._fingerprint(task)
-        if (failed := self.failed(trial)).exists():
-            path = failed
-            record = read_json(failed)
-            check_code(record.get("configuration"), failed, plan_config)
-            run_config = read_section(Config, record.get("configuration"), str(failed))
-            stale = [] if record.get("data") == data else ["its data"]
-            start = record.get("start")
+        if (failure_file := self.failure_file(trial)).exists():
+            path = failure_file
+            record = read_json(path)
+            check_code(record.get("configuration"), path, plan_config)
+            run_config = read_section(Config, record.get("configuration"), str(path))
+            changed = [] if record.get("data") == data else ["its data"]
+            origin = record.get("start")
         elif path.exists():
-            run = self.run(trial)
             run_config = run.load_config(plan_config)
-            stale = changed_data(run, task, data)
-            start = run.start
+            changed = changed_data(run, task, data)
+            origin = run.start
         else:
             return False
-        changes = [*changed_values(run_config, config), *(f"{x} changed since" for x in stale)]
-        if start != (now := self._start(config, task)):
-            changes.append(f"first weights: {start or 'not recorded'} there, {now} here")
+        changes = changed_values(run_config, config)
+        changes += [f"{name} changed since" for name in changed]
+        if origin != (now := self._origin(config, task)):
+            changes.append(f"first weights: {origin or 'not recorded'} there, {now} here")
         if changes:
             raise InputError(
-                f"{path}: this run differs ({'; '.join(changes)}). Restore that, set another "
-                f"name, or remove {path}."
+                f"{path}: this run differs ({'; '.join(changes)}). Restore what changed, set "
+                f"another name, or remove {path}."
             )
-        return failed.exists() or self.run(trial).summary.exists()
+        return failure_file.exists() or run.summary.exists()
 
     def can_run(self, trial: Trial) -> bool:
-        """Whether a run can have these values."""
+        """Whether a trial has values that its run accepts."""
         try:
             if not self.is_done(trial):
                 setup(self.config(trial), self.plans[trial.scheme].task).check_shapes()
         except InputError:
             return False
         except Exception:
-            pass  # the run fails too, and tells why
+            pass  # the run will fail in the same way, and report it
         return True
 
     def loss(self, trial: Trial) -> float:
         """The validation loss of a run, infinite if it failed. Trains the run if necessary."""
         if not self.is_done(trial):
             self.console.print(f"{trial.name} (runs left: {self.runs_left})")
-            resume = self.run(trial).path.exists()
+            resume = self.run_folder(trial).path.exists()
             try:
                 training.train(self.config(trial), runs=self.folder, resume=resume)
             except Diverged as error:
                 self._record_failure(trial, str(error))
             except OSError:
-                raise  # a full disk, not the scheme
+                raise  # such as a full disk, which is not a failure of the scheme
             except (InputError, Stopped) as error:
                 error.args = (str(error).replace(GO_ON, "start the comparison again"),)
                 raise
             except Exception as error:
                 self._record_failure(trial, f"{type(error).__name__}: {error}")
             jax.clear_caches()  # frees the memory of programs
-            self.is_done(trial)  # checks that data and first weights did not change meanwhile
+            self.is_done(trial)  # raises if data or first weights changed meanwhile
             self.runs_left = max(self.runs_left - 1, 0)  # a sweep may add runs
         if self.failure(trial):
             return math.inf
-        return self.run(trial).load_summary()["validation_loss"]
+        return self.run_folder(trial).load_summary()["validation_loss"]
 
     def code(self, trial: Trial) -> str:
         """The code of a run, see `RunFolder.sources`."""
-        failed = self.failed(trial)
-        if failed.exists():
-            return str(read_json(failed).get("code"))
-        return " then ".join(self.run(trial).sources)
+        failure_file = self.failure_file(trial)
+        if failure_file.exists():
+            return str(read_json(failure_file).get("code"))
+        return " then ".join(self.run_folder(trial).sources)
 
     def failure(self, trial: Trial) -> str | None:
         """Why a run failed, or `None`. A final loss that is not finite is a failure."""
-        failed = self.failed(trial)
-        if failed.exists():
-            return str(read_json(failed).get("why"))
-        summary = self.run(trial).load_summary()
+        failure_file = self.failure_file(trial)
+        if failure_file.exists():
+            return str(read_json(failure_file).get("why"))
+        summary = self.run_folder(trial).load_summary()
         for name in ("validation_loss", "test_loss"):
             loss = summary.get(name, 0.0)
             if loss is None or not math.isfinite(loss):
@@ -148,40 +155,41 @@ class Trials:
         return None
 
     def results(self, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-        """The summaries of runs with different seeds, and their logs as `log`.
+        """The summary of each run of a scheme, with its log as `log` and the steps of its
+        evaluations as `evaluated`.
 
-        **Raises:** `InputError` for a log that is cut or has other evaluations.
+        **Raises:** `InputError` for an incomplete log, and for evaluations at other steps.
         """
         results: list[dict[str, Any]] = []
         for trial in trials:
-            run = self.run(trial)
+            run = self.run_folder(trial)
             summary = run.load_summary()
             log = read_metrics(run.metrics)
             evaluated = [x["step"] for x in log if "validation_loss" in x]
-            first = results[0] if results else {**summary, "evaluated": evaluated}
+            results.append({**summary, "evaluated": evaluated, "log": log})
+            first = results[0]
             costs = [x for x in log if "tokens_per_second" in x]
             is_complete = (
                 [x["step"] for x in costs][-1:] == [summary["steps"]]
                 and all(x["tokens_per_second"] and x.get("field_evaluations") for x in costs)
                 and evaluated == first["evaluated"]
-                and first.keys() <= summary.keys() | {"evaluated", "log"}
+                and first.keys() <= results[-1].keys()
             )
             if not is_complete:
                 raise InputError(
                     f"{run.metrics}, or {run.summary.name} beside it, is missing or cut. "
                     f"Restore it, or remove {run.path}."
                 )
-            results.append({**summary, "evaluated": evaluated, "log": log})
         return results
 
-    def _start(self, config: Config, task: AbstractTask) -> dict[str, Any] | None:
+    def _origin(self, config: Config, task: AbstractTask) -> dict[str, Any] | None:
         """The `Setup.origin` of a run that starts now."""
         if config.model.run is None and config.model.pretrained is None:
             return None
         key = str((config.model, config.solver))
-        if key not in self._starts:
-            self._starts[key] = setup(config, task).origin
-        return self._starts[key]
+        if key not in self._origins:
+            self._origins[key] = setup(config, task).origin
+        return self._origins[key]
 
     def _record_failure(self, trial: Trial, why: str) -> None:
         self.console.print(f"{trial.name} failed; the others go on. {why}")
@@ -191,7 +199,7 @@ class Trials:
             "why": why,
             "data": self._fingerprint(task),
             "code": source(config),
-            "start": self._start(config, task),
+            "start": self._origin(config, task),
             "configuration": config.as_tree(),
         }
-        write_json(self.failed(trial), record)
+        write_json(self.failure_file(trial), record)

@@ -1,4 +1,4 @@
-"""Networks of pdequinox as models, with which a model of functions is compared.
+"""Networks of pdequinox as models, baselines for models of functions.
 
 ide-transformer train navier_stokes --baseline fno,resnet
 """
@@ -27,7 +27,7 @@ from ide_transformer.packages import require
 
 Points: TypeAlias = PositiveInt | tuple[PositiveInt, ...]
 Boundary: TypeAlias = Literal["periodic", "dirichlet", "neumann"]
-# A rule for all axes, or for each.
+# One rule for all axes, or one for each.
 Grid: TypeAlias = PointRule | tuple[PointRule, ...]
 
 
@@ -50,10 +50,12 @@ class NetworkRate(AbstractOperator):
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         a = u[..., : self.inputs]
-        return jnp.concatenate([jnp.zeros_like(a), self.applied(a, domain)], axis=-1)
+        return jnp.concatenate([jnp.zeros_like(a), self.apply_network(a, domain)], axis=-1)
 
-    def applied(self, a: State, domain: TokenDomain) -> Float[Array, "*batch tokens outputs"]:
-        """B(a)."""
+    def apply_network(
+        self, a: State, domain: TokenDomain
+    ) -> Float[Array, "*batch tokens outputs"]:
+        """B(a) at the points of a grid."""
         if domain.grid is None or domain.prefix:
             raise InputError(
                 "A baseline takes functions on a regular grid, but these are at other points; "
@@ -75,12 +77,12 @@ class NetworkRate(AbstractOperator):
 
 @checked
 class NetworkInputs(FunctionInputs):
-    """The initial state of `NetworkRate`: a are the values and waves of `FunctionInputs`,
-    without weights, and v = 0. `outputs` is the number of features in v."""
+    """The initial state of `NetworkRate`: a has the values and waves of `FunctionInputs`, and
+    v = 0. `outputs` is the number of features in v. There are no weights."""
 
     embedding: None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     outputs: PositiveInt = eqx.field(static=True, default=1, kw_only=True)
-    # No weights depend on the features.
+    # No weights depend on features, so other points change nothing.
     at_points = AbstractInputs.at_points  # pyright: ignore[reportAssignmentType]
 
     @property
@@ -97,8 +99,8 @@ class NetworkInputs(FunctionInputs):
     def boundary(self) -> Boundary:
         """The default boundary mode of the network."""
         rules = {*self.grid} if isinstance(self.grid, tuple) else {self.grid}
-        around = rules == {"periodic"} and self.wavelength is None
-        return "periodic" if around else "dirichlet"
+        is_torus = rules == {"periodic"} and self.wavelength is None
+        return "periodic" if is_torus else "dirichlet"
 
     @property
     def dtype(self) -> Any:
@@ -159,9 +161,9 @@ def FNO(
 
     - `points`, `channels`, `output_channels`, `grid`, `wavelength`, `statistics`,
       `output_statistics`, `duration`: see `OperatorModel`; `grid` is "periodic" or "midpoint".
-    - `modes`: the waves that tell the network the coordinates. Without any, 0, it commutes with
+    - `modes`: the number of waves that encode the coordinates. With 0 the network commutes with
       translations of a torus.
-    - `num_modes`: Fourier coefficients along each axis; default 12, or as many as the grid has.
+    - `num_modes`: Fourier coefficients along each axis. Default: 12, or all of a smaller grid.
     - `hidden_channels`: channels between the blocks.
     - `num_blocks`: the number of blocks.
 
@@ -246,12 +248,12 @@ def Unet(
     hidden_channels: PositiveInt = 16,
     num_levels: PositiveInt | None = None,
 ) -> Model[FunctionInputs, FunctionValues]:
-    """The U-Net: convolutions on grids that are coarser by a factor of two from level to level,
-    and have twice the channels.
+    """The U-Net: convolutions on coarser and coarser grids. Each level has half the points
+    along each axis, and twice the channels.
 
     **Arguments:** see `Resnet`, and
 
-    - `num_levels`: the number of coarser grids; default: 4, or as often as 2 divides the
+    - `num_levels`: the number of coarser grids. Default: 4, or as often as 2 divides the
       points.
 
     **Raises:** `InputError` for points that `2 ** num_levels` does not divide.

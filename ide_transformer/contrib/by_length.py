@@ -15,14 +15,14 @@ from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass, one_numbe
 
 @checked_dataclass
 class AbstractSequencesByLength(AbstractSequences):
-    """Instances whose length is uniform in a range. Training and held-out samples may have
+    """Instances of random length, uniform in a range. Training and held-out samples may have
     different ranges. Instances are padded to the longest of their range; padding has no target.
     The `tokens` of a mesh set the length of the longest instance, so a schedule of meshes can
     begin with short instances.
 
     **Arguments:**
 
-    - `context`: the most tokens that the model sees.
+    - `context`: the largest number of tokens that the model sees.
     - `lengths`: the shortest and the longest instance in training.
     - `held_out_lengths`: the range for held-out samples; default: `lengths`.
     - `start`: whether each instance begins with a start token, without a target. A causal model

@@ -35,7 +35,7 @@ class AbstractConnected(AbstractScheme):
 
     consistent: ClassVar[bool] = False
 
-    # The steps for which it has weights.
+    # The number of steps for which it has weights.
     num_steps: int = eqx.field(static=True)
 
     def order(self, terms: Terms) -> None:
@@ -82,7 +82,7 @@ class Past(eqx.Module):
 
 @checked
 class AttentionResidual(AbstractConnected):
-    """Attention over depth instead of a sum of increments; for each operator in turn
+    """Attention over depth in place of a sum of increments; for each operator in turn
 
         v_i = h A_i(u_i),   u_{i+1} = Σ_{j≤i} α_j v_j,   v_0 = u_0,
         α = softmax_j(q_i · v_j / rms(v_j)) for each token,

@@ -33,8 +33,8 @@ Table: TypeAlias = tuple[tuple[float, ...], ...]
 
 
 class _Coefficients(NamedTuple):
-    """The initial coefficients `[features][axes]`, in the order of their derivatives; damping
-    has one axis."""
+    """The initial coefficients `[features][axes]`, ordered by their derivatives. Damping has
+    one axis."""
 
     damping: Table
     advection: Table
@@ -94,16 +94,16 @@ class ConstantCoefficients(AbstractLinearOperator):
         spacing: PositiveFloat = 1.0,
     ):
         values = (damping, advection, diffusion, dispersion, hyper_diffusion)
-        spread = {
-            name: _spread(name, value, (features, dimension if order else 1))
+        initial = {
+            name: _broadcast(name, value, (features, dimension if order else 1))
             for (name, order), value in zip(_ORDERS.items(), values, strict=True)
         }
-        _check_growth(spread)
-        self.initial = _Coefficients(*(tuple(map(tuple, x.tolist())) for x in spread.values()))
+        _check_growth(initial)
+        self.initial = _Coefficients(*(tuple(map(tuple, x.tolist())) for x in initial.values()))
         self.spacing = spacing
         self.weights = {}
         for name in learned:
-            start = spread[name].ravel()
+            start = initial[name].ravel()
             if _ORDERS[name] % 2:
                 start = start / spacing ** _ORDERS[name]
             elif (start <= 0).any():
@@ -117,7 +117,7 @@ class ConstantCoefficients(AbstractLinearOperator):
 
     @property
     def coefficients(self) -> dict[str, Float[Array | np.ndarray, "features axes"]]:
-        """The present coefficients by name; damping has one axis."""
+        """The coefficients with the present weights, by name. Damping has one axis."""
         coefficients = {}
         for name, order in _ORDERS.items():
             value = np.array(self.initial[order])
@@ -129,7 +129,7 @@ class ConstantCoefficients(AbstractLinearOperator):
 
     @property
     def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether it damps or amplifies waves."""
+        """Whether waves decay or grow."""
         return any(self._appears(name) for name, order in _ORDERS.items() if order % 2 == 0)
 
     @property
@@ -152,18 +152,18 @@ class ConstantCoefficients(AbstractLinearOperator):
         return v.reshape(u.shape).astype(u.dtype)
 
     def _eigenvalues(self, domain: TokenDomain, dtype: jnp.dtype) -> Array:
-        """`[*waves, features]`, without negative waves along the last axis. Real without odd
-        derivatives."""
+        """The eigenvalues `[*waves, features]`, without negative waves along the last axis.
+        They are real without odd derivatives."""
         assert domain.grid is not None
         frequencies = [np.fft.fftfreq] * (domain.dimension - 1) + [np.fft.rfftfreq]
         sizes = zip(frequencies, domain.grid, domain.steps, strict=True)
-        along = [2 * np.pi * waves(n, step) for waves, n, step in sizes]
+        waves = [2 * np.pi * frequency(n, step) for frequency, n, step in sizes]
         # The highest wave of an even number of points is real.
-        slopes = [
+        odd_waves = [
             np.where(np.isclose(abs(k) * step, np.pi), 0, k)
-            for k, step in zip(along, domain.steps, strict=True)
+            for k, step in zip(waves, domain.steps, strict=True)
         ]
-        even, odd = (np.meshgrid(*x, indexing="ij") for x in (along, slopes))
+        even, odd = (np.meshgrid(*x, indexing="ij") for x in (waves, odd_waves))
         parts = [jnp.zeros((*even[0].shape, len(self.initial.damping)), dtype)] * 2
         for name, coefficient in self.coefficients.items():
             if not self._appears(name):
@@ -176,7 +176,7 @@ class ConstantCoefficients(AbstractLinearOperator):
         return jax.lax.complex(*parts) if oscillates else parts[0]
 
 
-def _spread(name: str, value: Coefficient, shape: tuple[int, int]) -> np.ndarray:
+def _broadcast(name: str, value: Coefficient, shape: tuple[int, int]) -> np.ndarray:
     """A coefficient as `[features, axes]`."""
     try:
         numbers = np.asarray(value, float)
@@ -189,15 +189,16 @@ def _spread(name: str, value: Coefficient, shape: tuple[int, int]) -> np.ndarray
         ) from None
 
 
-def _check_growth(spread: dict[str, np.ndarray]) -> None:
+def _check_growth(coefficients: dict[str, np.ndarray]) -> None:
     for name in ("damping", "hyper_diffusion"):
-        if (spread[name] < 0).any():
+        values = coefficients[name]
+        if (values < 0).any():
             raise InputError(
-                f"ConstantCoefficients: {name}={spread[name].min():g} lets waves grow; it must "
-                "be at least 0. Growth can be another operator."
+                f"ConstantCoefficients: {name}={values.min():g} lets waves grow; it must be at "
+                "least 0. Growth can be another operator."
             )
-    d = spread["diffusion"]
-    if ((d < 0) & (spread["hyper_diffusion"] == 0)).any():
+    d = coefficients["diffusion"]
+    if ((d < 0) & (coefficients["hyper_diffusion"] == 0)).any():
         raise InputError(
             f"ConstantCoefficients: diffusion={d.min():g} without hyper_diffusion lets short "
             "waves grow without bound; set hyper_diffusion > 0, or diffusion >= 0."

@@ -23,13 +23,13 @@ from ide_transformer.reporting import Row, write_json
 from ide_transformer.training import load_model
 
 
-# From outputs to a loss of the batch, or a number for each sample.
-Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
-# The fractions of a step that are tried; the last is the correction alone.
+# Maps outputs to a loss of the batch, or to a number for each sample.
+OutputFunction = Callable[[PyTree[Array]], Float[Array, "..."]]
+# The fractions of a step that a line search tries; the last is the correction alone.
 _FRACTIONS = (*(0.5**k for k in range(8)), 0.0)
 # The most energy of pushes, in energies of the states.
 _MOST_ENERGY = 100
-# Log-odds this near to the level reach it.
+# Log-odds that differ less from the level have reached it.
 _NEAR = 0.02
 
 
@@ -59,7 +59,7 @@ class Costates(NamedTuple):
 
 
 @eqx.filter_jit
-def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
+def costates(model: Model, inputs: PyTree[ArrayLike], loss: OutputFunction) -> Costates:
     """The costates of a batch; `loss` maps the outputs to J."""
     march = March.of("costates", model, inputs)
 
@@ -117,7 +117,7 @@ class Steering(NamedTuple):
 def steer(
     model: Model,
     inputs: PyTree[ArrayLike],
-    judged: Judged,
+    judged: OutputFunction,
     level: float,
     *,
     intervals: Sequence[int] | None = None,
@@ -289,7 +289,7 @@ def successive_approximations(
         return end + running_costs(theta, states), states
 
     def step_intervals(theta, states):
-        """From the states where intervals begin to the states where they end."""
+        """Maps the states where intervals begin to the states where they end."""
         march = march_of(theta)
 
         def visit(_, terms, start, u):
@@ -398,19 +398,19 @@ def study_steering(
     loaded = load_model(path, trust=trust)
     model = loaded.model
     if not isinstance(model.read_out, AbstractClassifier):
-        loaded.expected(LanguageModel, "; models are steered to a class or to the next token")
+        loaded.require(LanguageModel)
     inputs = make_problem(loaded, 1, samples).held_out
     if eqx.filter_eval_shape(model, inputs).ndim == 3:
         inputs = inputs[:, : tokens or 16]
     elif tokens is not None:
         raise InputError(f"tokens={tokens}: {path} classifies whole samples; remove tokens.")
-    # Drawn among all but the most likely.
-    order = np.argsort(-np.asarray(_last(model(inputs))), axis=1)
+    # Targets are drawn among all but the most likely.
+    order = np.argsort(-np.asarray(_last_logits(model(inputs))), axis=1)
     ranks = np.random.default_rng(0).integers(1, order.shape[1], len(order))
     targets = order[np.arange(len(order)), ranks]
 
     def odds(outputs: Array) -> Array:
-        return log_odds(_last(outputs), targets)
+        return log_odds(_last_logits(outputs), targets)
 
     def steer_to_targets(**options: Any) -> tuple[Steering, np.ndarray]:
         """The pushes, and their energies, infinite for samples that do not reach the level."""
@@ -444,6 +444,6 @@ def study_steering(
     return row
 
 
-def _last(outputs: Array) -> Float[Array, "samples outputs"]:
+def _last_logits(outputs: Array) -> Float[Array, "samples outputs"]:
     """The logits of the classes, or of the next token."""
     return outputs[:, -1] if outputs.ndim == 3 else outputs

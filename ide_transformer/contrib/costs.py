@@ -139,7 +139,7 @@ def _fastest_direction(field: Callable[[Array], Array], u: Array, products: int)
         unit = jnp.where(is_new, rest / jnp.where(is_new, size, 1), 0)
         return basis.at[k + 1].set(unit, mode="drop"), image
 
-    # All samples share a start.
+    # All samples start from one random vector.
     start = jax.random.normal(jax.random.key(0), u.shape[-2:], u.dtype)
     start = start / jnp.sqrt(_product(start, start))
     basis = jnp.zeros((products, *u.shape), u.dtype).at[0].set(start)

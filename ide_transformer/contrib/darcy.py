@@ -33,7 +33,7 @@ from ide_transformer.tasks import (
 
 
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")
-# The last of the 1,000 published training samples are for validation.
+# How many of the 1,000 published training samples are for validation, the last ones.
 _HELD_OUT = 100
 # The number of different subsets of points in training.
 _POOL = 64
@@ -208,7 +208,7 @@ def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
             raise ValueError("it is not a dictionary of tensors")
     except InputError:
         raise
-    except Exception as error:  # zipfile and pickle have many
+    except Exception as error:  # zipfile and pickle raise many kinds
         raise InputError(
             f"{name} is damaged, or not a file of tensors that torch.save wrote: {error}. "
             "Save the tensors with torch.save({'x': x, 'y': y}, path)."

@@ -19,13 +19,13 @@ from ide_transformer.tasks import LanguageTask, PretrainedTokenizer, shakespeare
 from ide_transformer.training import LoadedModel, evaluation_task
 
 
-# The factor of similarities, as in training sentence embeddings.
+# The factor of cosines in the softmax, as in training sentence embeddings.
 _SCALE = 20.0
 # The number of candidates for the other half of a speech.
 _GROUP = 64
 
 
-# From outputs to the loss of each sample.
+# Maps outputs to the loss of each sample.
 Losses = Callable[[PyTree[Array]], Float[Array, " samples"]]
 
 
@@ -89,14 +89,14 @@ def make_problem(
             "pass a run, or a checkpoint of a language model, a text encoder or an image model."
         )
     first = samples - calibration if draw else 0
-    chosen_on = inputs[first : first + calibration]
-    return _imitation_problem(model, chosen_on, inputs[calibration:][:held_out], name)
+    calibration_inputs = inputs[first : first + calibration]
+    return _imitation_problem(model, calibration_inputs, inputs[calibration:][:held_out], name)
 
 
 def _imitation_problem(
     model: Model, calibration: np.ndarray, held_out: np.ndarray, inputs: str
 ) -> Problem:
-    """Imitate the native outputs y*, with the loss `Σ |y - y*|² / Σ |y*|²` of each sample."""
+    """To imitate the native outputs y*, with the loss `Σ |y - y*|² / Σ |y*|²` of a sample."""
 
     def losses_on(batch: np.ndarray) -> Losses:
         native = compiled_outputs(model, batch)
@@ -115,23 +115,23 @@ def _imitation_problem(
 def _task_problem(
     loaded: LoadedModel, calibration: int, held_out: int, draw: int, text: str | None
 ) -> Problem:
-    """The data of a run or a language model, or a text."""
+    """To learn the data of a run or a language model, or a text."""
     step = 0
     seed = draw
     if text is not None:
-        model = loaded.expected(models.LanguageModel, ", which predicts no text")
+        model = loaded.require(models.LanguageModel)
         context = min(model.inputs.context, 512)
         task = LanguageTask(text, context, tokenizer=loaded.tokenizer, validation=0.1)
     else:
-        # Not foreign, so that data from a file have training samples, too.
+        # Data from another file are divided, so that there are training samples.
         task = evaluation_task(loaded._replace(foreign=False))
         if loaded.config is not None:
             # A batch that the training did not reach.
             step = loaded.config.training.steps + draw
             seed = loaded.config.training.seed
-    chosen_on = task.batch(step, calibration, seed)
-    measured_on = next(task.held_out(held_out, samples=held_out))
-    if isinstance(measured_on.inputs, models.Field):
+    calibration_batch = task.batch(step, calibration, seed)
+    held_out_batch = next(task.held_out(held_out, samples=held_out))
+    if isinstance(held_out_batch.inputs, models.Field):
         raise InputError(
             f"the samples of {loaded.path} share their points, so they cannot be separated; "
             "pass a run on arrays, such as data.name=burgers."
@@ -154,12 +154,12 @@ def _task_problem(
         return losses
 
     return Problem(
-        chosen_on.inputs,
-        measured_on.inputs,
-        losses_on(measured_on.targets),
+        calibration_batch.inputs,
+        held_out_batch.inputs,
+        losses_on(held_out_batch.targets),
         task.loss.label,
         _probabilities if task.loss.classifies else None,
-        losses_on(chosen_on.targets),
+        losses_on(calibration_batch.targets),
     )
 
 
@@ -176,7 +176,7 @@ def _retrieval_problem(
     held_out: int,
     draw: int,
 ) -> Problem:
-    """Find the second half of a speech of Shakespeare among 64 halves. The loss is
+    """To find the second half of a speech of Shakespeare among 64 halves. The loss is
     `-log softmax(20 cos)`, as in training sentence embeddings (Henderson et al., arXiv
     1705.00652)."""
     tokenizer = cast(PretrainedTokenizer, loaded.tokenizer)
@@ -197,10 +197,10 @@ def _retrieval_problem(
     held_out_pairs = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
     # Shuffled, since neighbours are from one scene.
     calibration_pairs = np.random.default_rng(0).permutation(calibration_pairs)
-    texts = [half for i in calibration_pairs for half in pairs[i]][:calibration]
-    held_out_halves = [pairs[i][half] for half in (0, 1) for i in held_out_pairs]
-    chosen_on = tokenizer.encode_batch(texts, model.inputs.context)
-    measured_on = tokenizer.encode_batch(held_out_halves, model.inputs.context)
+    halves = [half for i in calibration_pairs for half in pairs[i]][:calibration]
+    calibration_texts = tokenizer.encode_batch(halves, model.inputs.context)
+    halves = [pairs[i][half] for half in (0, 1) for i in held_out_pairs]
+    held_out_texts = tokenizer.encode_batch(halves, model.inputs.context)
 
     def losses_of(firsts: Array, seconds: Array) -> Float[Array, " samples"]:
         losses = []
@@ -212,15 +212,17 @@ def _retrieval_problem(
         return jnp.concatenate(losses)
 
     def losses(states: Array) -> Float[Array, " samples"]:
-        return losses_of(*jnp.split(models.mean_vectors(states, measured_on), 2))
+        return losses_of(*jnp.split(models.mean_vectors(states, held_out_texts), 2))
 
     def calibration_losses(states: Array) -> Float[Array, " samples"]:
-        vectors = models.mean_vectors(states, chosen_on)
+        vectors = models.mean_vectors(states, calibration_texts)
         end = len(vectors) // 2 * 2
         return losses_of(vectors[:end:2], vectors[1:end:2])
 
     name = "of finding the other half of a speech among 64 halves"
-    return Problem(chosen_on, measured_on, losses, name, _similarities, calibration_losses)
+    return Problem(
+        calibration_texts, held_out_texts, losses, name, _similarities, calibration_losses
+    )
 
 
 def halves_of_speeches(plays: str) -> list[tuple[str, str]]:

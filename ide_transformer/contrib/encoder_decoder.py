@@ -1,4 +1,4 @@
-"""Encoder and decoder: two equations, where the second sees the states of the first."""
+"""Encoders with decoders: two equations, of which the second sees the states of the first."""
 
 from typing import Any, NamedTuple
 

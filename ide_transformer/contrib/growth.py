@@ -1,5 +1,5 @@
 """Growth by stacking: a model gets copies of its layers during a run. Layers keep their step
-size h = 1, so the depth T grows, unlike in `Refinement`.
+size h = 1, so unlike in `Refinement` the depth T grows.
 
 training:
   growth: stacked

@@ -1,4 +1,4 @@
-"""Moves that make a model one layer shorter: they leave out, lengthen or merge layers."""
+"""Moves that make a model one layer shorter, by leaving out, lengthening or merging layers."""
 
 import itertools
 import math
@@ -14,12 +14,12 @@ from ide_transformer.dynamics import in_layers, stacked_operators, take_layers, 
 from ide_transformer.models import Model
 
 
-# The most selections to try; up to eight layers have fewer.
+# The most selections to try. Models of up to eight layers have fewer.
 MOST_SELECTIONS = 100
 
 
 class Layered(NamedTuple):
-    """A model in separate layers, with the origin of each step.
+    """A model in separate layers, and the origin of each step.
 
     - `steps`: the native layers of each step as text, `[intervals, operators]`: `"3"` for layer
       3, `"3+4"` for the mean of two.

@@ -1,4 +1,4 @@
-"""Mazes: find the shortest way between two cells of a grid."""
+"""Mazes: mark the shortest way between two cells of a grid."""
 
 import dataclasses
 from typing import Annotated, Any, Literal, TypeAlias
@@ -24,7 +24,7 @@ WALL, FREE, WAY = range(3)
 _PASSAGES = {"anywhere": (1, 2, 3, 4), "corridors": (2,), "dead_ends": (1,)}
 # The most rooms of a hall along each axis.
 _HALL = 4
-# The most first ends to try in a maze, and mazes to try for a sample.
+# How many first ends to try in a maze, and mazes for a sample.
 _ENDS = 8
 _MAZES = 100
 
@@ -113,9 +113,8 @@ class Maze(AbstractDrawn):
         ways = np.full((number, side**2), UNCOUNTED, np.int32)
         for cells, targets in zip(mazes, ways, strict=True):
             free, first, last = self._draw_maze(random, held_out)
-            before = _steps_from(first, free)
-            after = _steps_from(last, free)
-            is_on_way = before + after == before[last]
+            from_first = _steps_from(first, free)
+            is_on_way = from_first + _steps_from(last, free) == from_first[last]
             cells[free.ravel()] = FREE
             cells[[first, last]] = WAY
             targets[free.ravel()] = FREE
@@ -165,7 +164,7 @@ def _directions(side: int) -> tuple[int, int, int, int]:
 def _draw_tree(side: int, root: int, random: np.random.Generator) -> np.ndarray:
     """The mask of free cells of a maze without loops."""
     free = [False] * side**2
-    # With a row below the last, into which a step may look.
+    # A step may look into a row below the last.
     new = [False] * (side**2 + side)
     for room in _rooms(side).tolist():
         new[room] = True

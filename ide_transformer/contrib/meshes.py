@@ -16,12 +16,12 @@ from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
 
 
-# From outputs and inputs to the part that the task reads.
+# Maps outputs and inputs to the part that the task reads.
 Quantity = Callable[[PyTree[Array], PyTree[ArrayLike]], PyTree[Array]]
 
 
 class Target(eqx.Module):
-    """The native outputs of a batch, with which other models are compared.
+    """The native outputs of a batch, to compare other models with.
 
     **Arguments:**
 
@@ -188,7 +188,7 @@ def coarsenings(
 
 
 def _select_best(candidates: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
-    """The least error and its model. Other models do not stay in memory."""
+    """The least error and its model. Keeps no other model in memory."""
     # A march that diverged, with the error NaN, comes last.
     errors = ((float(np.fmin(judge.error(x.model), np.inf)), x) for x in candidates)
     return min(errors, key=lambda pair: pair[0])

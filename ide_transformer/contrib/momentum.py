@@ -39,7 +39,7 @@ from ide_transformer.models import (
 from ide_transformer.solvers import AbstractScheme, SolvePlan, Step, StepField
 
 
-# A number, or lists of numbers.
+# A number, or nested lists of numbers.
 Numbers: TypeAlias = Real[ArrayLike, "..."] | list
 
 
@@ -58,8 +58,8 @@ def _within(holds: Callable, interval: str) -> Bound:
 
 
 class AbstractCoefficient(eqx.Module):
-    """A learned coefficient: a number, `[]`, a number for each operator, `[operators]`, or for
-    each layer and operator, `[layers, operators]`."""
+    """A learned coefficient: one number `[]`, a number for each operator `[operators]`, or for
+    each layer and operator `[layers, operators]`."""
 
     raw: eqx.AbstractVar[Float[Array, "..."]]
 

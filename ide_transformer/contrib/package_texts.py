@@ -12,19 +12,17 @@ from ide_transformer.tasks import Dataset
 
 
 _ENDINGS = {".py", ".rst", ".md"}
-# The fewest and the most bytes of a file.
-_SHORTEST = 1500
-_LONGEST = 200_000
+# Sizes of the files that are used, in bytes.
+_SIZES = range(1500, 200_001)
 
 
 class PackageTexts(Dataset):
     """Predict each next token of the `.py`, `.rst` and `.md` files of Python packages. The text
-    has every ASCII file of 1.5 to 200 kB once, in the order of their SHA-256; its end is held
-    out.
+    has each ASCII file of 1.5 to 200 kB once, sorted by SHA-256. Its end is held out.
 
     **Arguments:** see `Dataset`, and
 
-    - `packages`: the SHA-256 of the wheel by package and version, such as `sympy==1.14.0`.
+    - `packages`: the SHA-256 of each wheel, by package and version such as `sympy==1.14.0`.
     """
 
     @classmethod
@@ -34,8 +32,8 @@ class PackageTexts(Dataset):
 
 @checked
 def text_of_packages(packages: dict[str, str]) -> Path:
-    """The path of the cached text of packages, see `PackageTexts`."""
-    listing = "\n".join(f"{name} {x}" for name, x in sorted(packages.items()))
+    """Returns the file with the text of packages, see `PackageTexts`. Writes it once."""
+    listing = "\n".join(f"{name} {sha256}" for name, sha256 in sorted(packages.items()))
     key = hashlib.sha256(listing.encode()).hexdigest()[:16]
     path = cache_folder() / f"packages-{key}.txt"
     if path.exists():
@@ -49,12 +47,13 @@ def text_of_packages(packages: dict[str, str]) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             for file in archive.infolist():
                 ending = PurePosixPath(file.filename).suffix
-                if ending in _ENDINGS and _SHORTEST <= file.file_size <= _LONGEST:
+                if ending in _ENDINGS and file.file_size in _SIZES:
                     text = archive.read(file)
                     if text.isascii():
                         texts[hashlib.sha256(text).hexdigest()] = text
     if not texts:
-        raise InputError(f"packages: {', '.join(packages)} have no such texts; use others.")
+        names = ", ".join(packages)
+        raise InputError(f"packages: {names} have no ASCII file of 1.5 to 200 kB; use others.")
     announce(f"writing the text of {len(packages)} packages", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:

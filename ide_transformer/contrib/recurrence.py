@@ -68,14 +68,14 @@ class GatedRecurrence(AbstractOperator):
         check_axes(self, 1, domain)
         v = on_grid(self, self.normalization.project(u), domain)
 
-        def step(s, read):
-            read_r, read_z, read_c = jnp.split(read, 3, axis=-1)
+        def step(s, inputs):
+            input_r, input_z, input_c = jnp.split(inputs, 3, axis=-1)
             memory_r, memory_z, memory_c = jnp.split(product(s, self.memory), 3, axis=-1)
-            r = jax.nn.sigmoid(read_r + memory_r)
-            z = jax.nn.sigmoid(read_z + memory_z)
-            s = s + (1 - z) * (jnp.tanh(read_c + r * memory_c) - s)
+            r = jax.nn.sigmoid(input_r + memory_r)
+            z = jax.nn.sigmoid(input_z + memory_z)
+            s = s + (1 - z) * (jnp.tanh(input_c + r * memory_c) - s)
             return s, s
 
-        read = jnp.moveaxis(affine(product(v, self.weight), None, self.bias), -2, 0)
-        _, states = lax.scan(step, jnp.zeros_like(v[..., 0, :]), read)
+        inputs = jnp.moveaxis(affine(product(v, self.weight), None, self.bias), -2, 0)
+        _, states = lax.scan(step, jnp.zeros_like(v[..., 0, :]), inputs)
         return jnp.moveaxis(states, 0, -2)

@@ -32,7 +32,7 @@ from ide_transformer.models import Model
 from ide_transformer.solvers import LieTrotter
 
 
-# The states of this many samples are in memory at once.
+# The number of samples whose states are in memory at once.
 _BATCH = 8
 
 
@@ -124,7 +124,7 @@ def _check_replaceable(model: Model, layers: list[int]) -> None:
 
 
 def _split_batch(inputs: PyTree[ArrayLike]) -> Iterator[PyTree[Array]]:
-    """Parts of a batch whose states fit into memory."""
+    """Yields parts of a batch whose states fit into memory."""
     batch = jax.tree.map(jnp.asarray, inputs)
     per_sample, shared = eqx.partition(batch, by_samples(batch))
     samples = jax.tree.leaves(per_sample)[0].shape[0]

@@ -89,14 +89,14 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
 
 
 def _attentions(block: Sequence[AbstractOperator]) -> list[Attention]:
-    """The attentions of a block, also those inside operators such as `Scaled`."""
+    """The attentions of a block, also inside operators such as `Scaled`."""
     return [x.innermost for x in block if isinstance(x.innermost, Attention)]
 
 
 def _kernel(
     attention: Attention, u: State, domain: TokenDomain
 ) -> Float[Array, "*batch tokens heads others"]:
-    """γ_h(x, x') times the quadrature weight of x', with a sum of 1 over x'."""
+    """γ_h(x, x') times the quadrature weight of x'. The sum over x' is 1."""
 
     def unit_values(keys_and_values, domain):
         keys, _ = keys_and_values

@@ -16,7 +16,7 @@ from ide_transformer.tasks import (
 )
 
 
-# The number of words on which a new task is checked.
+# The number of words in which a new task counts targets.
 _CHECKED = 1024
 
 
@@ -40,7 +40,7 @@ class PHop(AbstractSequences):
 
     `find(i) = max {j ≤ i : w_{j-1} = w_i}`, with the target `w_j` at `j = find(find(… i))`.
 
-    Each token is uniform among those that differ from the token before, since a hop between
+    Each token is uniform among the tokens that differ from the one before, since a hop between
     equal neighbours would stand still. Positions where all hops are defined have a target. A
     depth of the order of `log hops` is sufficient.
 

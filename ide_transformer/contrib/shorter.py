@@ -1,4 +1,4 @@
-"""Methods that make trained models shorter: their comparison, and shorter checkpoints."""
+"""Compares methods that make trained models shorter, and saves shorter checkpoints."""
 
 import functools as ft
 import json
@@ -41,8 +41,8 @@ class Shorter(NamedTuple):
     steps: str
 
 
-# From a trained model, a problem, some sizes (numbers of layers, the largest first) and a seed
-# to a model of each size. A method reads only the calibration samples of the problem.
+# Maps a trained model, a problem, sizes (numbers of layers, the largest first) and a seed to a
+# model of each size. A method reads only the calibration samples of the problem.
 Method = Callable[[Model, Problem, Sequence[int], int], Iterator[Shorter]]
 
 
@@ -218,8 +218,8 @@ def study_shortening(
 
 
 def budgets(layers: int) -> dict[int, str]:
-    """The largest size, a number of layers, for each of `SHARES`, with the shares that allow no
-    more than it. The largest size is first."""
+    """The sizes (numbers of layers) to measure, the largest first, each with the shares of the
+    native evaluations that allow it. A size is the largest for one of `SHARES`."""
     shares_of: dict[int, list[str]] = {}
     for share in SHARES:
         size = math.floor(share * layers + 1e-9)
@@ -292,7 +292,7 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
 
 
 def _finite_mean(losses: np.ndarray) -> float:
-    """The mean, infinite if the solve failed."""
+    """The mean; infinite if the solve failed."""
     return float(np.nan_to_num(np.mean(losses), nan=np.inf))
 
 
@@ -317,7 +317,7 @@ def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
             "field_evaluations": measured.evaluations,
             "loss": measured.loss,
             "error": measured.error,
-            "losses": _rounded(measured.losses),
+            "losses": _round(measured.losses),
         }
         if problem.read is None or calibration_losses is None:
             return row
@@ -325,12 +325,12 @@ def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
         scores = [float(score(outputs, jnp.asarray(t))) for t in TEMPERATURES]
         temperature = best_temperature(scores)
         cooled = problem.losses(shorter.outputs(measured.u1, problem.held_out) / temperature)
-        return row | {"temperature": temperature, "cooled": _rounded(np.asarray(cooled))}
+        return row | {"temperature": temperature, "cooled": _round(np.asarray(cooled))}
 
     return judge
 
 
-def _rounded(losses: np.ndarray) -> list[float]:
+def _round(losses: np.ndarray) -> list[float]:
     return [round(float(x), 6) for x in losses]
 
 

@@ -1,4 +1,4 @@
-"""Models whose state is the function itself, so that operators keep their meaning. Networks of
+"""Models whose state is the function itself, so that operators keep their meaning. A network of
 pdequinox can be one of the operators."""
 
 import dataclasses
@@ -129,7 +129,7 @@ def SplitModel(
 def _ignores_mean(
     control: AbstractControl, constraint: AbstractConstraint | AbstractControl
 ) -> bool:
-    """Whether a solution plus a constant is a solution."""
+    """Whether the sum of a solution and a constant is always a solution."""
     constraints = parts(constraint, AbstractConstraint)
     linear = parts(control, AbstractLinearOperator)
     are_undamped = all(isinstance(x, ConstantCoefficients) and not x.damped for x in linear)
@@ -181,4 +181,4 @@ class GridNetwork(AbstractOperator):
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.rate.inputs)
-        return self.scale * self.rate.applied(u, domain)
+        return self.scale * self.rate.apply_network(u, domain)

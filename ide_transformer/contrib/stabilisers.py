@@ -1,5 +1,5 @@
-"""Noise at the start and in the steps of a loop (one block at all depths), so that it is stable
-for more steps than in training.
+"""Noise in a loop (one block at all depths), which keeps it stable for more steps than in
+training.
 
 solver: {kind: noisy_steps, options: {initial: 1.0, noise: 0.01}}
 """
@@ -31,12 +31,12 @@ class NoisySteps(AbstractScheme):
 
         u_0 = initial ξ_0,   u_{n+1} = Φ_h(u_n) + noise √h ξ_{n+1},   ξ ~ N(0, 1),
 
-    where Φ_h is a step of `solver`. On a constraint the state is then projected. The input
+    where Φ_h is a step of `solver`. On a constraint the noisy state is projected. The input
     enters only through `Injection` or `Relaxation`, so the loop learns to find its answer from
-    anywhere. At depth 0 a solution still has the embedded input.
+    anywhere. A solution saved at depth 0 is still the embedded input.
 
     With h = 1 this is the noise of equilibrium reasoners. Without a key, as in evaluations,
-    there is no noise, and all tokens start from the same ξ_0 `[features]`; in the reference
+    steps add no noise and all tokens start from one fixed ξ_0 `[features]`; in the reference
     both stay random. Reference: Huang, Geng, Kolter, ICML 2026, arXiv 2605.21488, with
     `initial=1` and `noise=0.01`.
 
@@ -76,11 +76,11 @@ class NoisySteps(AbstractScheme):
             shape = u.shape[-1:] if self.key is None else u.shape
             start = self.initial * jax.random.normal(first, shape, u.dtype)
             u = jnp.where(field.t0 == 0, jnp.broadcast_to(start, u.shape), u)
-        # A first step, since a reused stage would lack the noise.
+        # Each step is a first step: a stage reused from the last one would lack its noise.
         step = field.first_step(self.solver, u)
         y1 = step.y1
         if self.noise and self.key is not None:
-            # The depth makes the keys of steps different.
+            # The depth gives each step its own key.
             depth = lax.bitcast_convert_type(jnp.asarray(field.t0, "float32"), jnp.uint32)
             noise = jax.random.normal(jax.random.fold_in(later, depth), u.shape, u.dtype)
             y1 += self.noise * jnp.sqrt(jnp.abs(field.h)).astype(u.dtype) * noise

@@ -63,7 +63,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
                 lambda: [x.operator(field.t0, field.args) for x in fields]
             )
             cost = count_evaluations(self.solver, block, u.shape[-1])
-        # A step without a fixed cost counts as an evaluation.
+        # A step without a known cost counts as one evaluation.
         new_state = state.plus(root.evaluations * (1.0 if cost is None else cost.first))
         return Step.between(u, root.value, state=new_state, result=root.result)
 

@@ -15,7 +15,7 @@ from ide_transformer.tasks import AbstractDrawn, Batch, InstanceCrossEntropy, ch
 
 # The rows and columns of a box, by side.
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
-# The grids of a part, from which all samples are made, and the most trials for each.
+# The number of grids of a part, which all samples vary, and the most trials for each grid.
 _GRIDS = 512
 _TRIALS = 50
 
@@ -127,10 +127,10 @@ def _draw_grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.n
 @ft.cache
 def _peers(side: int) -> list[list[int]]:
     """The other cells in the row, column or box of each cell."""
-    high, wide = _BOXES[side]
-    places = [divmod(cell, side) for cell in range(side**2)]
-    units = [{f"row {i}", f"column {j}", (i // high, j // wide)} for i, j in places]
+    rows, columns = _BOXES[side]
     cells = range(side**2)
+    places = [divmod(cell, side) for cell in cells]
+    units = [{f"row {i}", f"column {j}", (i // rows, j // columns)} for i, j in places]
     return [[j for j in cells if j != i and units[i] & units[j]] for i in cells]
 
 

@@ -79,7 +79,10 @@ class VCycle(AbstractOperator):
                 "attention, a convolution or PairFeedForward."
             )
         # Copies, since a training step cannot donate an array twice.
-        self.operators = tuple(jax.tree.map(_copy, operator) for _ in range(levels))
+        arrays, static = eqx.partition(operator, eqx.is_array)
+        self.operators = tuple(
+            eqx.combine(jax.tree.map(jnp.copy, arrays), static) for _ in range(levels)
+        )
         self.constraint = constraint
 
     @property
@@ -102,8 +105,8 @@ class VCycle(AbstractOperator):
         if domain.num_tokens == 1:
             return smooth(u)
         coarse = self._cycle(smooth(u)[..., 1::2, :], _every_second(domain), level + 1)
-        v = _interleaved(u[..., ::2, :], coarse)
-        return _interleaved(smooth(v)[..., ::2, :], coarse)
+        v = _interleave(u[..., ::2, :], coarse)
+        return _interleave(smooth(v)[..., ::2, :], coarse)
 
 
 @checked
@@ -168,10 +171,6 @@ class PairFeedForward(AbstractOperator):
         return self.outer(self.activation(self.own(v) + self.earlier(earlier)))
 
 
-def _copy(leaf: PyTree) -> PyTree:
-    return jnp.copy(leaf) if eqx.is_array(leaf) else leaf
-
-
 def _check_line(operator: AbstractOperator, domain: TokenDomain) -> None:
     is_line = domain.period is None and domain.end_weights is None
     if not (domain.consecutive and is_line):
@@ -186,17 +185,17 @@ def _every_second(domain: TokenDomain) -> TokenDomain:
     weights = domain.weights
     if weights is not None:
         weights = weights[..., 1::2]
-        # A domain needs a positive weight. If all tokens are padding, real tokens do not see
-        # them.
+        # A domain needs a positive weight. A line of padding alone has no influence on real
+        # tokens.
         has_tokens = jnp.any(weights > 0, axis=-1, keepdims=True)
         weights = jnp.where(has_tokens, weights, 1)
     return dataclasses.replace(TokenDomain.uniform(domain.num_tokens // 2), weights=weights)
 
 
-def _interleaved(
+def _interleave(
     first: Float[Array, "*batch first features"], second: Float[Array, "*batch second features"]
 ) -> State:
-    """`first` at tokens 0, 2, 4, …, and `second` at 1, 3, 5, …."""
+    """Joins `first` at tokens 0, 2, 4, … and `second` at tokens 1, 3, 5, …."""
     *batch, num_pairs, features = second.shape
     pairs = jnp.stack([first[..., :num_pairs, :], second], axis=-2)
     pairs = pairs.reshape(*batch, 2 * num_pairs, features)

@@ -24,7 +24,7 @@ from ide_transformer.pretrained import (
 def build(options: Options, tensors: Set[str]) -> Model:
     options.allow("scale_embedding", False)
     options.allow("tie_word_embeddings", True)
-    # Some files also have this key; the library reads it as the layers of the encoder.
+    # Some files also have this key, which the library reads as the layers of the encoder.
     options.allow("num_hidden_layers", options.size("encoder_layers"))
     width = options.size("d_model")
     normalization = make.layer_norm(width, 1e-5)

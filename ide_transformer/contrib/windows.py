@@ -1,4 +1,4 @@
-"""Walks through windows of layers in damped steps, and a study of which window helps."""
+"""Walks through windows of layers in damped steps, and measures which window helps."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ def walks(steps: int) -> dict[str, Walk]:
 def walked_state(
     model: Model, inputs: PyTree[ArrayLike], first: ArrayLike, end: ArrayLike, walk: Walk
 ) -> State:
-    """The state at depth T with a walk through the layers `first` … `end - 1`. If these are
+    """The state at depth T with a walk through the layers `first` … `end - 1`. If both are
     arrays, all windows share a compiled program."""
     march = March.of("walked_state", model, inputs)
     equation = march.equation

@@ -41,7 +41,7 @@ from .losses import (
     MeanSquaredError,
     RelativeError,
 )
-from .named_arrays import parameter_names, read_parts
+from .named_arrays import parameter_names, read_named_parts
 from .task import AbstractDataSet, checksum_of_all
 
 
@@ -77,18 +77,18 @@ class Arrays(AbstractDataSet):
     **Arguments:**
 
     - `points`: of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`, in
-      [0, 1]; values are then `[samples, tokens]`. Points of each sample's own are `[samples,
-      tokens, dimension]`.
-    - `weights`: of the points in integrals, `[tokens]`, or `[samples, tokens]` for points of
-      each sample's own; default: the sizes of their cells.
+      [0, 1]; values are then `[samples, tokens]`. Points that differ between samples are
+      `[samples, tokens, dimension]`.
+    - `weights`: of the points in integrals, `[tokens]` or `[samples, tokens]`. Default: the
+      sizes of their cells.
     - `groups`: integers or texts, `[samples]`, equal for samples of one trajectory, patient or
-      place. All samples of a group are in one part. Steps of trajectories need it, as the
+      place. All samples of a group are in one part. Steps of trajectories need it, because the
       target of a step is the input of the next.
     - `validation`, `test`: the fraction of the samples, or groups, to hold out at random, the
-      same for every run; or a tuple of inputs and targets, then if they differ points, weights
-      and mask. `test` 0 makes no test part; `validation` 1 holds out all samples.
-    - `mask`: `[samples, tokens]`, `False` where points of each sample's own are padding. A file
-      may have NaN there instead.
+      same for every run; or a tuple of inputs, targets and, if they differ from training,
+      points, weights and mask. `test` 0 makes no test part; `validation` 1 holds out all.
+    - `mask`: `[samples, tokens]`, `False` at padding, if points differ between samples. A file
+      may have NaN in points instead.
     - `grid`: of functions, see `FunctionInputs`; default: "periodic" for targets at the points
       of a grid, else "midpoint".
     - `channels`: whether inputs, and targets at points, have a last axis of channels. Their
@@ -108,7 +108,7 @@ class Arrays(AbstractDataSet):
     `groups`.
     """
 
-    # Set for each task, as it depends on the arrays.
+    # Each task sets its own, which depends on the arrays.
     model = Model
     may_hold_out_all = True
     _sizes: dict[str, Any]
@@ -274,7 +274,7 @@ class Arrays(AbstractDataSet):
             find_array(path, stored, groups)
         names |= {name: name for name in _DOMAIN}
         optional = ("groups", *_DOMAIN)
-        parts = read_parts(path, stored, names, optional, parameters, options, sources)
+        parts = read_named_parts(path, stored, names, optional, parameters, options, sources)
         all_targets = {part: columns["targets"] for part, columns in parts.items()}
         all_targets, labels = number_labels(path, all_targets, labels)
         if labels is not None and all_targets["training"].ndim == 1:
@@ -379,7 +379,7 @@ class Arrays(AbstractDataSet):
 def _model_of(
     axes: tuple[int, ...], inputs: np.ndarray, targets: np.ndarray, *, may_be_images: bool
 ) -> Callable[..., Model]:
-    """The model that learns arrays whose inputs have these axes of points."""
+    """The model that learns these arrays; `axes` are the axes of the points in the inputs."""
     types = "".join("f" if x.dtype.kind == "f" else "i" for x in (inputs, targets))
     channels = inputs.ndim - 1 - len(axes)
     # Targets at the points, but without the axis of channels, are not numbers of a sample.

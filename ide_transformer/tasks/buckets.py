@@ -1,4 +1,4 @@
-"""Batches of samples of similar length, so that a model compiles only a few times."""
+"""Makes batches of samples of similar length, so that a model compiles only a few times."""
 
 from collections.abc import Iterator
 

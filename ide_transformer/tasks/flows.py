@@ -1,4 +1,4 @@
-"""Tasks of partial differential equations on a circle or torus, which exponax solves."""
+"""Tasks that learn the flows of partial differential equations on a torus, by exponax."""
 
 import abc
 import dataclasses
@@ -24,8 +24,8 @@ from .trajectories import AbstractTrajectories, Paths
 
 # Samples solved at once.
 _CHUNK = 256
-# How many pairs are solved again with half the step and twice the points, and by how much they
-# may change.
+# The number of pairs that are solved again with half the step and twice the points, and the
+# change that is allowed.
 _VERIFIED = 16
 _TOLERANCE = 1e-3
 # The most steps from one function to the next.
@@ -48,7 +48,7 @@ class AbstractFlow(abc.ABC):
     step: ClassVar[float]
     # The most waves of a random function around the circle.
     waves: ClassVar[int]
-    # How to resolve a solution that is not resolved, for the error.
+    # What to change if a solution is not resolved, for the error.
     advice: ClassVar[str]
     time: float
 
@@ -217,7 +217,7 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
 
 
 def verify(flow: AbstractFlow, points: int) -> float:
-    """By how much half the step and twice the points change pairs, relatively, at most.
+    """The largest relative change of pairs by half the step and twice the points.
 
     **Raises:** `InputError` if it is above 1e-3.
     """

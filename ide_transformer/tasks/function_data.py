@@ -15,7 +15,7 @@ from ..models import Field, Statistics, statistics
 from .buckets import padded_lengths
 
 
-# The number of points from which a progress bar is shown while their cells are computed.
+# The number of points from which computing their cells shows a progress bar.
 _MANY = 50_000
 
 
@@ -28,7 +28,7 @@ class FunctionData:
     - `points`: `[tokens, dimension]` if samples share them, or else `[samples, tokens,
       dimension]`; `None` for the grid of the model.
     - `weights`: of the points in integrals, `[tokens]` or `[samples, tokens]`.
-    - `lengths`: to which samples with different points are padded; `None` for shared points.
+    - `lengths`: the number of points to which each sample is padded; `None` for shared points.
       Padding is at the end, with values 0 and weight 0 at the first point.
     - `period`: of the points, see `TokenDomain`.
     """
@@ -188,7 +188,7 @@ class FunctionData:
         return TokenDomain(jnp.asarray(points), jnp.asarray(weights), period=self.period)
 
     def take(self, samples: np.ndarray) -> "FunctionData":
-        """Some of the samples."""
+        """Selects some of the samples."""
         columns = {name: x[samples] for name, x in self.columns.items()}
         names = () if self.lengths is None else ("points", "weights", "lengths")
         changes: dict[str, Any] = {name: getattr(self, name)[samples] for name in names}

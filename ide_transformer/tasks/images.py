@@ -1,4 +1,4 @@
-"""Classification of images, and readers of their files."""
+"""Tasks that classify images, and readers of their files."""
 
 import copy
 import functools as ft
@@ -38,7 +38,7 @@ class ClassificationTask(AbstractDataSet):
 
     **Arguments:**
 
-    - `train`, `test`: the sets as they are published.
+    - `train`, `test`: the published training and test set.
     - `patch`: the side of a patch in pixels.
     - `validation`: the fraction of the training set to hold out at random, the same for every
       run; 1 for all of it.

@@ -31,7 +31,7 @@ class AbstractNextToken(AbstractTask):
     may_hold_out_all = True
     compared = None
     tokenizer: AbstractTokenizer
-    # The first token of each part, and the first one after it.
+    # The first token of each part, and the first token after it.
     bounds: Mapping[str, tuple[int, int]]
     # The length of held-out windows; `None` for the context.
     window: int | None = None
@@ -139,8 +139,8 @@ def _ends(size: int, validation: float, test: float) -> list[int]:
 
 
 def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
-    """The tasks; if they read one text in windows of several lengths, with the same held-out
-    tokens, in windows of the longest."""
+    """Gives tasks that read one text the same held-out tokens, in windows of the longest
+    context. Returns other tasks unchanged."""
     texts = [copy.copy(task) for task in tasks if isinstance(task, AbstractNextToken)]
     window = max((task.context for task in texts), default=0)
     if len(texts) < len(tasks) or len({task.fingerprint() for task in texts}) > 1:
@@ -150,7 +150,7 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
     return [*texts]
 
 
-# `repeated` searches for this many windows, with at least this many tokens.
+# `repeated` searches for at most so many windows, and needs so many tokens in each.
 _COMPARED = 256
 _SHORTEST = 32
 

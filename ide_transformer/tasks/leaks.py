@@ -10,7 +10,7 @@ from ..errors import InputError
 from .losses import UNCOUNTED
 
 
-# The share of copied targets that raises, and how many targets are searched for.
+# The share of copied targets that is an error, and the most targets to search for.
 _MAX_SHARE = 0.1
 _SEARCHED = 4096
 

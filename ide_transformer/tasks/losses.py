@@ -99,7 +99,7 @@ class AbstractLoss(eqx.Module):
 
     @property
     def difference(self) -> Callable[[Array, Array], Array] | None:
-        """The difference of outputs by which `EstimatedExit` compares."""
+        """The difference by which `EstimatedExit` compares outputs."""
         return divergence if self.classifies else None
 
     @abc.abstractmethod
@@ -143,7 +143,7 @@ class AbstractLoss(eqx.Module):
         outputs = model.outputs(solution.u1, batch.inputs)
         targets = jax.tree.map(jnp.asarray, batch.targets)
         figures = self.in_units_of(model).measure(outputs, targets)
-        # Nothing is learned from a solve that failed.
+        # A failed solve has no loss to learn from.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
         path = Path(model, batch.inputs, solution.us)

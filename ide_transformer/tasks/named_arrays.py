@@ -10,36 +10,29 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, short
-from .files import StoredArray, find_array, parts_in_file, read_arrays
+from .files import PREFIXES, StoredArray, find_array, parts_in_file, read_arrays
 from .function_data import mask_padding
 
 
 # The similarity from which a name counts as misspelt.
 _SIMILAR = 0.8
-# The prefix of the arrays of a part, by its usual spellings.
-_PREFIXES = {
-    "validation": "validation_",
-    "valid": "validation_",
-    "val": "validation_",
-    "test": "test_",
-}
 
 
-def read_parts(
+def read_named_parts(
     path: str | Path,
     stored: Mapping[str, StoredArray],
     names: Mapping[str, str],
     optional: Collection[str],
     parameters: str | list[str] | None,
     options: dict[str, Any],
-    sources: Collection[str] = (),
+    sources: Collection[str],
 ) -> dict[str, dict[str, Any]]:
-    """The arrays of each part, by role; `None` for an optional one that is missing. Sets the
-    option `grid` from an array of this name.
+    """Reads the arrays of each part, by role; `None` for a missing optional array. An array
+    `grid` sets the option of its name.
 
     **Arguments:**
 
-    - `names`: of the arrays, by role. Names of another part have a prefix, `test_inputs`.
+    - `names`: of the arrays, by role. Held-out parts add a prefix, as in `test_inputs`.
     - `optional`: the roles that may be missing.
     - `parameters`: the names of arrays `[samples]` or `[samples, k]` to join; default:
       "parameters", if a part has them.
@@ -50,7 +43,7 @@ def read_parts(
     """
     numbers = parameter_names(parameters)
     has_parameters = parameters is not None or any(
-        f"{prefix}parameters" in stored for prefix in ("", *_PREFIXES.values())
+        f"{prefix}parameters" in stored for prefix in ("", *PREFIXES.values())
     )
     required = [name for role, name in names.items() if role not in optional]
     required += numbers * has_parameters
@@ -96,7 +89,7 @@ def _check_names(
     names: Sequence[str],
     sources: Collection[str],
 ) -> None:
-    """Prints which arrays of NumPy files are not read. (Other files usually have more.)
+    """Prints which arrays of NumPy files are not read; other files usually have some.
 
     **Raises:** `InputError` for an array whose name is misspelt, or the prefix of its part.
     """
@@ -104,7 +97,7 @@ def _check_names(
     unread = []
     for name in stored:
         first_word = name.split("_")[0]
-        prefix = _PREFIXES.get(first_word, "")
+        prefix = PREFIXES.get(first_word, "")
         rest = name.removeprefix(f"{first_word}_") if prefix else name
         if name in axes or (rest in {*names, *sources} and name == f"{prefix}{rest}"):
             continue

@@ -1,4 +1,4 @@
-"""Maps between functions at points on a grid, at random points, or in clusters."""
+"""Tasks that map functions at points on a grid, at random points, or in clusters."""
 
 import abc
 import dataclasses
@@ -18,7 +18,7 @@ PointSet: TypeAlias = Literal["grid", "random", "clustered"]
 # Weights in integrals: the size of the cell of each point, or equal weights, as in a softmax.
 WeightRule: TypeAlias = Literal["quadrature", "equal"]
 
-# How many held-out samples share random points, for any size of a batch.
+# The number of held-out samples that share random points, whatever the size of a batch.
 _BLOCK = 16
 # The first number in the seed of each held-out part; in training it is 0.
 _PARTS: dict[Part, int] = {"validation": 1, "test": 2}

@@ -1,4 +1,4 @@
-"""Its public names."""
+"""The public names of tasks."""
 
 from .arrays import Arrays, with_parameters
 from .flows import (

@@ -37,8 +37,7 @@ def checked_dataclass(cls: Class) -> Class:
 
 # A held-out part: choose on validation samples, report on test samples.
 Part: TypeAlias = Literal["validation", "test"]
-# How many samples are drawn for a held-out part, and with how many training samples they are
-# compared.
+# The number of samples drawn for a held-out part, and of training samples compared with them.
 HELD_OUT = 1024
 _COMPARED = 4096
 # The part of a sample by the last digit of its hash, if parts share no samples.
@@ -73,7 +72,7 @@ class AbstractTask(abc.ABC):
     # The name of each class; `None` if classes are numbers. A run saves them and passes them as
     # the option `labels` when it is evaluated on other data.
     labels: Sequence[str] | None = None
-    # With how many training samples `repeated` compares; `None` for all.
+    # The number of training samples with which `repeated` compares; `None` for all.
     compared: ClassVar[int | None] = 1024
 
     @property
@@ -196,8 +195,8 @@ class AbstractTask(abc.ABC):
 class AbstractDataSet(AbstractTask):
     """A task whose samples are all in memory: `data` has the columns of each part.
 
-    For samples of several lengths, `lengths` returns to which length each is padded. A batch
-    then has samples of one or two of these lengths, and `select` pads them to the longer one.
+    For samples of several lengths, `lengths` returns the length to which each is padded. A
+    batch then has samples of one or two of these lengths; `select` pads to the longer one.
     """
 
     data: Mapping[str, tuple[Any, ...]]
@@ -273,7 +272,7 @@ class AbstractDrawn(AbstractTask):
 
     @checked
     def on(self, mesh: Mesh) -> AbstractTask:
-        # Cached: each step calls it, and a new task first compares thousands of its samples.
+        # Cached, since a new task first compares thousands of its samples.
         return self if mesh.tokens is None else _with_tokens(self, mesh.tokens)
 
     def get_option(self, name: str, held_out: bool) -> Any:

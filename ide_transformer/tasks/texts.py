@@ -1,4 +1,4 @@
-"""Reads texts to learn from."""
+"""Reads texts from files."""
 
 import re
 import zipfile
@@ -59,7 +59,7 @@ def read_text(path: str | Path) -> str:
     path = Path(path)
     # Unlike `files_of` it accepts a pipe, which can be read once.
     files = [path] if path.exists() and not path.is_dir() else files_of(path)
-    # Bytes and text.
+    # The bytes and the text are in memory together.
     size = 2 * sum(file.stat().st_size for file in files)
     check_bytes(str(path), size, "data.name=dataset reads texts of any size.")
     try:

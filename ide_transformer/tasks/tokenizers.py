@@ -141,7 +141,7 @@ class _LibraryTokenizer(AbstractTokenizer):
 
     def __init__(self, tokenizer: "tk.Tokenizer"):
         self._tokenizer = tokenizer
-        # Some integers in between may be no tokens.
+        # Some of the integers in between may not be tokens.
         self._tokens = sorted(tokenizer.get_vocab().values())
 
     @property
@@ -186,7 +186,7 @@ class BytePairTokenizer(_LibraryTokenizer):
         tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = tk.decoders.ByteLevel()
         trainer = tk.trainers.BpeTrainer(
-            # Reserves memory, and a text has no more pairs than bytes.
+            # The trainer reserves memory for all; a text has no more pairs than bytes.
             vocab_size=min(vocabulary, 256 + 4 * len(text)),
             initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,

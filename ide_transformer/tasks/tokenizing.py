@@ -25,8 +25,8 @@ from .tokenizers import (
 # Readers of tables, by the suffix of a file; other files are texts.
 _KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 _SUFFIXES_IN_FOLDERS = ".txt", ".md", ".jsonl", ".parquet", ".csv"
-# Bytes of text in a piece, of which each is cached, in a batch, in a row of a text file, and in
-# the sample from which a byte-pair encoding is learned.
+# Bytes of text in a cached piece, in a batch, in a row of a text file, and in the sample from
+# which a byte-pair encoding is learned.
 _PIECE = 2**26
 _BATCH = 2**22
 _BLOCK = 2**20
@@ -189,7 +189,7 @@ def _read_rows(
             rows = datasets.load_dataset(*kinds, data_files=names, split="train", **options)
         else:
             rows = datasets.load_dataset(str(path), subset, split=split or "train", **options)
-    except Exception as error:  # `datasets` and the libraries it uses have many
+    except Exception as error:  # `datasets` and its libraries raise many kinds
         while error.__cause__ is not None:
             error = error.__cause__
         if isinstance(error, InputError):

@@ -18,7 +18,7 @@ from .files import array_names, stored_arrays
 from .function_data import FunctionData, at_points, build_parts, divide, grid_like
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
-from .named_arrays import parameter_names, read_parts
+from .named_arrays import parameter_names, read_named_parts
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
@@ -33,11 +33,11 @@ class Paths(NamedTuple):
     - `parameters`: `[samples, numbers]`, such as a viscosity; `None` for none.
     - `constant`: functions, `[samples, *points(, channels)]`, such as a coefficient of the
       equation; `None` for none.
-    - `points`: `[tokens]` or `[tokens, dimension]`, or of each trajectory's own, `[samples,
-      tokens, dimension]`; `None` for a grid, or for the points of training. States at points
-      are `[samples, times, tokens(, channels)]`.
-    - `weights`: of the points in integrals; default: the sizes of their cells.
-    - `mask`: `[samples, tokens]`, `False` where points of a trajectory's own are padding.
+    - `points`: `[tokens]` or `[tokens, dimension]`, or `[samples, tokens, dimension]` if they
+      differ between trajectories; `None` for a grid, or for the points of training. States at
+      points are `[samples, times, tokens(, channels)]`.
+    - `weights`: of the points in integrals. Default: the sizes of their cells.
+    - `mask`: `[samples, tokens]`, `False` at padding, if points differ between trajectories.
     - `times`: of the states; `None` for the times of training.
     """
 
@@ -255,8 +255,8 @@ class AbstractTrajectories(AbstractDataSet):
         return np.concatenate([times, more])[: number + 1]
 
     def constant(self, samples: int, part: Part | None = None) -> np.ndarray | None:
-        """The channels of the inputs that are not of the state, `[samples, *points, channels]`,
-        of the first trajectories."""
+        """The input channels of the first trajectories that are not channels of the state,
+        `[samples, *points, channels]`."""
         part = part or self.parts[-1]
         constant = self.data[part][2]
         return None if constant is None else constant[:samples, : self._longest(samples, part)]
@@ -424,7 +424,7 @@ class Trajectories(AbstractTrajectories):
             options.setdefault("channels", True)
         names = {"trajectories": name, **{x: x for x in Paths._fields if x != "states"}}
         optional = names.keys() - {"trajectories"}
-        parts = read_parts(path, stored, names, optional, parameters, options, sources)
+        parts = read_named_parts(path, stored, names, optional, parameters, options, sources)
         training = parts.pop("training")
         for part, columns in parts.items():
             options[part] = Paths(columns.pop("trajectories"), **columns)

@@ -26,7 +26,7 @@ from .folder.run_folder import RunFolder, flat_values
 from .setup import Setup
 from .steps.memory import describe_memory
 from .steps.programs import Program
-from .steps.step import TrainState, Weights, better_solve, rolled_back, weights_of
+from .steps.step import TrainState, Weights, better_solve, roll_back, weights_of
 from .stopping import Stopped, StopRequest
 
 
@@ -284,7 +284,7 @@ class Loop:
                 f"longer, or use {better_solve(setup.programs[0].model)}."
             )
         state = self.checkpoints.restore(setup.programs.shapes_at)
-        state = setup.layout.placed(rolled_back(state, fault.bad_steps))
+        state = setup.layout.place(roll_back(state, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)
         return state
 

@@ -1,4 +1,4 @@
-"""Its public names."""
+"""The public names of training."""
 
 from .configuration.config import (
     Config,

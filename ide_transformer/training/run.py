@@ -163,9 +163,9 @@ def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
             again = f"; steps {step + 1} to {logged} are made again" * (logged > step)
             say(f"{folder.path}: {where} step {step}{again}")
         with jax.set_mesh(prepared.layout.devices):
-            state = loop.run(prepared.layout.placed(state))
+            state = loop.run(prepared.layout.place(state))
             held_out = loop.evaluate_at_end(state)
-        state = parallel.gathered(state)
+        state = parallel.gather(state)
     if parallel.primary():
         write_results(prepared, folder, state, held_out, loop.began)
     parallel.wait_for_all("written")

@@ -25,8 +25,8 @@ from .steps.programs import Programs, weight_shapes
 from .trackers import AbstractTracker
 
 
-# Keys of the model in which a run may differ from the run whose weights it takes, as long as
-# the weights keep their shapes.
+# Keys in which a run may differ from the run whose weights it takes, if weights keep their
+# shapes.
 _FREE = {"context", "width", "layers", "dropout", "run", "checkpoint", "horizon"}
 
 
@@ -38,8 +38,8 @@ class Setup(NamedTuple):
     - `key`: the random key of the steps.
     - `objective`: what a step minimises, the loss of the task with running costs.
     - `layout`: the devices.
-    - `origin`: `None` if the weights are drawn; else their checksum, and the number and the
-      step of the run that they are from.
+    - `origin`: the checksum of weights that are not drawn, and the number and the step of the
+      run that they come from; else `None`.
     - `began`: the reading of `time.perf_counter` at the start.
     """
 
@@ -122,7 +122,7 @@ def setup(
 def take_weights(
     run: RunFolder, config: Config, task: AbstractTask, model: Model
 ) -> tuple[Model, dict[str, Any]]:
-    """The model with the weights of a run; the number and the step of the run.
+    """Gives a model the weights of a run. Also returns the number and the step of the run.
 
     **Raises:** `InputError` if the run has other tokens, or weights of other shapes.
     """

@@ -1,4 +1,4 @@
-"""Trackers, which store the log of a run."""
+"""Trackers, which store the log of a run elsewhere."""
 
 import abc
 import importlib
@@ -35,12 +35,12 @@ class AbstractTracker(abc.ABC):
         """Stores a line of the log, the figures after a step. They may be NaN or infinite."""
 
     def flush(self) -> None:  # noqa: B027
-        """Must have stored all lines when it returns, since the checkpoint that follows
-        continues from them. By default nothing, for a tracker that stores each line at once."""
+        """Stores all lines before it returns, since a checkpoint follows. By default does
+        nothing, for a tracker that stores each line at once."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends what `start` began. Must have stored all lines when it returns."""
+        """Stores all lines, and ends what `start` began."""
 
 
 @final

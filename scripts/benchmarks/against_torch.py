@@ -1,7 +1,7 @@
 """Training steps in full float32 against the equal model in PyTorch, eager and compiled.
 
 Both begin with the same weights and take the same batches. PyTorch runs in other processes, one
-at a time. Rows of `alternate` with `setting`, `tokens_per_second`, the last `loss`,
+at a time. Returns the rows of `alternate` with `setting`, `tokens_per_second`, the last `loss`,
 and the largest relative `loss_difference` from the losses of the first row.
 """
 
@@ -32,10 +32,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
     require("torch", "reference", "Training is compared with")
     names = options.setting or ("small", "medium")
-    return [row for name in names for row in _compared(SETTINGS[name], options, rounds)]
+    return [row for name in names for row in _compare_setting(SETTINGS[name], options, rounds)]
 
 
-def _compared(setting: Setting, options: argparse.Namespace, rounds: Rounds) -> Rows:
+def _compare_setting(setting: Setting, options: argparse.Namespace, rounds: Rounds) -> Rows:
     # PyTorch does not round factors of float32 either.
     full_float32 = jax.default_matmul_precision("float32")
     with full_float32, contextlib.ExitStack() as stack:

@@ -1,6 +1,7 @@
 """The time and memory of one gradient by each gradient mode, and the time to compile it.
 
-Rows of `measured` with `normalization` and `depth`. Ratios are relative to `Direct`.
+Returns the rows of `measure_programs` with `normalization` and `depth`. Ratios are relative to
+`Direct`.
 """
 
 import argparse
@@ -11,8 +12,8 @@ import diffrax
 from ide_transformer.integration import Direct, Recompute, Recursive, Reversible
 from ide_transformer.solvers import AlgebraicallyReversible, LieTrotter, Projected
 
-from .shared.problem import Shape, add_sizes, gradient_of_solve, layered
-from .shared.timing import Rounds, Rows, measured
+from .shared.problem import Shape, add_sizes, build_layers, gradient_of_solve
+from .shared.timing import Rounds, Rows, measure_programs
 
 
 EXAMPLE = "--depth 96 --normalization pre-norm --json gradient.json"
@@ -44,10 +45,10 @@ def measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
     for kind in options.normalization or NORMALIZATIONS:
         index = NORMALIZATIONS.index(kind)
         for depth in options.depth:
-            equation = layered(depth, shape, kind)
+            equation = build_layers(depth, shape, kind)
             programs = {
                 name: gradient_of_solve(equation, mode[index], mode[2], shape.state())
                 for name, mode in MODES.items()
             }
-            rows += measured(programs, rounds, normalization=kind, depth=depth)
+            rows += measure_programs(programs, rounds, normalization=kind, depth=depth)
     return rows

@@ -1,8 +1,8 @@
 """One gradient of the march over depth against scans of the same mathematics by hand.
 
 The march has the default gradient mode, or keeps everything. A scan is plain, or recomputes by
-the policy of the default, also with the operators of this package. Rows of `measured` with
-`scheme` and `depth`.
+the policy of the default, also with the operators of this package. Returns the rows of
+`measure_programs` with `scheme` and `depth`.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from ide_transformer.integration import Direct, Recompute
 from ide_transformer.solvers import LieTrotter, Strang
 
 from .shared import handwritten
-from .shared.problem import Shape, add_sizes, gradient_of, gradient_of_solve, layered
-from .shared.timing import Rounds, Rows, measured
+from .shared.problem import Shape, add_sizes, build_layers, gradient_of, gradient_of_solve
+from .shared.timing import Rounds, Rows, measure_programs
 
 
 EXAMPLE = "--depth 48 --scheme heun --json march.json"
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
     policy = Recompute().policy
     for scheme, depth in itertools.product(options.scheme or SCHEMES, options.depth):
         solver, layer = SCHEMES[scheme]
-        equation = layered(depth, shape)
+        equation = build_layers(depth, shape)
         programs = {
             "hand-written scan": gradient_by_hand(layer, equation, u0, None),
             "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
             "march, Recompute": gradient_of_solve(equation, solver, Recompute(), u0),
             "march, Direct": gradient_of_solve(equation, solver, Direct(), u0),
         }
-        rows += measured(programs, rounds, scheme=scheme, depth=depth)
+        rows += measure_programs(programs, rounds, scheme=scheme, depth=depth)
     return rows
 
 
@@ -61,7 +61,7 @@ def gradient_by_hand(
 ) -> tuple[Callable, tuple]:
     """`gradient_of` the hand-written scan with the weights of a pre-norm equation."""
     fields = ft.partial(handwritten.fields, heads=equation.control(0.0)[0].heads)
-    scan = ft.partial(handwritten.scanned, layer, fields, policy=policy)
+    scan = ft.partial(handwritten.scan_layers, layer, fields, policy=policy)
     return gradient_of(scan, plain_weights(equation), u0)
 
 
@@ -75,7 +75,7 @@ def gradient_of_scan(
         first, second = equation.control.local(w, 0.0)
         return lambda u: first(u, equation.domain), lambda u: second(u, equation.domain)
 
-    scan = ft.partial(handwritten.scanned, layer, fields, policy=policy)
+    scan = ft.partial(handwritten.scan_layers, layer, fields, policy=policy)
     return gradient_of(scan, equation.control.intervals(), u0)
 
 

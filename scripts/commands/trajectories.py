@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from commands.rows import Row
 from ide_transformer import Timed
 from ide_transformer.contrib import ChannelsFirst
 
 
+Row = dict[str, Any]
 # Steps of the roll-out in the mean, and further steps for the statistics.
 STEPS = 100
 LONG = 1000
@@ -61,11 +61,11 @@ def errors_over(network: Any, scenario: Any, data: Any, duration: float) -> list
 def mean_of(values: Any, duration: float = 1.0) -> float:
     """The geometric mean over a roll-out to the time of the first `STEPS` steps of the
     training."""
-    return float(np.exp(np.mean(np.log(bounded(values)[: round(STEPS / duration)]))))
+    return float(np.exp(np.mean(np.log(clip_errors(values)[: round(STEPS / duration)]))))
 
 
-def bounded(values: Any) -> np.ndarray:
-    """Errors of at most `LARGEST`, which NaN becomes too."""
+def clip_errors(values: Any) -> np.ndarray:
+    """Clips errors to `LARGEST`, which also replaces NaN."""
     return np.nan_to_num(np.asarray(values, float), nan=LARGEST).clip(max=LARGEST)
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ROOT / "build" / "docs"
 REPOSITORY = "https://github.com/ide-transformer/ide_transformer/blob/main"
-# What says in a configuration how long it trains.
+# The keys of a configuration that set how long it trains.
 _LENGTHS = r"\b((?:steps|batch_size|warmup|evaluate_every|amount): |training_steps = )(\d+)"
 
 
@@ -58,19 +58,19 @@ def _write_tutorial(script: Path, extent: str) -> None:
         print(f"ran {script.name}", flush=True)
     for cell in notebook.cells:
         outputs = cell.get("outputs", [])
-        shown = ("stdout", "display_data")
-        outputs[:] = [x for x in outputs if x.get("name", x.output_type) in shown]
+        visible = ("stdout", "display_data")
+        outputs[:] = [x for x in outputs if x.get("name", x.output_type) in visible]
     names = {"unique_key": script.stem, "output_files_dir": ""}
     page, resources = MarkdownExporter().from_notebook_node(notebook, names)
 
-    def described(image: re.Match[str]) -> str:
+    def describe(image: re.Match[str]) -> str:
         titles = re.findall(r'title[=(]"(.+?)"', notebook.cells[int(image[2])].source)
-        assert titles, f"{script.name}: a figure needs a title, which describes it"
+        assert titles, f"{script.name}: a figure needs a title"
         return f"![{titles[-1]}]({image[1]})"
 
     folder = PAGES / "tutorials"
     folder.mkdir(exist_ok=True)
-    page = re.sub(r"!\[png\]\(([\w-]+?_(\d+)_\d+\.png)\)", described, page)
+    page = re.sub(r"!\[png\]\(([\w-]+?_(\d+)_\d+\.png)\)", describe, page)
     (folder / f"{script.stem}.md").write_text(page, encoding="utf-8")
     for name, figure in resources["outputs"].items():
         (folder / name).write_bytes(figure)
@@ -78,9 +78,9 @@ def _write_tutorial(script: Path, extent: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    how_much = parser.add_mutually_exclusive_group()
-    how_much.add_argument("--draft", action="store_true", help="run no tutorial")
-    how_much.add_argument("--short", action="store_true", help="a tenth of their training")
+    extents = parser.add_mutually_exclusive_group()
+    extents.add_argument("--draft", action="store_true", help="run no tutorial")
+    extents.add_argument("--short", action="store_true", help="a tenth of their training")
     options = parser.parse_args()
     # Outputs are plain text, whatever the terminal in which the site is built.
     os.environ.update(NO_COLOR="1", TERM="dumb", COLUMNS="96")

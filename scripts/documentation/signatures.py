@@ -1,5 +1,5 @@
-"""An extension of griffe, which reads sources only: an `equinox.Module` is a dataclass, and
-functions that build models have the arguments of their parts."""
+"""Signatures that griffe cannot read from sources: constructors of modules, and arguments of
+functions that build models."""
 
 import importlib
 import inspect
@@ -9,13 +9,13 @@ import griffe
 
 
 class Modules(griffe.Extension):
-    """Marks modules as dataclasses, whose constructors griffe writes."""
+    """Marks each `equinox.Module` as a dataclass, so that griffe writes its constructor."""
 
     def on_function_instance(self, *, func: griffe.Function, **_) -> None:
         if not any(str(x.value).startswith("_builds(") for x in func.decorators):
             return
-        built = getattr(importlib.import_module(func.module.path), func.name)
-        func.docstring = griffe.Docstring(inspect.getdoc(built) or "", parent=func)
+        function = getattr(importlib.import_module(func.module.path), func.name)
+        func.docstring = griffe.Docstring(inspect.getdoc(function) or "", parent=func)
         func.parameters = griffe.Parameters(
             *(
                 griffe.Parameter(
@@ -24,7 +24,7 @@ class Modules(griffe.Extension):
                     kind=griffe.ParameterKind[x.kind.name.lower()],
                     default=None if x.default is x.empty else repr(x.default),
                 )
-                for x in inspect.signature(built).parameters.values()
+                for x in inspect.signature(function).parameters.values()
             )
         )
 
@@ -32,8 +32,8 @@ class Modules(griffe.Extension):
         for griffe_class in _classes(pkg):
             lineage = [griffe_class, *griffe_class.mro()]
             bases = [str(base) for kind in lineage for base in kind.bases]
-            module = any(base.startswith(("eqx.", "diffrax.")) for base in bases)
-            if not module or any("__init__" in kind.members for kind in lineage):
+            is_module = any(base.startswith(("eqx.", "diffrax.")) for base in bases)
+            if not is_module or any("__init__" in kind.members for kind in lineage):
                 continue
             name = griffe.ExprName("dataclasses.dataclass")
             griffe_class.decorators.append(griffe.Decorator(name, lineno=None, endlineno=None))
@@ -46,6 +46,7 @@ class Modules(griffe.Extension):
                     value.function = griffe.ExprName("dataclasses.field")
 
 
-def _classes(place: griffe.Object | griffe.Alias) -> list[griffe.Class]:
-    inside = [y for x in place.members.values() if not x.is_alias for y in _classes(x)]
-    return [place, *inside] if isinstance(place, griffe.Class) else inside
+def _classes(part: griffe.Object | griffe.Alias) -> list[griffe.Class]:
+    """All classes in a module or class, itself included."""
+    inside = [y for x in part.members.values() if not x.is_alias for y in _classes(x)]
+    return [part, *inside] if isinstance(part, griffe.Class) else inside

@@ -1,4 +1,4 @@
-"""Writes the tables on the pages that come from the code, each by the function it names."""
+"""Writes the tables on pages that come from code. A page names the function of each table."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,7 @@ from ide_transformer.reporting import markdown_table as table
 from ide_transformer.solvers import count_evaluations, unroll_stages
 from ide_transformer.training import load_config
 from ide_transformer.training.configuration import config as sections, reader
-from ide_transformer.training.configuration.reader import described
+from ide_transformer.training.configuration.reader import parse_description
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,12 +33,12 @@ _SIGNS = {
 _UNTOLD = ("greater than 0", f"less than {2**31}")
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     return ", ".join(f"`{x}`" for x in names)
 
 
 def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -> str:
-    """The keys of a section and of those inside it, with their lines in its docstring."""
+    """The keys of a section and of the sections inside it, as their docstrings explain them."""
     about, explanations = _docstring_of(kind)
     explanations = _docstring_of(sections.ClassSection)[1] | explanations
     defaults = kind(weight=1.0) if kind is sections.CostConfig else kind()
@@ -56,8 +56,8 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
         default = defaults.as_tree()[name]
         if default is not None and words != "section":
             is_required = field.default is dataclasses.MISSING is field.default_factory
-            shown = "required" if is_required else json.dumps(default).replace('"', "")
-            words += f" (`{shown}`)"
+            text = "required" if is_required else json.dumps(default).replace('"', "")
+            words += f" (`{text}`)"
         full_key = f"{key}.{name}" if key and "." not in key else name
         rows.append((f"`{full_key}`", words, explanations[name]))
     about = re.sub(r"^`\w+`: (.)", lambda x: x[1].upper(), about)
@@ -99,7 +99,7 @@ def _words(annotation: Any) -> str:
                     words += f", {sign}{limit.split()[-1]}"
         return words
     if kind is Literal:
-        return _listed(inner)
+        return _join_names(inner)
     if kind is tuple:
         return f"list of {_words(inner[0])}s"
     if _sections_in(kind):
@@ -113,7 +113,7 @@ def names_table() -> str:
     rows = []
     for kind, modules in reader.KINDS.items():
         names = sorted(reader.classes_by_name(kind, (*modules, contrib)))
-        rows.append((f"`{kind.__name__}`", _listed(names)))
+        rows.append((f"`{kind.__name__}`", _join_names(names)))
     return table(("kind", "names"), rows)
 
 
@@ -133,7 +133,7 @@ def families_table() -> str:
 
 
 def orders_table() -> str:
-    """The orders of schemes by theory, and evaluations of a step, and of the first one."""
+    """The orders of schemes in theory, and the evaluations of a step and of the first step."""
     rows = []
     for name in schemes():
         _, entry = find_scheme(name)
@@ -164,11 +164,11 @@ def architectures_table() -> str:
         config = load_config(path)
         comment = path.read_text(encoding="utf-8").split("\n#\n")[0].replace("\n# ", " ")
         architecture = comment.removeprefix("# ").partition(":")[0]
-        operators = ", ".join(described(x, "operators")[0] for x in config.model.operators)
-        constraint, _, _ = described(config.model.constraint, "constraint")
-        solver = reader.spelled_scheme(config.solver.description)
+        operators = [parse_description(x, "operators")[0] for x in config.model.operators]
+        constraint, _, _ = parse_description(config.model.constraint, "constraint")
+        solver = reader.spell_scheme(config.solver.description)
         solver += ", adaptive" if config.solver.rtol else ""
-        row = (path.stem, operators, f"{constraint}, {config.control.kind}", solver)
+        row = (path.stem, ", ".join(operators), f"{constraint}, {config.control.kind}", solver)
         rows.append((architecture, *(f"`{x}`" for x in row)))
     headings = "architecture", "configs/schemes/", "operators", "constraint, control", "solver"
     return table(headings, rows)

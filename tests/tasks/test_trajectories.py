@@ -221,4 +221,4 @@ def test_samples_that_blow_up_are_named_and_left_out(monkeypatch):
     assert rollout.blown_up == {2: 2, 3: 2}
     assert [row["samples"] for row in rollout.rows] == [4, 2, 2]
     assert all(np.isfinite(row["error"]) for row in rollout.rows)
-    assert np.isfinite(rollout.shown).all()
+    assert np.isfinite(rollout.states_to_draw).all()

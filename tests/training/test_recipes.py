@@ -158,7 +158,7 @@ def test_a_recipe_trains(path, monkeypatch):
     programs, state = build_programs(config, task, ft.partial(built, std=0.02))
     with jax.set_mesh(layout.devices):
         for program in programs:
-            state = layout.placed(state if program.enter is None else program.enter(state))
+            state = layout.place(state if program.enter is None else program.enter(state))
             _, batch = next(program.on_meshes(task, 2, config.training.seed))
             step = program.lower(0, task.loss, layout, batch).compile()
             for _ in range(2):

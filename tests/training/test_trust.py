@@ -142,7 +142,7 @@ def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
     trial = Trial("x", (), 0)
     plans = {"x": Plan(stub.config(), stub.Stub(4))}
     trials = Trials(Path("runs"), plans, (), Terminal())
-    trials.failed(trial).write_text(json.dumps({"configuration": record}))
+    trials.failure_file(trial).write_text(json.dumps({"configuration": record}))
     with pytest.raises(ide.InputError, match=r"failed\.json .*gift\.evil:Part"):
         trials.is_done(trial)
     assert not Path("EXECUTED").exists()

@@ -1,8 +1,8 @@
 """Measures methods that make a trained model shorter, at 90, 75 and 50 % of its evaluations.
 
-Steps of the equation are left out, lengthened or merged, beside the usual rules for dropping
-layers. Rows are written as they are measured, and a second call resumes. With --save it writes
-a checkpoint with fewer layers instead.
+They leave out, lengthen or merge steps of the equation, or drop layers by published rules. Rows
+are written as they are measured, and a second call resumes. With --save it writes a checkpoint
+with fewer layers instead.
 
 A run is measured on its data, a checkpoint of text with a tokenizer (tokenizer.json) on
 Shakespeare, any other checkpoint on random tokens or images. With --text a language model is

@@ -1,4 +1,4 @@
-"""Reads a trained model as a controlled system: which layer and operator the loss feels.
+"""Measures how the loss of a trained model depends on each layer and operator.
 
 A run is measured on its data. A text model from a checkpoint is measured on Shakespeare if it
 has a tokenizer (tokenizer.json), else on random tokens; an image model on random images.
@@ -30,8 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="instead: steer inputs to random outputs at this probability, and compare the "
         "energies of pushes at all depths and of the best push in one layer",
     )
-    add("--tokens", type=int, help="with --steer: of a text (default: 16)")
-    add("--iterations", type=int, help="with --steer: of Gauss–Newton (default: 40)")
+    add("--tokens", type=int, help="with --steer: the length of texts (default: 16)")
+    add("--iterations", type=int, help="with --steer: Gauss–Newton steps (default: 40)")
     add_trust(parser)
 
 

@@ -2,6 +2,7 @@
 
 from .kinds import stored_arrays as stored_arrays
 from .stored import (
+    PREFIXES as PREFIXES,
     StoredArray as StoredArray,
     array_names as array_names,
     find_array as find_array,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .stored import StoredArray, inside, reading
+from .stored import StoredArray, check_inside, reading
 
 
 # The most bytes of a header; NumPy uses a few hundred.
@@ -21,8 +21,8 @@ _HEADER = 2**14
 
 def archive(path: Path) -> dict[str, StoredArray]:
     """The arrays of an `.npz` file. Nothing is unpacked to disk."""
-    with reading(path), zipfile.ZipFile(path) as opened:
-        files = [x for x in opened.infolist() if x.filename.endswith(".npy")]
+    with reading(path), zipfile.ZipFile(path) as zipped:
+        files = [x for x in zipped.infolist() if x.filename.endswith(".npy")]
     stored = {}
     for file in files:
         name = file.filename.removesuffix(".npy")
@@ -37,11 +37,11 @@ def archive(path: Path) -> dict[str, StoredArray]:
 
 def folder(path: Path) -> dict[str, StoredArray]:
     """The arrays of a folder, by the names of their files."""
-    return {x.stem: single(inside(x, path), path) for x in sorted(path.glob("*.npy"))}
+    return {x.stem: single(check_inside(x, path), path) for x in sorted(path.glob("*.npy"))}
 
 
 def single(file: Path, path: Path) -> StoredArray:
-    """The array of an `.npy` file. `path`: the file or its folder, for errors."""
+    """The array of an `.npy` file. Errors name `path`, the file or its folder."""
     if not file.is_file():
         raise InputError(f"data.path={path}: {file.name} is not a file.")
     return _stored_array(path, file.stem, ft.partial(file.open, "rb"), file.stat().st_size)
@@ -57,7 +57,7 @@ def _stored_array(path: Path, name: str, opening: Callable[[], Any], size: int) 
     npy = np.lib.format
     headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     with reading(path), opening() as file:
-        # A header that unpacks to gigabytes is cut off.
+        # Cuts off a header that unpacks to gigabytes.
         head = io.BytesIO(file.read(_HEADER))
         version = npy.read_magic(head)
         if version not in headers:

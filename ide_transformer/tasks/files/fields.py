@@ -1,4 +1,4 @@
-"""Variables of `.nc`, `.h5` and `.zarr`, read by xarray, with dimensions aligned by name."""
+"""Reads variables of `.nc`, `.h5` and `.zarr` by xarray, and aligns dimensions by name."""
 
 import contextlib
 import math
@@ -19,7 +19,7 @@ from .stored import (
     Roles,
     StoredArray,
     array_names,
-    inside,
+    check_inside,
     points_of,
     reading,
     stack_channels,
@@ -63,7 +63,7 @@ def fields(
         trajectories = layout([path])
         if trajectories is not None:
             return {x: array for x, array in stored.items() if "/" not in x} | trajectories
-    with _opened(path, kind) as data:
+    with _open_dataset(path, kind) as data:
         # h5netcdf makes up names where a file has none.
         unnamed = [
             name
@@ -89,13 +89,15 @@ def _variables(
     points = points_of([np.stack([x.values for x in along[name]], -1) for name in space])
     stored: dict[str, StoredArray] = {}
     if times and times[0] in data.coords:
-        stored["times"] = _stored(path, kind, data[times[0]], times[:1])
+        stored["times"] = _stored_array(path, kind, data[times[0]], times[:1])
     if coordinates := _of_each_sample(data, first[:1], without):
-        arrays = {x: _stored(path, kind, data[x], axes) for x, axes in coordinates.items()}
+        arrays = {
+            x: _stored_array(path, kind, data[x], axes) for x, axes in coordinates.items()
+        }
         stored["points"] = stack_channels(path, arrays)
     for name, axes in order.items():
         flat = space if points is not None and _contains(axes, space) else ()
-        stored[name] = _stored(path, kind, data[name], axes, flat)
+        stored[name] = _stored_array(path, kind, data[name], axes, flat)
     if points is not None:
         stored.setdefault("points", StoredArray(points.size, 8, lambda: points))
     return stored
@@ -155,7 +157,7 @@ def _is_time(data: Any, dimension: str) -> bool:
 
 
 def _coordinates(data: Any, dimension: str) -> list[Any]:
-    """The coordinates along a dimension: the one with its name, or all with no other one."""
+    """The coordinates along a dimension: the one with its name, else all that have only it."""
     names = [dimension] if dimension in data.coords else data.coords
     along = [data[x] for x in names if data[x].dims == (dimension,)]
     return [x for x in along if x.dtype.kind in "fiu" and 0 < x.size < MOST_COORDINATES]
@@ -178,7 +180,7 @@ def _contains(order: tuple[str, ...], space: tuple[str, ...]) -> bool:
     return any(order[i : i + len(space)] == space for i in starts)
 
 
-def _stored(
+def _stored_array(
     path: Path, kind: str, variable: Any, order: Sequence[str], flat: Sequence[str] = ()
 ) -> StoredArray:
     """A variable with its axes in this order, and the axes `flat` as one axis of tokens."""
@@ -192,7 +194,7 @@ def _stored(
     piece = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or ()
 
     def read() -> np.ndarray:
-        with _opened(path, kind) as data:
+        with _open_dataset(path, kind) as data:
             x = data.variables[variable.name].transpose(*order).values
             return (x.astype(str) if x.dtype.kind in "OT" else x).reshape(sizes)
 
@@ -202,7 +204,7 @@ def _stored(
 
 
 @contextlib.contextmanager
-def _opened(path: Path, kind: str) -> Iterator[Any]:
+def _open_dataset(path: Path, kind: str) -> Iterator[Any]:
     import xarray
 
     engines: dict[str, dict[str, Any]] = {
@@ -228,12 +230,12 @@ def _check_links(path: Path) -> None:
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             if (Path(folder) / name).is_symlink():
-                inside(Path(folder) / name, path)
+                check_inside(Path(folder) / name, path)
 
 
 def _checked_store(path: Path) -> Any:
-    """A Zarr store. **Raises:** `InputError` for arrays with codecs that could run code, as
-    the store itself reads their metadata."""
+    """Opens a Zarr store. **Raises:** `InputError` for codecs that could run code, by the
+    metadata that the store reads."""
     from xarray.backends import ZarrStore
 
     options: dict[str, Any] = {"mode": "r", "consolidated": None}  # consolidated if it is

@@ -1,4 +1,4 @@
-"""Data sets of HDF5 files, by h5py."""
+"""Reads data sets of HDF5 files by h5py."""
 
 import contextlib
 import functools as ft
@@ -15,7 +15,7 @@ from .stored import StoredArray, reading
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_hdf5(path: Path) -> Iterator[Any]:
     h5py = importlib.import_module("h5py")
     with reading(path), h5py.File(path, "r") as file:
         yield file
@@ -43,7 +43,7 @@ def datasets(path: Path) -> dict[str, StoredArray]:
         stored[name] = StoredArray(numbers, item.dtype.itemsize, ft.partial(_read, path, name))
         return None
 
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         # A visit ends when a function returns a name.
         external = file.visititems_links(is_external) or file.visititems(add)
     if external:
@@ -55,6 +55,6 @@ def datasets(path: Path) -> dict[str, StoredArray]:
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         x = np.asarray(file[name][()])
         return x.astype(str) if x.dtype.kind in "OS" else x

@@ -11,11 +11,12 @@ from .hdf5 import datasets
 from .layouts import layout
 from .stored import (
     KINDS,
+    PREFIXES,
     Roles,
     StoredArray,
     array_names,
+    check_inside,
     find_array,
-    inside,
     reading,
     stack_channels,
 )
@@ -42,14 +43,7 @@ _SUFFIXES = {
     ".hdf5": ("hdf5",),
     ".zarr": ("zarr",),
 }
-_PARTS = {
-    "train": "",
-    "training": "",
-    "valid": "validation_",
-    "validation": "validation_",
-    "val": "validation_",
-    "test": "test_",
-}
+_PARTS = {"train": "", "training": "", **PREFIXES}
 
 
 def stored_arrays(
@@ -109,7 +103,7 @@ def _parts(path: Path) -> dict[str, Path]:
                     f"data.path={path}: {parts[prefix].name} and {x.name} are one part; drop "
                     "one."
                 )
-            parts[prefix] = inside(x, path)
+            parts[prefix] = check_inside(x, path)
         if "" in parts:
             return parts
     return {"": path}
@@ -134,9 +128,9 @@ def _arrays(
         case "layout":
             stored = _layout(path)
         case "parquet":
-            stored = _columns(path, tables.parquet(path), roles)
+            stored = _columns(path, tables.parquet_columns(path), roles)
         case "csv":
-            stored = _columns(path, tables.comma_separated(path), roles)
+            stored = _columns(path, tables.csv_columns(path), roles)
         case _:
             stored = fields(path, kind, roles, dimensions)
     if not stored:
@@ -203,7 +197,7 @@ def _hdf5_files(path: Path) -> list[Path]:
 def _layout(path: Path) -> dict[str, StoredArray]:
     """The trajectories of the HDF5 files of a folder, which have one layout."""
     require("h5py", "fields", f"data.path={path}: HDF5 files are read by")
-    files = [inside(x, path) for x in _hdf5_files(path)]
+    files = [check_inside(x, path) for x in _hdf5_files(path)]
     for file in files:
         datasets(file)
     stored = layout(files)

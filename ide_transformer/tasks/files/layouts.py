@@ -1,4 +1,4 @@
-"""Trajectories in the layouts of The Well and of PDEBench.
+"""Reads trajectories in the layouts of The Well and of PDEBench.
 
 Sources: https://polymathic-ai.org/the_well/data_format, and the loaders of
 https://github.com/pdebench/PDEBench (Takamoto et al., arXiv 2210.07182).
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from .hdf5 import opened
+from .hdf5 import open_hdf5
 from .stored import MOST_COORDINATES, StoredArray, concatenate, points_of
 
 
@@ -58,18 +58,18 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
     """
     layouts: dict[Path, _Layout] = {}
     for path in files:
-        with opened(path) as file:
+        with open_hdf5(path) as file:
             content = _read_well(file) or _read_pdebench(file)
         if content is None:
             return None
         layouts[path] = content
     _check_alike(layouts)
     first = layouts[files[0]]
-    moving = [_stored(path, x, x.moving, over_time=True) for path, x in layouts.items()]
+    moving = [_stored_array(path, x, x.moving, over_time=True) for path, x in layouts.items()]
     stored = {"trajectories": concatenate(files[0], moving)}
     if first.constant:
         constant = [
-            _stored(path, x, x.constant, over_time=False) for path, x in layouts.items()
+            _stored_array(path, x, x.constant, over_time=False) for path, x in layouts.items()
         ]
         stored["constant"] = concatenate(files[0], constant)
         if first.sizes[1] == 1:
@@ -101,7 +101,7 @@ def _check_alike(layouts: Mapping[Path, _Layout]) -> None:
 
 
 def _channels(layout: _Layout) -> list[str]:
-    """Each field with the number of its components, and whether it is constant."""
+    """Each field as a text, with the number of its components and whether it is constant."""
     return [
         f"{x.datasets[0]} [{x.components}]" + ", constant" * (x in layout.constant)
         for x in layout.moving + layout.constant
@@ -109,7 +109,7 @@ def _channels(layout: _Layout) -> list[str]:
 
 
 def _of_all_samples(name: str, layouts: Sequence[_Layout]) -> np.ndarray:
-    """A small array of all files: one if they are equal, or a row for each sample."""
+    """A small array of all files, one row if it is equal for all, else a row per sample."""
     arrays = [x.small[name] for x in layouts]
     if name == "grid":
         return arrays[0]
@@ -121,7 +121,7 @@ def _of_all_samples(name: str, layouts: Sequence[_Layout]) -> np.ndarray:
     return all_rows[0] if name == "times" and (all_rows == all_rows[0]).all() else all_rows
 
 
-def _stored(
+def _stored_array(
     path: Path, layout: _Layout, fields: Sequence[_Field], *, over_time: bool
 ) -> StoredArray:
     """Fields as channels, `[samples, times, *points, channels]`, or without times."""
@@ -131,7 +131,7 @@ def _stored(
     shape = (samples, *[steps] * over_time, *ends, sum(x.components for x in fields))
 
     def read() -> np.ndarray:
-        with opened(path) as file:
+        with open_hdf5(path) as file:
             pieces = []
             for field in fields:
                 x = np.stack([file[name][()] for name in field.datasets])

@@ -15,6 +15,13 @@ from ...memory import check_bytes
 
 # The arrays that a task reads, by role: the name of one, or of several that become channels.
 Roles: TypeAlias = Mapping[str, str | Sequence[str]]
+# The prefix of the arrays of a held-out part, by its usual spellings.
+PREFIXES = {
+    "validation": "validation_",
+    "valid": "validation_",
+    "val": "validation_",
+    "test": "test_",
+}
 # More coordinates than any axis has.
 MOST_COORDINATES = 2**24
 KINDS = (
@@ -51,15 +58,15 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise InputError(f"data.path={path}: it cannot be read ({error.strerror}).") from None
-    except Exception as error:  # zipfile, NumPy, pyarrow, h5py, xarray and zarr have many
+    except Exception as error:  # the libraries raise many kinds
         message = printable(" ".join(str(error).split()))[:200] or type(error).__name__
         raise InputError(
             f"data.path={path}: it is damaged, or of an unknown kind ({message}); {KINDS}."
         ) from None
 
 
-def inside(path: Path, folder: Path) -> Path:
-    """The path of a file in a folder. **Raises:** `InputError` for a link out of it."""
+def check_inside(path: Path, folder: Path) -> Path:
+    """Returns the path of a file in a folder. **Raises:** `InputError` for a link out of it."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"data.path={folder}: {path.name} is a link out of it; copy the file.")
     return path
@@ -103,7 +110,7 @@ def read_arrays(
 
     **Raises:** `InputError` if they do not fit into memory."""
     arrays = {name: stored[name] for name in names if name in stored}
-    # As stored, in single precision, and divided into parts.
+    # An array exists as stored, in single precision, and once more in parts.
     check_bytes(f"data.path={path}", sum(x.numbers * (x.itemsize + 8) for x in arrays.values()))
     return {name: x.read() for name, x in arrays.items()}
 

@@ -1,4 +1,4 @@
-"""Columns of tables, `.parquet` and `.csv`."""
+"""Reads columns of tables, `.parquet` and `.csv`."""
 
 import contextlib
 import csv
@@ -32,7 +32,7 @@ class Table(NamedTuple):
     mixed: dict[str, str]
 
 
-def parquet(path: Path) -> Table:
+def parquet_columns(path: Path) -> Table:
     """The columns of a `.parquet` file; lists of equal length are further axes."""
     require("pyarrow", "tables", f"data.path={path}: tables are read by")
     import pyarrow as pa
@@ -78,7 +78,7 @@ def _with_axes(piece: Any, name: str) -> np.ndarray:
     return values.astype(str) if pa.types.is_string(piece.type) else values
 
 
-def comma_separated(path: Path) -> Table:
+def csv_columns(path: Path) -> Table:
     """The columns of a `.csv` file in UTF-8, named by its first line. They are separated by
     commas, semicolons or tabs, whichever the first line has most of.
 

@@ -1,1 +1,1 @@
-"""Configurations: their sections, their files, and the one reader."""
+"""Configurations: their sections, their files, and the reader of both."""

@@ -1,4 +1,4 @@
-"""The configuration of a run: its sections, and what must not be set together."""
+"""The sections of the configuration of a run, and the checks between their keys."""
 
 import dataclasses
 import math
@@ -536,8 +536,8 @@ class TrainingConfig(Section):
         return tuple(phase.replace(until=end) for phase, end in ends)
 
     def match_schedule(self, schedule: tuple[PhaseConfig, ...]) -> "TrainingConfig":
-        """These settings with the steps of `schedule` in place of percentages. A run that was
-        made longer has such a schedule."""
+        """These settings, with percentages replaced by the steps of `schedule`. A run that was
+        made longer has a schedule in steps."""
         if len(schedule) != len(self.schedule):
             return self
         in_steps = [
@@ -699,7 +699,7 @@ class Config(Section):
         self._check_schedule()
 
     def _check_weights(self) -> None:
-        """Checks the keys that depend on where the first weights are from."""
+        """Checks the keys that depend on the origin of the first weights."""
         model = self.model
         source = model.run or model.pretrained
         dropped: list[str] = []

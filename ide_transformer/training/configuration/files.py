@@ -13,7 +13,7 @@ from .section import Section
 from .text import LONGEST, apply_overrides, names_of_code, read_yaml, write_yaml
 
 
-# Whether code that a file names may be imported; a configuration allows the code it names.
+# Whether code that a file names may be imported. A configuration allows the code that it names.
 Trust: TypeAlias = bool | Config
 
 S = TypeVar("S", bound=Section)
@@ -22,14 +22,14 @@ S = TypeVar("S", bound=Section)
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), *, trust: Trust | None = None
 ) -> Config:
-    """The configuration in a YAML file, with overrides `section.key=value` applied. An empty
-    value, `section.key=`, drops the key from the file.
+    """Reads the configuration in a YAML file, and applies overrides `section.key=value`. An
+    empty value, `section.key=`, removes the key.
 
     **Arguments:**
 
     - `trust`: see `read_tree`.
 
-    **Raises:** `InputError` that names a wrong key and its place; for code not trusted.
+    **Raises:** `InputError` that names a wrong key and its place; for code that is not trusted.
     """
     tree = read_tree(path := Path(path), trust=trust)
     tree.setdefault("name", path.stem)
@@ -44,8 +44,8 @@ def config_of(
     *,
     trust: Trust | None = None,
 ) -> Config:
-    """The configuration in a tree that was written at the place `where`, with the settings that
-    it inherits. `origin` has the override that gave a key."""
+    """Reads a configuration from a tree, with the settings that it inherits. Errors name
+    `where` the tree is, or the override that set a key, from `origin`."""
     return read_section(Config, inherit(tree, trust or False), where, origin)
 
 
@@ -101,8 +101,8 @@ def check_code(tree: Any, path: Path, trust: Trust) -> None:
 
 
 def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
-    """The tree, completed from the run that `model.pretrained` names: the model, and what the
-    sections `data`, `control` and `solver` do not give, unless they choose another class."""
+    """Completes a tree from the run that `model.pretrained` names: the model, and the keys of
+    `data`, `control` and `solver` that are not set, unless a section chooses another class."""
     model = tree.get("model")
     changes = dict(model) if isinstance(model, dict) else {}
     pretrained = changes.pop("pretrained", None)
@@ -149,7 +149,7 @@ def read_section(
 
 
 def _origin(message: str, where: str, overrides: Mapping[str, str]) -> str:
-    """Where the keys of a message were set. An override of this very key is in the message."""
+    """Where the keys of a message were set; empty if the message itself has the override."""
     key = re.split(r"[=:; ]", message, maxsplit=1)[0]
     if overrides.get(key, "").startswith(f"override '{key}=") and message.startswith(f"{key}="):
         return ""

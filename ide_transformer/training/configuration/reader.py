@@ -49,14 +49,14 @@ KINDS: dict[type, tuple[ModuleType, ...]] = {
     trackers.AbstractTracker: (trackers,),
     growth.AbstractGrowth: (growth,),
 }
-# Parts inside other parts that draw weights.
+# Kinds of parts that draw weights, also inside other parts.
 _DRAWN = (equation.AbstractOperator, models.AbstractInputs, models.AbstractReadOut)
-# The most schemes inside each other.
+# The deepest nesting of schemes.
 _DEEPEST = 20
-# The most characters of such a name.
+# The most characters of a name `package.module:Class`.
 _LONGEST_NAME = 500
 
-# Arguments for the constructors of a kind, by name.
+# By kind, arguments for its constructors, by name.
 Offers: TypeAlias = Mapping[type, Mapping[str, Any]]
 
 
@@ -97,7 +97,7 @@ def read(
         elif kind is dict and any(map(_has_keys, inner)) and isinstance(tree, dict):
             tree = {name: read(inner[1], x, f"{key}.{name}") for name, x in tree.items()}
         elif kind_of(member) is not None:
-            name, name_key, options = described(tree, key)
+            name, name_key, options = parse_description(tree, key)
             part = find(key + name_key, name, kind)
 
             def place(option: str) -> str:
@@ -134,7 +134,7 @@ def _read_keys(kind: type, tree: Any, key: str) -> Any:
 
 @contextlib.contextmanager
 def _naming(key: str) -> Iterator[None]:
-    """Begins the error of a constructor with its key, if there is a key and it has none."""
+    """Puts the key before the error of a constructor, unless the error begins with it."""
     try:
         yield
     except (InputError, OSError) as error:
@@ -151,8 +151,8 @@ def _arguments(
     offered: Mapping[str, Any] = MappingProxyType({}),
     draws: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
-    """The arguments of a constructor: its options, then what is `offered`, then defaults.
-    `name` stands for the constructor in errors, and `place` gives the key of an option."""
+    """The arguments of a constructor: its options, then what is `offered`, then defaults. In
+    errors `name` is the constructor, and `place` maps an option to its key."""
     parameters = parameters_of(part)
     supplied = {"key", "make_block", "layers"} if "make_block" in parameters else {"key"}
     option_names = sorted(parameters.keys() - supplied)
@@ -196,9 +196,9 @@ def _arguments(
     return arguments
 
 
-def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
-    """The name of a class, where the name stands below the `key`, and its options. A scheme may
-    have its first argument in parentheses: `strang(heun)` or `adams_bashforth(3)`."""
+def parse_description(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
+    """Returns the name of a class, the rest of the key at which the name is, and its options. A
+    scheme may have its first argument in parentheses: `strang(heun)`, `adams_bashforth(3)`."""
     section = tree if isinstance(tree, dict) else {"kind": tree}
     name_key = "name" if "name" in section else "kind"
     name = section.get(name_key)
@@ -229,9 +229,9 @@ def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
     return name, name_key, {first: int(inner) if inner.isdecimal() else inner, **options}
 
 
-def spelled_scheme(tree: Any) -> str:
-    """The name of a scheme in a table, with the scheme inside it, such as `strang(heun)`."""
-    name, _, options = described(tree, "solver")
+def spell_scheme(tree: Any) -> str:
+    """The name of a scheme with the scheme inside it, for tables, such as `strang(heun)`."""
+    name, _, options = parse_description(tree, "solver")
     try:
         parameters = parameters_of(find("solver", name, diffrax.AbstractSolver))
     except InputError:
@@ -241,7 +241,7 @@ def spelled_scheme(tree: Any) -> str:
     if isinstance(inner, diffrax.AbstractSolver):
         inner = snake_case(type(inner).__name__)
     if isinstance(inner, str | dict):
-        return f"{name}({spelled_scheme(inner)})"
+        return f"{name}({spell_scheme(inner)})"
     return f"{name}({inner})" if type(inner) is int else name
 
 
@@ -256,7 +256,7 @@ def find(key: str, name: str, base: type) -> Any:
         if not classes:
             classes = classes_by_name(root, (*KINDS[root], *_plugins()))
             names = [x for x, part in classes.items() if _refusal(part, base) is None]
-            raise _unknown(key, name, names)
+            raise _unknown_name(key, name, names)
         part = classes[name]
     if (refusal := _refusal(part, base)) is not None:
         raise InputError(f"{key}={short(name)}: {refusal}.")
@@ -291,7 +291,7 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
             and len(inspect.signature(x).parameters) == 1
         }
         if name not in activations:
-            raise _unknown(key, name, activations)
+            raise _unknown_name(key, name, activations)
         return activations[name]
     function = _import(key, name)
     if not callable(function) or inspect.isclass(function) or inspect.isbuiltin(function):
@@ -379,7 +379,7 @@ def _refusal(part: Any, base: type) -> str | None:
     return None
 
 
-def _unknown(key: str, name: str, names: Iterable[str]) -> InputError:
+def _unknown_name(key: str, name: str, names: Iterable[str]) -> InputError:
     return InputError(
         f"{key}={short(name)}: unknown.{did_you_mean(name, names)} Known: "
         f"{', '.join(sorted(names))}; or your own, package.module:Name."
@@ -432,7 +432,7 @@ def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
 
 
 def _value(annotation: Any, tree: Any, key: str) -> Any:
-    """A plain value of a type. Only tasks count in 64 bits, and seeds have 32 bits."""
+    """A plain value of a type. Integers are below 2³¹, seeds 2³², options of data 2⁶³."""
     if is_dataclass(annotation):
         raise InputError(f"{key} cannot be set in a configuration; remove it.")
     most = 2**63 if key.startswith("data.") else 2**32 if key.endswith("seed") else 2**31
@@ -443,7 +443,7 @@ def _value(annotation: Any, tree: Any, key: str) -> Any:
     if annotation is inspect.Parameter.empty:
         return tree
     try:
-        value = _converted(annotation, tree)
+        value = _convert(annotation, tree)
     except InputError as error:
         raise InputError(f"{key}={shown(tree)}: {error}") from None
     if misfits := describe_misfit(annotation, value):
@@ -452,17 +452,17 @@ def _value(annotation: Any, tree: Any, key: str) -> Any:
     return value
 
 
-def _converted(annotation: Any, tree: Any) -> Any:
-    """A value of YAML as the type has it: lists as tuples, texts as paths, whole numbers as
-    floats. What fits no type stays as it is."""
+def _convert(annotation: Any, tree: Any) -> Any:
+    """Converts a value of YAML to a type: lists to tuples, texts to paths, whole numbers to
+    floats. A value that fits no type stays unchanged."""
     kind = get_origin(annotation) or annotation
     inner = get_args(annotation)
     if kind is Annotated:
         for part in inner[1:]:
             tree = part.convert(tree) if isinstance(part, Converted) else tree
-        return _converted(inner[0], tree)
+        return _convert(inner[0], tree)
     if kind in (Union, UnionType):
-        values = [_converted(member, tree) for member in inner]
+        values = [_convert(member, tree) for member in inner]
         fitting = (x for x, y in zip(values, inner, strict=True) if not describe_misfit(y, x))
         return next(fitting, tree)
     if kind is Path and isinstance(tree, str):
@@ -471,9 +471,9 @@ def _converted(annotation: Any, tree: Any) -> Any:
         return float(tree)
     if kind is tuple and isinstance(tree, list) and inner:
         kinds = inner[:1] * len(tree) if inner[-1] is ... else inner
-        return tuple(map(_converted, kinds, tree)) if len(kinds) == len(tree) else tuple(tree)
+        return tuple(map(_convert, kinds, tree)) if len(kinds) == len(tree) else tuple(tree)
     if kind in (list, Sequence) and isinstance(tree, list) and inner:
-        return [_converted(inner[0], x) for x in tree]
+        return [_convert(inner[0], x) for x in tree]
     if kind in (dict, Mapping) and isinstance(tree, dict) and inner:
-        return {name: _converted(inner[1], x) for name, x in tree.items()}
+        return {name: _convert(inner[1], x) for name, x in tree.items()}
     return tree

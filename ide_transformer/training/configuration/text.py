@@ -1,7 +1,7 @@
-"""YAML texts as trees of plain values, and overrides `a.b=value` of a tree.
+"""Reads and writes trees of plain values as YAML, and applies overrides `a.b=value` to them.
 
-Numbers and words are read by YAML 1.2: `yes`, `010`, `1:30` and dates are texts, `1e-3` is a
-number. Keys are texts, also whole numbers and `<<`. Anchors and aliases are rejected."""
+Values follow YAML 1.2: `yes`, `010`, `1:30` and dates are texts, `1e-3` is a number. Keys are
+texts, also `1` and `<<`. Anchors and aliases are rejected."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,25 +12,27 @@ import yaml
 from ...errors import InputError, short, shown
 
 
-# Keys of files and folders, whose names may hold a colon.
+# Keys whose values are paths, which may contain a colon.
 _PATHS = ("data", "path"), ("model", "pretrained"), ("model", "run")
-# The most characters of a text, and the most sections inside each other.
+# The most characters of a text, and the deepest nesting of sections.
 LONGEST = 2**18
 _DEEPEST = 50
-# It must not begin inside a name, or a long text would take quadratic time.
+# The lookbehind skips starts inside a name, which would make the search quadratic.
 NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Changes a tree by overrides; returns the override of each key. One without a value drops
-    its key."""
+    """Applies overrides to a tree, and returns the override of each key. An override without a
+    value removes the key."""
     origin: dict[str, str] = {}
     for override in overrides:
         where = f"override {shown(override)}"
         key, separator, text = override.partition("=")
         *parents, last = key.split(".")
         if not separator or not all((*parents, last)):
-            raise InputError(f"{shown(override)}: use section.key=value, as model.layers=8.")
+            raise InputError(
+                f"{shown(override)}: use section.key=value, such as model.layers=8."
+            )
         branch = tree
         for part in parents:
             branch = branch.setdefault(part, {})
@@ -49,7 +51,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
 
 
 def names_of_code(tree: Any) -> dict[str, list[str]]:
-    """The names `package.module:Class` in the keys and values of a tree, by their keys."""
+    """The names `package.module:Class` in the keys and values of a tree, by dotted key."""
     names: dict[str, list[str]] = {}
     for path, text in _texts(tree):
         if path not in _PATHS and (names_in_text := NAME_OF_CODE.findall(text)):
@@ -58,7 +60,7 @@ def names_of_code(tree: Any) -> dict[str, list[str]]:
 
 
 def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """All keys and texts in a tree of sections, with their places."""
+    """All keys and texts in a tree, each with its path."""
     if isinstance(tree, str):
         yield path, tree
     elif isinstance(tree, dict | list):
@@ -68,7 +70,7 @@ def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def read_yaml(text: str | bytes, where: str) -> Any:
-    """The value in a text; `None` for an empty one. Errors say `where` it is, and the line."""
+    """Parses a text; `None` if it is empty. Errors name the line, and `where` the text is."""
     if len(text) > LONGEST:
         raise InputError(f"{where}: a configuration has at most {LONGEST:,} characters.")
     try:
@@ -96,9 +98,9 @@ class _Reader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if event.anchor is not None:
-            raise _wrong(event, "anchors (&) and aliases (*) are not supported")
+            raise _error_at(event, "anchors (&) and aliases (*) are not supported")
         if len(self.marks) > _DEEPEST:
-            raise _wrong(event, f"more than {_DEEPEST} sections inside each other")
+            raise _error_at(event, f"more than {_DEEPEST} sections inside each other")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -107,19 +109,19 @@ class _Reader(yaml.SafeLoader):
             if key.tag in (f"{_TAG}int", f"{_TAG}float"):
                 key.tag = f"{_TAG}str"
             if key.tag != f"{_TAG}str":
-                raise _wrong(key, "a key must be a name; put it in quotes")
+                raise _error_at(key, "a key must be a name; put it in quotes")
             if (before := first.setdefault(key.value, key)) is not key:
                 line = before.start_mark.line + 1
-                raise _wrong(key, f"{short(key.value)} is set twice, first in line {line}")
+                raise _error_at(key, f"{short(key.value)} is set twice, first in line {line}")
         return super().construct_mapping(node, deep)
 
 
-def _wrong(part: Any, problem: str) -> yaml.MarkedYAMLError:
+def _error_at(part: Any, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=part.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that a reader of YAML 1.1 or 1.2 would take for something else."""
+    """Quotes texts that YAML 1.1 or 1.2 would read as another type."""
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -130,7 +132,7 @@ _FLOAT = (
 for _name, _pattern in {
     "null": "~|null|Null|NULL|",
     "bool": "true|True|TRUE|false|False|FALSE",
-    # No configuration holds an integer of more digits.
+    # At most 100 digits: Python does not convert thousands of them.
     "int": "[-+]?(?:0|[1-9][0-9_]{0,99})",
     "float": _FLOAT,
 }.items():

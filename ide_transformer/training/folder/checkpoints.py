@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ...errors import GO_ON, InputError
-from ..steps.layout import gathered, primary, wait_for_all
+from ..steps.layout import gather, primary, wait_for_all
 from .metrics import read_metrics
 from .run_folder import RunFolder
 
@@ -45,7 +45,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: RunFolder, *, keep: int | None = None, keep_best: bool = False):
-        # Importing it takes long.
+        # Slow to import.
         import orbax.checkpoint as ocp
 
         self._orbax = ocp
@@ -70,7 +70,7 @@ class Checkpoints:
             "arrays": ocp.JsonCheckpointHandler(),
         }
         self._manager = ocp.CheckpointManager(
-            _literal(self._folder.resolve()), options=options, item_handlers=handlers
+            _literal_path(self._folder.resolve()), options=options, item_handlers=handlers
         )
         self._damaged: list[int] = []
 
@@ -82,7 +82,7 @@ class Checkpoints:
             self._manager.close()
         except Exception as error:
             if kind is None or issubclass(kind, KeyboardInterrupt):
-                raise self._not_written(error) from None
+                raise self._write_error(error) from None
 
     @ft.cached_property
     def losses(self) -> dict[int, float]:
@@ -111,7 +111,7 @@ class Checkpoints:
     def save(self, step: int, state: PyTree) -> None:
         """Writes the arrays of `state` in the background. All processes of a run must call it.
         Raises `InputError` if this or an earlier checkpoint could not be written."""
-        leaves = jax.tree.leaves(gathered(state))
+        leaves = jax.tree.leaves(gather(state))
         if not self._writes or step == self.newest():
             return
         description = {
@@ -125,7 +125,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=args.Composite(**items))
         except Exception as error:  # the libraries pass on any error of a file system
-            raise self._not_written(error) from None
+            raise self._write_error(error) from None
 
     def restore(self, like: Callable[[int], T], checkpoint: Which = "newest") -> T:
         """Restores a checkpoint, or with a warning the last intact one before it. `like`
@@ -198,7 +198,7 @@ class Checkpoints:
             raise ValueError("an array does not have its checksum")
         return arrays
 
-    def _not_written(self, error: Exception) -> InputError:
+    def _write_error(self, error: Exception) -> InputError:
         steps = map(str, sorted(self._manager.all_steps()))
         intact = ", ".join(x for x in steps if (self._folder / x).exists()) or "none"
         return InputError(
@@ -207,8 +207,8 @@ class Checkpoints:
         )
 
 
-def _literal(folder: Path) -> Any:
-    """A folder for orbax, which would read brackets in its name as a pattern."""
+def _literal_path(folder: Path) -> Any:
+    """A folder for orbax, which would otherwise read brackets in its name as a pattern."""
     from etils import epath
 
     kind: Any = type(epath.Path(folder))

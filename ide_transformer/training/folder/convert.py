@@ -1,4 +1,4 @@
-"""Turns a checkpoint of another library into a run, and a run into a checkpoint."""
+"""Converts a checkpoint of another library to a run, and a run to a checkpoint."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Loads the model of a run or a checkpoint, also with another scheme or other data."""
+"""Loads the model of a run or a checkpoint, perhaps with another scheme or other data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ class LoadedModel(NamedTuple):
     - `path`: the folder of the run or the checkpoint.
     - `config`: of the run, with the data for evaluations; `None` for a checkpoint.
     - `named`: whether the user chose other data than the data of the run.
-    - `foreign`: whether they are from another file; an evaluation then uses all samples.
+    - `foreign`: whether evaluations hold out all samples, as for data from another file.
     """
 
     model: Model
@@ -61,13 +61,15 @@ class LoadedModel(NamedTuple):
             raise InputError(f"{self.path}: the run learned no text and has no tokenizer.")
         return tokenizer
 
-    def expected(self, build: Callable[..., M], otherwise: str) -> M:
-        """The model. Raises `InputError` with `otherwise` if `build` builds other models."""
+    def require(self, build: Callable[..., M]) -> M:
+        """The model. Raises `InputError` if `build`, such as `LanguageModel`, builds others."""
         model = self.model
         if is_built_as(model, build):
             return cast(M, model)
-        kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
-        raise InputError(f"{self.path} holds a model of {kinds}{otherwise}.")
+        raise InputError(
+            f"{self.path} holds a model of {type(model.inputs).__name__} and "
+            f"{type(model.read_out).__name__}, expected {build.__name__}."
+        )
 
 
 @checked
@@ -97,10 +99,10 @@ def load_model(
     for_run = [x for x in overrides if x not in for_scheme]
     solver = _read_solver(for_scheme)
     if run.config.is_file():
-        config, is_foreign = _override_config(run, for_run, trust=trust)
-        data_config = hold_out_all(config) if is_foreign else config
+        config, data_config = _override_config(run, for_run, trust=trust)
         model, _ = restore_model(run, data_config, checkpoint, weights)
         is_named = any(override.startswith("data.") for override in for_run)
+        is_foreign = data_config is not config
         loaded = LoadedModel(model, run, folder, config, is_named, is_foreign)
     else:
         if for_run or (checkpoint, weights) != ("newest", "trained"):
@@ -157,14 +159,14 @@ def restore_model(
     step = int(state.step)
     program = programs.at(step)
     model = eqx.combine(weights_of(state, weights, average), program.static)
-    model = program.evaluated(model)
+    model = program.for_evaluation(model)
     needs_of(config, sizes).check_causal(model)
     return model, step
 
 
 def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """The sizes of a model that its data decide. The folder has them for the data of the run;
-    other data change the sizes, but not the statistics."""
+    """The sizes of a model that follow from its data. The folder has the sizes for the data of
+    the run. Other data change sizes, but not statistics."""
     sizes = task_class(config).saved_sizes(folder.tokenizer)
     if sizes is not None:
         return sizes
@@ -200,11 +202,12 @@ def _read_solver(overrides: Sequence[str]) -> SolverConfig:
 
 def _override_config(
     run: RunFolder, overrides: Sequence[str], *, trust: bool
-) -> tuple[Config, bool]:
-    """The configuration of a run with overrides, and whether its data are from another file."""
+) -> tuple[Config, Config]:
+    """The configuration of a run with overrides, and the configuration for evaluations. They
+    differ for data from another file, whose samples are all held out."""
     run_config = run.load_config(trust)
     if not overrides:
-        return run_config, False
+        return run_config, run_config
     tree = run_config.as_tree()
     origin = apply_overrides(tree, overrides)
     free = ["model.context", "data.name", "data.path"]
@@ -223,10 +226,12 @@ def _override_config(
         tree["data"]["options"].setdefault("labels", labels)
     config = read_section(Config, tree, _WHERE, origin)
     is_divided = "data.validation" in origin or "data.test" in origin
-    is_foreign = not is_divided and _has_foreign_data(run, run_config, config)
+    data_config = config
+    if not is_divided and _has_foreign_data(run, run_config, config):
+        data_config = hold_out_all(config)
     if config != run_config:
-        _check_shapes(run, run_config, hold_out_all(config) if is_foreign else config)
-    return config, is_foreign
+        _check_shapes(run, run_config, data_config)
+    return config, data_config
 
 
 def _has_foreign_data(run: RunFolder, run_config: Config, config: Config) -> bool:

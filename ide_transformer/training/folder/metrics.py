@@ -1,4 +1,4 @@
-"""The log of a run, which goes to trackers, and its progress on the terminal."""
+"""Writes the log of a run, and shows its progress on the terminal."""
 
 import contextlib
 import functools as ft
@@ -129,10 +129,10 @@ class MetricsLog:
         `InputError` if `metrics.jsonl` was removed or replaced."""
         self.flush()
         try:
-            same = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+            is_same = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
         except OSError:
-            same = False
-        if not same:
+            is_same = False
+        if not is_same:
             raise InputError(f"{self._path} was removed or replaced; put it back and {GO_ON}.")
         self._call_trackers("flush")
 
@@ -194,7 +194,7 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 def trained_seconds(folder: RunFolder) -> float:
-    """The seconds that a run has trained, by its summary or by the last line of its log."""
+    """The seconds that a run has trained, from its summary or the last line of its log."""
     lines = read_metrics(folder.metrics)
     if folder.summary.exists():
         lines.append(folder.load_summary())

@@ -1,4 +1,4 @@
-"""The files of a run: reading, checking, and finding a run to resume."""
+"""Reads and checks the files of a run, and finds the run to resume."""
 
 import contextlib
 import functools as ft
@@ -56,7 +56,7 @@ def checksum_of(files: Sequence[Path]) -> str:
 
 # The most bytes of a sample, or of a figure.
 _MOST_SHOWN = 2**24
-# Keys of the file of fingerprints, in the words of an error.
+# Keys of the file of fingerprints, as errors name them.
 _DATA = "its data"
 _SOURCES = "sources"
 _CONFIG = "its config.yaml"
@@ -116,7 +116,7 @@ class RunFolder:
     @property
     def recorded(self) -> dict[str, Any]:
         """The fingerprints. Raises `InputError` if they are lost."""
-        return _json(self.fingerprints)
+        return _read_json(self.fingerprints)
 
     @property
     def identity(self) -> str | None:
@@ -152,7 +152,7 @@ class RunFolder:
             self.summary.unlink(missing_ok=True)
             with whole_file(self.config) as part:
                 part.write_text(dump_config(changed), encoding="utf-8")
-                # A kill may leave the one file or the other.
+                # A kill may leave the old or the new file.
                 checksums = [checksum(self.config), checksum(part)]
                 write_json(self.fingerprints, {**self.recorded, _CONFIG: checksums})
         sources = self.sources
@@ -161,7 +161,7 @@ class RunFolder:
 
     def load_summary(self) -> dict[str, Any]:
         """The summary that the run wrote at its end. Raises `InputError` for a damaged file."""
-        summary = _json(self.summary)
+        summary = _read_json(self.summary)
         wrong = {name for name, x in summary.items() if not is_logged(x)}
         wrong |= {"validation_loss"} - summary.keys()
         numbers = ("steps", "parameters", "nfe", "seconds")
@@ -189,11 +189,11 @@ class RunFolder:
 
     def load_sizes(self) -> dict[str, Any] | None:
         """The `sizes` of the task, to build the model without the data; `None` if unknown."""
-        return _as_tuples(_json(self.sizes)) if self.sizes.exists() else None
+        return _as_tuples(_read_json(self.sizes)) if self.sizes.exists() else None
 
     def load_labels(self) -> list[str] | None:
         """The texts of the classes in the order of their numbers; `None` if they had none."""
-        return [*_json(self.labels)] if self.labels.exists() else None
+        return [*_read_json(self.labels)] if self.labels.exists() else None
 
     def load_tokenizer(self) -> AbstractTokenizer | None:
         """The tokenizer; `None` if the run is not on text."""
@@ -231,7 +231,7 @@ def _is_json(sizes: Mapping[str, Any]) -> bool:
         return False
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except InputError:
@@ -247,7 +247,7 @@ def new_folder(
     origin: dict[str, Any] | None = None,
     task: AbstractTask | None = None,
 ) -> RunFolder:
-    """Makes the folder `runs/<name>`, or else `<name>-2`, `<name>-3`, …, all of it or nothing.
+    """Makes the folder `runs/<name>`, or else `<name>-2`, `<name>-3`, …, whole or not at all.
 
     **Arguments:**
 
@@ -329,7 +329,7 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
     tokenizer = folder.load_tokenizer()
     if tokenizer is None:
         return folder.data is None
-    # As this release writes it.
+    # Compares with the file that this release would write.
     return content == _saved_bytes(tokenizer.save)
 
 

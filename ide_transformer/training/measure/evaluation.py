@@ -81,7 +81,7 @@ def evaluation_task(
     config = loaded.config
     model = loaded.model
     if text is not None or run is None or config is None:
-        model = loaded.expected(LanguageModel, ", which predicts no text")
+        model = loaded.require(LanguageModel)
         context = min(model.inputs.context, 512) if tokens is None else cast(int, tokens)
         fraction = 0.1 if text is None else 1.0
         text = tasks.shakespeare() if text is None else text

@@ -1,4 +1,4 @@
-"""Predictions of trained models, drawn."""
+"""Draws predictions of trained models."""
 
 from pathlib import Path
 from typing import Any
@@ -89,4 +89,4 @@ def draw_functions(
 
 def operator_model(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:
     """The model, if it maps functions to functions."""
-    return loaded.expected(models.OperatorModel, "; pass a run of model.kind=operator_model")
+    return loaded.require(models.OperatorModel)

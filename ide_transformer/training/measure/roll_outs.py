@@ -115,7 +115,7 @@ class RollOut(NamedTuple):
         return self._means(u * v).sum(axis=1) / np.where(sizes > 0, sizes, 1)
 
     @property
-    def shown(self) -> np.ndarray:
+    def states_to_draw(self) -> np.ndarray:
         """The states while the truth is known, cut off far outside its range."""
         most = 3 * float(np.max(np.abs(self.truth)))
         return np.nan_to_num(np.clip(self.states[: len(self.truth)], -most, most), nan=most)
@@ -123,7 +123,7 @@ class RollOut(NamedTuple):
     def draw(self, path: str | Path, samples: int = 3) -> None:
         """Draws truth, prediction and error: on a line over time, else at the last time."""
         if self.points.shape[-1] > 1:
-            last = self.truth[-1], self.shown[-1]
+            last = self.truth[-1], self.states_to_draw[-1]
             draw_functions(path, self.points, samples, *last, input=self.truth[0])
             return
         x = self.points[..., None, :, 0]
@@ -132,7 +132,7 @@ class RollOut(NamedTuple):
         if plane.ndim > 3:
             is_real = real_points(self.points)[:, None, :, None]
             plane = np.where(is_real, plane, plane[:, :1, :1])
-        over_time = (np.moveaxis(x, 1, 0) for x in (self.truth, self.shown))
+        over_time = (np.moveaxis(x, 1, 0) for x in (self.truth, self.states_to_draw))
         points = plane.reshape(*plane.shape[:-3], -1, 2)
         draw_functions(path, points, samples, *over_time, axes=("time", "x"))
 
@@ -151,7 +151,7 @@ class RollOut(NamedTuple):
                 is_real = real_points(of_sample)[sample]
                 of_sample = of_sample[sample]
             points.append(of_sample[is_real])
-            for fields, x in ((truth, self.truth), (states, self.shown)):
+            for fields, x in ((truth, self.truth), (states, self.states_to_draw)):
                 fields.append(x[:, sample].reshape(len(x), len(is_real), -1)[:, is_real, 0])
         animate_fields(Path(path), points, self.times, truth, states)
 

@@ -1,1 +1,1 @@
-"""What a run is made of: its task and model, its schedule, its steps, its devices."""
+"""The parts of a run: task and model, schedule, steps, devices."""

@@ -133,7 +133,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     try:
         model = build(key) if pretrained is not None else eqx.filter_eval_shape(build, key)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
-        # A class that looks at its numbers cannot be made from shapes alone.
+        # A class that reads the values of its arrays cannot be built from shapes alone.
         model = build(key)
     if pretrained is not None:
         _check_tokens(pretrained, task, model)
@@ -152,7 +152,7 @@ def check_memory(config: Config, task: AbstractTask, model: Model) -> None:
     size = 4 * size_bytes(trained) + size_bytes(frozen)
     size += training.batch_size * size_bytes(task.batch(0, 1, training.seed))
     size += 4 * training.part_size * task.tokens_per_sample * model.features
-    # The keys that make it large.
+    # Names the largest keys in the error.
     sections = ("data", "model", "control")
     tree = {name: x for name, x in config.as_tree().items() if name in sections}
     numbers = [

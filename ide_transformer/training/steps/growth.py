@@ -1,4 +1,4 @@
-"""How a model gets more layers during a run."""
+"""Rules by which a model gets more layers during a run."""
 
 import abc
 import dataclasses

@@ -29,15 +29,13 @@ from .optimizer import path_of
 T = TypeVar("T", bound=PyTree)
 
 # The names of the last axes of a weight, by the first pattern that fits its path; see
-# `LAYOUT_AXES`. Axes before these belong to layers, or to what a control has instead.
-_INTO = ("features", "inner")
-_OUT_OF = ("inner", "features")
-_TABLES = ("embedding", "readout", "read_out.weight")
+# `LAYOUT_AXES`. The axes before them are layers, or coefficients of a control.
+_INPUT_MAPS = ("query", "key", "value", "inner", "gate")
 _NAMES: dict[str, tuple[str | None, ...]] = {
-    **{f"*.{name}.weight": _INTO for name in ("query", "key", "value", "inner", "gate")},
-    **{f"*.{name}.bias": ("inner",) for name in ("query", "key", "value", "inner", "gate")},
-    **{f"*.{name}.weight": _OUT_OF for name in ("output", "outer")},
-    **{f"*{name}": ("vocabulary", "features") for name in _TABLES},
+    **{f"*.{name}.weight": ("features", "inner") for name in _INPUT_MAPS},
+    **{f"*.{name}.bias": ("inner",) for name in _INPUT_MAPS},
+    **{f"*.{name}.weight": ("inner", "features") for name in ("output", "outer")},
+    **dict.fromkeys(("*embedding", "*readout", "*read_out.weight"), ("vocabulary", "features")),
     "*read_out.bias": ("vocabulary",),
     "*": ("features",),
 }
@@ -80,8 +78,8 @@ class Layout(NamedTuple):
 
         return jax.tree.map(shape, tree, self.shardings(tree))
 
-    def placed(self, tree: T) -> T:
-        """Puts a state or a batch on the devices. All processes have the same."""
+    def place(self, tree: T) -> T:
+        """Puts a state or a batch, equal in all processes, on the devices."""
 
         def put(x: Any, where: NamedSharding) -> jax.Array:
             if where.is_fully_addressable:
@@ -133,7 +131,7 @@ class Layout(NamedTuple):
                 raise InputError(f"{key} = {devices} does not divide {name}, {count}.")
 
     def replicated(self) -> NamedSharding:
-        """The place of an array that every device has whole."""
+        """The sharding of an array that each device has whole."""
         return NamedSharding(self.devices, PartitionSpec())
 
 
@@ -243,14 +241,14 @@ def primary() -> bool:
     return jax.process_index() == 0
 
 
-def gathered(state: T) -> T:
-    """The state with arrays that this process can read whole. All processes must call it."""
+def gather(state: T) -> T:
+    """Makes the arrays of a state readable in this process. All processes must call it."""
 
-    def gather(x: Any) -> Any:
+    def gather_array(x: Any) -> Any:
         is_local = not isinstance(x, jax.Array) or x.is_fully_addressable
         return x if is_local else multihost_utils.process_allgather(x, tiled=True)
 
-    return jax.tree.map(gather, state)
+    return jax.tree.map(gather_array, state)
 
 
 # Waits until all processes have called it with this name.
@@ -282,12 +280,12 @@ def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def from_primary(text: str) -> str:
-    """The text that the primary process passes; all processes must call it."""
+    """The text of the primary process. All processes must call it."""
     data = np.frombuffer(text.encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.array(len(data))))
     return bytes(multihost_utils.broadcast_one_to_all(np.resize(data, size))).decode()
 
 
 def largest(value: int) -> int:
-    """The largest of the values that the processes pass."""
+    """The largest of the values that the processes pass. All must call it."""
     return int(np.max(multihost_utils.process_allgather(np.array(value))))

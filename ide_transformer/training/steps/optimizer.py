@@ -1,4 +1,4 @@
-"""The update rule: clipping, learning rate by step, decay of matrices, groups of weights."""
+"""Builds the update rule: clipping, learning rate, weight decay, groups of weights."""
 
 import difflib
 import fnmatch
@@ -42,7 +42,7 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
         # AdamW inside `optax.contrib.muon` would decay every weight or none.
         rule = optax.partition({True: matrices, False: rule}, orthogonalized)
     if config.groups:
-        rule = optax.chain(rule, _grouped(config.groups))
+        rule = optax.chain(rule, _scale_groups(config.groups))
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
@@ -127,7 +127,7 @@ def _of(kind: type | UnionType) -> Callable[[object], bool]:
     return lambda part: isinstance(part, kind)
 
 
-def _grouped(groups: Mapping[str, float]) -> optax.GradientTransformation:
+def _scale_groups(groups: Mapping[str, float]) -> optax.GradientTransformation:
     """Multiplies updates by the factors of the groups."""
 
     def init(params):

@@ -1,4 +1,4 @@
-"""The programs of a run: for each phase the step, the evaluation, and the way into it."""
+"""The programs of each phase of a run: the entrance to it, the step and the evaluation."""
 
 import dataclasses
 import functools as ft
@@ -42,7 +42,8 @@ class Program:
 
     - `model`: the model of the phase; only its parts without weights are used.
     - `shapes`: the shapes of the training state.
-    - `enter`: from the last state of the phase before to the first; `None` for equal shapes.
+    - `enter`: maps the last state of the phase before to the first state; `None` if shapes are
+      equal.
     """
 
     phase: Phase
@@ -56,7 +57,7 @@ class Program:
         """The model without its weights."""
         return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
 
-    def evaluated(self, model: Model) -> Model:
+    def for_evaluation(self, model: Model) -> Model:
         """The model as evaluations of this phase solve it."""
         return model.on(self.phase.evaluated)
 
@@ -66,7 +67,7 @@ class Program:
 
         @jax.jit
         def figures(loss, weights, batch):
-            return loss(self.evaluated(eqx.combine(weights, static)), batch).figures
+            return loss(self.for_evaluation(eqx.combine(weights, static)), batch).figures
 
         return figures
 
@@ -84,7 +85,7 @@ class Program:
         def batches():
             for batch in task.held_out(_BATCH, samples, part):
                 check()
-                means = self._figures(task.loss, weights, layout.placed(batch))
+                means = self._figures(task.loss, weights, layout.place(batch))
                 yield {**means, **task.further_means(batch, means["loss"])}
 
         means = task.loss.figures(require_samples(averaged(batches())))

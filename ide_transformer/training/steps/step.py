@@ -1,4 +1,4 @@
-"""One step of the optimiser and one evaluation, each compiled once."""
+"""The training state, and the compiled step that updates it."""
 
 import functools as ft
 import math
@@ -180,15 +180,15 @@ def make_train_step(
         gradient, result = gradient_in_parts(loss_of_weights, accumulate)(trained, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults = state.faults
-        finite = jnp.isfinite(result.objective) & jnp.isfinite(gradient_norm)
-        good = finite & (faults.in_a_row < max_bad_steps)
-        bad = (~good).astype(faults.bad_steps.dtype)
+        is_finite = jnp.isfinite(result.objective) & jnp.isfinite(gradient_norm)
+        is_good = is_finite & (faults.in_a_row < max_bad_steps)
+        bad = (~is_good).astype(faults.bad_steps.dtype)
         faults = Faults(faults.bad_steps + bad, (faults.in_a_row + 1) * bad, faults.rollbacks)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, trained)
         changed = optax.apply_updates(trained, updates)
         _, mean = averaged.update(changed, state.average)
         changed, optimizer_state, mean = jax.tree.map(
-            ft.partial(jnp.where, good),
+            ft.partial(jnp.where, is_good),
             (changed, optimizer_state, mean),
             (trained, state.optimizer, state.average),
         )
@@ -214,9 +214,9 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
 
 
-def rolled_back(state: TrainState, bad_steps: int) -> TrainState:
-    """The state from which a run continues after it went back to a checkpoint. Its random key
-    is another one, since the old noise and batches would lead to the same end."""
+def roll_back(state: TrainState, bad_steps: int) -> TrainState:
+    """The state from which a run continues after it went back to a checkpoint. It has another
+    random key, since the old noise and batches would fail again."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 1)
     bad = jnp.asarray(bad_steps, int)
     none = jnp.zeros((), int)
@@ -225,7 +225,7 @@ def rolled_back(state: TrainState, bad_steps: int) -> TrainState:
 
 
 def better_solve(model: Model) -> str:
-    """Names the change of the configuration by which fewer solves fail."""
+    """Names a change of the configuration that makes fewer solves fail."""
     if model.mesh.stepsize_controller is None:
         return "smaller steps in depth (solver.steps)"
     return "more adaptive steps (solver.max_steps) or larger tolerances (solver.rtol and atol)"

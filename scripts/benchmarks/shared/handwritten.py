@@ -1,5 +1,5 @@
-"""Transformers written out by hand, with nothing of this package: what the march is compared
-with. A `lax.scan` over stacked weights, one step of a scheme in its body."""
+"""Transformers written out by hand, without this package, to compare the march with. A
+`lax.scan` over stacked weights makes one step of a scheme in its body."""
 
 from collections.abc import Callable
 
@@ -68,7 +68,7 @@ def fields(w: Weights, heads: int) -> tuple[Field, Field]:
     return lambda u: attention(u, w, heads), lambda u: feed_forward(u, w)
 
 
-def scanned(
+def scan_layers(
     layer: Callable[[Field, Field, Array], Array],
     fields_of: Callable[[PyTree], tuple[Field, Field]],
     weights: PyTree[Array],

@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 
     @staticmethod
     def of(options: argparse.Namespace) -> "Shape":
-        """The sizes that the options of `add_sizes` say."""
+        """The sizes from the options of `add_sizes`."""
         return Shape(options.batch, options.context, options.width, options.heads)
 
     def state(self) -> Float[Array, "batch tokens features"]:
@@ -48,9 +48,9 @@ def add_sizes(
         parser.add_argument(f"--{name}", type=int, default=size)
 
 
-def layered(depth: int, shape: Shape, normalization: str = "pre-norm") -> Equation:
-    """`depth` layers without biases whose operators normalise their input (pre-norm, GPT-2), or
-    on the set of normalised states (post-norm, BERT)."""
+def build_layers(depth: int, shape: Shape, normalization: str = "pre-norm") -> Equation:
+    """An equation of `depth` layers without biases. Operators normalise their input (pre-norm,
+    GPT-2), or the state stays on the set of normalised states (post-norm, BERT)."""
     norm, constraint = LayerNorm(jnp.ones(shape.width)), Free()
     if normalization == "post-norm":
         norm, constraint = constraint, norm
@@ -71,7 +71,7 @@ def gradient_of_solve(
     gradient: AbstractGradient,
     u0: Float[Array, "batch tokens features"],
 ) -> tuple[Callable, tuple]:
-    """`gradient_of` the state that `solve` gives, from control and constraint."""
+    """`gradient_of` the state that `solve` returns, for the weights of an equation."""
 
     def u1(weights: tuple[Any, Any], u0: Array) -> Array:
         weighted = Equation(*weights, equation.domain)
@@ -81,8 +81,8 @@ def gradient_of_solve(
 
 
 def gradient_of(u1: Callable, weights: Any, u0: Array) -> tuple[Callable, tuple]:
-    """The program that gives the loss `mean u1²` of a state `u1(weights, u0)` and its gradient
-    with respect to both, and its arguments."""
+    """A program for the loss `mean u1²` of a state `u1(weights, u0)` and its gradient with
+    respect to both, and the arguments of the program."""
 
     def loss(weights: Any, u0: Array) -> Array:
         return jnp.mean(u1(weights, u0) ** 2)

@@ -20,7 +20,7 @@ class Rounds(NamedTuple):
 
 
 def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **columns: Any) -> Rows:
-    """Takes each turn once a round; a turn returns its seconds. Rows with `columns` and
+    """Takes each turn once a round; a turn returns its seconds. Returns rows with `columns` and
 
     - `name`
     - `milliseconds`: the median over rounds.
@@ -58,10 +58,10 @@ def _middle_half(values: list[float]) -> float:
     return high - low
 
 
-def measured(
+def measure_programs(
     programs: Mapping[str, tuple[Callable, tuple]], rounds: Rounds, **columns: Any
 ) -> Rows:
-    """Compiles programs and runs each once a round. Rows of `alternate` with
+    """Compiles programs and runs each once a round. Returns the rows of `alternate` with
 
     - `mebibytes`, `memory_ratio`: temporary memory of the program, and its ratio to the first
       program's.

@@ -1,1 +1,1 @@
-"""Equal training here and in PyTorch."""
+"""Equal training in this package and in PyTorch."""

@@ -1,16 +1,18 @@
 """The training of this package that is compared with PyTorch."""
 
+import itertools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ide_transformer.tasks import Batch
-from ide_transformer.training import Config, learning_rate
+from ide_transformer.tasks import Batch, CrossEntropy
+from ide_transformer.training import Config, build_model_of_size, learning_rate, read_section
+from ide_transformer.training.steps.layout import make_layout
+from ide_transformer.training.steps.parts import read_parts
 
-from ..shared.problem import Shape
-from ..shared.training import Training, config_of
 from .processes import timed_steps
 
 
@@ -32,9 +34,11 @@ class Setting(NamedTuple):
 
     @property
     def config(self) -> Config:
-        """The configuration of such a run."""
-        shape = Shape(self.batch, self.context, self.width, self.heads)
-        return config_of(self.layers, shape)
+        """The configuration of a run with these sizes."""
+        names = ("layers", "context", "width", "heads")
+        model = {name: getattr(self, name) for name in names}
+        tree = {"model": model, "training": {"batch_size": self.batch}}
+        return read_section(Config, tree, "the benchmark")
 
     def batches(self, number: int) -> list[Batch]:
         """Batches of walks around the vocabulary with short random steps."""
@@ -60,9 +64,16 @@ class OwnTraining:
     def __init__(self, setting: Setting):
         self.setting = setting
         self.batches = setting.batches(_BATCHES)
+        config = setting.config
         sizes = {"vocabulary": setting.vocabulary}
-        self._training = Training(setting.config, sizes, self.batches)
-        self.initial_weights = torch_weights(self._training.model)
+        model = build_model_of_size(config, sizes, jax.random.key(0))
+        self.initial_weights = torch_weights(model)
+        programs = read_parts(config).programs(model)
+        (program,) = programs
+        self._state = programs.start(model, jax.random.key(1))
+        layout = make_layout(config.parallel)
+        self._program = program.lower(0, CrossEntropy(), layout, self.batches[0]).compile()
+        self._next_batches = itertools.cycle(self.batches)
 
     def losses(self, steps: int) -> list[float]:
         """The loss of each of the next steps, before its update."""
@@ -74,15 +85,17 @@ class OwnTraining:
 
     def state(self) -> dict[str, np.ndarray]:
         """The weights, by the names of the module in PyTorch."""
-        return torch_weights(self._training.state.weights)
+        return torch_weights(self._state.weights)
 
     def learning_rates(self) -> list[float]:
-        """Of all steps of a run."""
-        config, steps = self.setting.config, self.setting.config.training.steps
+        """The learning rate of each step of a run."""
+        config = self.setting.config
+        steps = config.training.steps
         return np.asarray(learning_rate(config.optimizer, steps)(jnp.arange(steps))).tolist()
 
     def _step(self) -> Array:
-        return self._training.step()["loss"]
+        self._state, metrics = self._program(self._state, next(self._next_batches))
+        return metrics["loss"]
 
 
 def torch_weights(model: Any) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Objects in processes of their own, and the time of their steps."""
+"""Runs objects in separate processes, and times their steps."""
 
 import importlib
 import multiprocessing
@@ -13,7 +13,7 @@ from ide_transformer.memory import keep_freed_memory
 
 
 def caller(instance: Any) -> Callable[..., Any]:
-    """The call of a method of an object by its name."""
+    """A function that calls a method of an object by name."""
     return lambda method, *arguments: getattr(instance, method)(*arguments)
 
 
@@ -28,7 +28,7 @@ class PairedProcess(ProcessPoolExecutor):
         self._first = self.submit(_make, name, arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The result of the method; what is raised there is raised here."""
+        """The result of the method. Raises its errors here."""
         self._first.result()
         return self.submit(_call, method, arguments).result()
 

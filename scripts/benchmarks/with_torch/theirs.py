@@ -1,6 +1,6 @@
 # PyTorch is optional.
 # pyright: reportMissingImports=false
-"""The equal training in PyTorch, in a process of its own."""
+"""The equal training in PyTorch, in a separate process."""
 
 import itertools
 
@@ -84,15 +84,15 @@ class TorchTraining:
         self._model = model.to(self._device)
         self._loss = torch.compile(self._model) if compiled else self._model
         self._clip = optimizer.clip
-        # Matrices alone decay.
+        # Only matrices decay.
+        matrices = [x for x in self._model.parameters() if x.dim() >= 2]
+        vectors = [x for x in self._model.parameters() if x.dim() < 2]
         groups = [
-            {"params": [p for p in self._model.parameters() if (p.dim() >= 2) == decays], **own}
-            for decays, own in ((True, {"weight_decay": optimizer.weight_decay}), (False, {}))
+            {"params": matrices, "weight_decay": optimizer.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ]
         betas = optimizer.beta1, optimizer.beta2
-        self._optimizer = torch.optim.AdamW(
-            groups, lr=0.0, betas=betas, weight_decay=0.0, fused=True
-        )
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
         self._batches = itertools.cycle(batches)
         self._rates = itertools.chain(learning_rates, itertools.repeat(learning_rates[-1]))
 
