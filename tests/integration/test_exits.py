@@ -136,18 +136,6 @@ def test_nothing_is_evaluated_once_all_have_stopped():
     assert len(COUNTED) == 2
 
 
-@pytest.mark.heavy
-def test_the_gradient_goes_through_the_steps_that_were_made():
-    direction, exit = random_state(2, width=WIDTH, seed=7), SecondDifference(1.3, order=1)
-
-    @jax.jit
-    def loss(x):
-        return jnp.mean(solved(EQUATION, exit, U0 + x * direction)[0][-1] ** 2)
-
-    expected = float(loss(1e-6) - loss(-1e-6)) / 2e-6
-    assert float(jax.grad(loss)(0.0)) == pytest.approx(expected, rel=1e-6)
-
-
 @eqx.filter_jit
 def estimated(states, end):
     """The estimates of both orders, three steps before the end, and what they estimate."""

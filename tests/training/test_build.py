@@ -45,12 +45,6 @@ def test_schemes_by_name():
     assert stub.config().solver == stub.config("solver=lie_trotter").solver
 
 
-def test_a_dictionary_of_any_values_is_read():
-    assert training.read(dict, {"a": 1}, "key") == training.read(
-        dict[str, int], {"a": 1}, "key"
-    )
-
-
 def test_schemes_by_tolerance_and_on_constraints():
     tolerances = ("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-3")
     mesh = model_of(*tolerances, "solver.max_steps=9").mesh
@@ -146,24 +140,12 @@ def test_options_of_the_model(tmp_path):
     assert model.inputs.positions.shape == (4, 4) and model.read_out.weight.shape == (288, 4)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "read_out", "sizes", "learned"),
-    [
-        ("text_inputs", "token_logits", {}, 0),
-        ("text_inputs", "{kind: prefix_head, options: {std: 0.1}}", dict(classes=3), 1),
-        (
-            *("{kind: image_inputs, options: {stride: 2}}", "mean_head"),
-            *(dict(image_shape=(4, 4, 1), classes=3), 1),
-        ),
-        ("{kind: function_inputs, options: {modes: 1}}", "function_values", dict(points=8), 0),
-    ],
-)
-def test_inputs_and_read_outs_draw_their_own_weights(inputs, read_out, sizes, learned):
-    parts = f"model.options={{inputs: {inputs}, read_out: {read_out}}}"
-    token = f"model.class_token={bool(learned)}".lower()
-    config = stub.config("model.kind=model", parts, token, "model.dropout=0.25")
-    model = stub.model_of(config, 0.1, **sizes)
-    assert model.inputs.features == 4 and model.inputs.prefix_tokens == learned
+def test_inputs_and_read_outs_of_the_package_have_the_sizes_of_the_data():
+    inputs = "inputs: {kind: image_inputs, options: {stride: 2}}, read_out: mean_head"
+    parts = f"model.options={{{inputs}}}", "model.class_token=true", "model.dropout=0.25"
+    config = stub.config("model.kind=model", *parts)
+    model = stub.model_of(config, image_shape=(4, 4, 1), classes=3)
+    assert (model.inputs.features, model.inputs.prefix_tokens) == (4, 1)
     assert model.inputs.dropout == 0.25 and model.random
 
 

@@ -19,30 +19,22 @@ from tests.training import stub
 from tests.training.conftest import RUN, TEXT, config
 
 
-@pytest.fixture
-def loaded(monkeypatch):
-    """Makes what is evaluated, without a model and a run."""
+def test_a_context_that_samples_have_and_one_that_they_have_not(monkeypatch):
+    """Without a model and a run, which the data do not need."""
     build = training.build_task
     monkeypatch.setattr(evaluation, "run_task", lambda run, config, **_: build(config))
-
-    def make(name, **options):
+    for name, options, tokens in (
+        *(("tests.training.mine:Unsized", {}, 6), ("sudoku", dict(side=4, givens=[5, 8]), 16)),
+        *(("p_hop", dict(hops=1), None), ("parity", dict(lengths=[1, 4]), None)),
+    ):
         config = stub.config(data={"name": name, "options": options}, model={"context": 20})
-        return training.LoadedModel(None, training.RunFolder("run"), "run", config)
-
-    return make
-
-
-def test_a_context_that_samples_have_and_one_that_they_have_not(loaded):
-    """Each context had a row, all of them measured on the same samples."""
-    unsized = loaded("tests.training.mine:Unsized")
-    sudoku = loaded("sudoku", side=4, givens=[5, 8])
-    for run, tokens in ((unsized, 6), (sudoku, 16)):
+        run = training.LoadedModel(None, training.RunFolder("run"), "run", config)
+        if tokens is None:
+            assert training.evaluation_task(run, tokens=12).tokens_per_sample == 12
+            continue
         assert training.evaluation_task(run).tokens_per_sample == tokens
         with pytest.raises(InputError, match=f"tokens=40: .* {tokens} tokens"):
             training.evaluation_task(run, tokens=40)
-    hops, parity = loaded("p_hop", hops=1), loaded("parity", lengths=[1, 4])
-    for run in (hops, parity, loaded("burgers_interval", held_out_samples=2)):
-        assert training.evaluation_task(run, tokens=12).tokens_per_sample == 12
 
 
 PARITY = {

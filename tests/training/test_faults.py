@@ -5,7 +5,6 @@ import functools as ft
 import shutil
 import sys
 import threading
-import time
 from types import SimpleNamespace
 from unittest import mock
 
@@ -125,33 +124,6 @@ def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
         training.load_run(run.path, checkpoint=x)[0] for x in ("best", 4, "newest")
     )
     assert equal(best, step_4) and not equal(best, newest)
-
-
-@pytest.mark.parametrize(
-    "name", ["metrics.jsonl", pytest.param("checkpoints", marks=pytest.mark.heavy)]
-)
-def test_a_run_whose_log_is_removed_ends_with_an_error(name, tmp_path, monkeypatch):
-    """One whose checkpoints are removed writes new ones."""
-    batch, run, removed = stub.Stub.batch, tmp_path / "small", []
-
-    def remove_before_step_10(self, step, size, seed):
-        # Batches are also drawn before the run has a folder.
-        if step == 9 and run.exists() and not removed:
-            while not (run / "checkpoints/6").exists():
-                time.sleep(0.001)
-            path = run / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            removed.append(path)
-        return batch(self, step, size, seed)
-
-    monkeypatch.setattr(stub.Stub, "batch", remove_before_step_10)
-    settings = {"steps": 12, "checkpoint_every": 6}
-    if name == "checkpoints":
-        training.load_run(train(tmp_path, training=settings).path)
-        return
-    with pytest.raises(InputError, match=r"metrics\.jsonl"):
-        train(tmp_path, training=settings)
-    assert not (run / "summary.json").exists()
 
 
 class Recorder(AbstractTracker):
