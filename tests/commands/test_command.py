@@ -114,7 +114,6 @@ def test_options_that_say_nothing_are_refused(capsys):
 
 @pytest.mark.heavy
 def test_pytorch_learns_the_same():
-    """The loss over some AdamW steps, and every weight after them."""
     pytest.importorskip("torch")
     from benchmarks.with_torch.ours import OwnTraining, Setting
     from benchmarks.with_torch.theirs import TorchTraining

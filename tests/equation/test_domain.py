@@ -185,7 +185,6 @@ def test_attention_converges_at_the_order_of_the_rule(key):
 
 
 def test_an_integral_up_to_a_point_is_that_of_the_points_until_there():
-    """Against SciPy's rule on the points up to there."""
     points = 6
     x = np.linspace(0, 1, points) + np.linspace(0, 1, points) ** 1.5
     domain, values = computed(ide.TokenDomain.simpson, jnp.asarray(x)), np.exp(x)
@@ -201,7 +200,6 @@ def test_an_integral_up_to_a_point_is_that_of_the_points_until_there():
 
 
 def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
-    """By hand."""
     domain = ide.TokenDomain.from_points(np.array([[0, 0.2], [0, 0.7]]), ((0.0, 1.0),) * 2)
     np.testing.assert_allclose(domain.weights, [0.45, 0.55], rtol=1e-12)
     circle = ide.TokenDomain.from_points(np.arange(4) / 4 + 0.1, period=(1.0,))

@@ -99,7 +99,6 @@ def test_every_layer_is_read_at_its_own_beginning():
 
 
 def linear_block(key):
-    """A block of one operator."""
     return (ide.FeedForward(4, 2, key=key, std=0.5),)
 
 
@@ -155,7 +154,6 @@ def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
 
 
 def test_draws_are_those_of_each_interval():
-    """Also where another random operator is around one."""
     layers, u = 400, np.asarray(state())
     nested = ide.Dropout(ide.Dropout(ide.Damping(2.0), 0.5), 0.25)
     block = ide.Dropout(ide.Damping(1.0), 0.25), nested

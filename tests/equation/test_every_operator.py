@@ -143,7 +143,6 @@ class Cube(ide.AbstractConstraint):
 
 
 def test_the_residual_has_a_gradient_also_on_the_set():
-    """And where all points of the set are as near."""
     token, step = np.array([3.0, 1.0, -1.0, 2.0]), 1e-6 * np.eye(4)
     for constraint in (ide.Sphere(2.0, 1.0), ide.RMSNorm(3.0, eps=0.0)):
         residual, slope = eqx.filter_jit(constraint.residual), jax.grad(constraint.residual)

@@ -25,13 +25,10 @@ TOKENS = np.arange(6)[None] % 5
 
 @eqx.filter_jit
 def unchanged(model):
-    """The model with changes of its maps that are zero."""
     return with_low_rank(model, RANK, ALPHA, TARGETS, key=jax.random.key(3))
 
 
 def changed(model):
-    """The model with changes of its maps, B with normal numbers."""
-
     def with_up(part, place):
         return eqx.tree_at(lambda x: x.up, part, drawn(part.up.shape, place, 0.2))
 

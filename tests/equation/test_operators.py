@@ -105,7 +105,6 @@ def test_diffusion_damps_each_wave_by_itself():
 
 
 def scattered():
-    """Random points of a torus, with random weights for each of two samples."""
     draw = np.random.default_rng(2)
     points, weights = draw.random((20, 2)) * [1.5, 0.7], draw.random((2, 20))
     return ide.TokenDomain(jnp.asarray(points), jnp.asarray(weights), period=(1.5, 0.7))
@@ -113,7 +112,6 @@ def scattered():
 
 @pytest.mark.parametrize("domain", [TORUS, scattered()])
 def test_a_fourier_integral_is_the_layer_of_a_neural_operator(key, domain):
-    """The convolution with the kernel, point by point."""
     operator = built(lambda: ide.FourierIntegral(WIDTH, key=key, modes=2, dimension=2))
     shares = np.broadcast_to(domain.shares, (2, domain.num_tokens))[..., None]
     u = np.asarray(random_state(2, tokens=domain.num_tokens))

@@ -94,8 +94,6 @@ def plain(query, key, value, weights):
 
 
 def derivatives(f, *primals):
-    """A function, its gradient, and the derivative of this along a direction."""
-
     def gradient(*primals):
         arguments = tuple(range(len(primals)))
         return jax.grad(lambda *x: jnp.sum(jnp.sin(f(*x))), argnums=arguments)(*primals)
@@ -108,7 +106,6 @@ def derivatives(f, *primals):
     ("kind", "region"), fast_first(1, [("loop", "ends"), ("dense", WINDOW)])
 )
 def test_derivatives_of_every_form(kind, region):
-    """First and second ones, also with respect to weights that are zero."""
     with_ends, region = region == "ends", PAST if region == "ends" else region
     points, inside = DOMAIN.points, jnp.asarray(region.indicator(DOMAIN, DOMAIN), float)
 

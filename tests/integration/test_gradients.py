@@ -73,7 +73,6 @@ def test_a_gradient_spoilt_by_rounding_is_an_error():
 
 @pytest.mark.heavy
 def test_adaptive_gradients():
-    """With tight tolerances all agree with the gradient of a fine march, forward mode too."""
     steps = diffrax.PIDController(1e-9, 1e-9)
     options = dict(solver=diffrax.Dopri5(), stepsize_controller=steps)
     equation = mixing(2)

@@ -30,7 +30,6 @@ BATCH = initial_state(2)
 
 
 def on(*operators, intervals, length=1.0):
-    """An equation of the same operators at all depths."""
     return ide.Equation(ide.Tied(operators, intervals, length), ide.Free(), EQUATION.domain)
 
 
@@ -66,17 +65,21 @@ def test_the_last_of_many_steps_ends_at_the_end():
     assert parse_saveat(equation, saveat, 1, throw=True).depths == tuple(equation.knots)
 
 
-class Exploding(ide.AbstractOperator):
-    """u_t = c u², which leaves the real line after a depth of 1/(c u0)."""
+class Decay(ide.AbstractOperator):
+    """`u_t = -k u²`, told to the host; with k < 0 it ends at `t = -1/(k u0)`."""
 
-    rate: jax.Array
+    k: jax.Array
 
     def __call__(self, u, domain):
-        return self.rate * u * u
+        jax.debug.callback(lambda: CALLS.append(1))
+        return -self.k * u**2
+
+
+CALLS = []
 
 
 def exploded(rate, solver, **options):
-    control = ide.PiecewiseConstant((Exploding(jnp.array([0.1, rate, 1.0])),))
+    control = ide.PiecewiseConstant((Decay(-jnp.array([0.1, rate, 1.0])),))
     equation = ide.Equation(control, ide.Free(), EQUATION.domain)
     return ide.solve(equation, jnp.ones((FEW, 2)), solver=solver, **options)
 
@@ -129,7 +132,6 @@ def test_a_constant_token_has_no_projection():
 
 
 def test_field_evaluations():
-    """In the first step of an interval, and in those that follow."""
     for solver, first, following in (
         (diffrax.HalfSolver(ide.LieTrotter()), 3, 3),
         (ide.AdamsBashforth(3), 2, 1),
@@ -138,21 +140,9 @@ def test_field_evaluations():
         assert count[:2] == (first, following), solver
 
 
-class Decay(ide.AbstractOperator):
-    """`u_t = -k u²`, told to the host."""
-
-    k: jax.Array
-
-    def __call__(self, u, domain):
-        jax.debug.callback(lambda: CALLS.append(1))
-        return -self.k * u**2
-
-
-CALLS = []
-
-
 def test_a_first_step_that_is_tried_again_is_counted_again():
     """The last stage of the scheme is the first of the next step."""
+    CALLS.clear()
     equation, scheme = on(Decay(jnp.asarray(30.0)), intervals=2), diffrax.Bosh3()
     stats = ide.solve(equation, jnp.ones_like(BATCH), solver=scheme, **within(1e-2)).stats
     evaluations = float(stats["field_evaluations"])

@@ -18,8 +18,6 @@ from tests.typed.public_face import MyHeun
 
 
 def filled(solver):
-    """The scheme with weights that differ."""
-
     def changed(x):
         off = np.random.default_rng(x.size).normal(scale=0.1, size=x.shape)
         return jax.device_put(np.asarray(x) + off)

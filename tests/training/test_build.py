@@ -18,7 +18,6 @@ from tests.training import mine, stub
 
 
 def model_of(*overrides, **sections):
-    """With weights that are drawn without compiling."""
     config = stub.config(*overrides, **sections)
     return stub.model_of(config, **training.build_task(config).sizes)
 
@@ -60,7 +59,6 @@ def test_schemes_by_tolerance_and_on_constraints():
 
 
 def test_the_section_model_offers_what_operators_ask_for():
-    """Their options come before it."""
     operators = """[attention,
         {kind: gated_feed_forward, options: {hidden: 12, activation: silu, bias: false}},
         {kind: scaled, options: {operator:
@@ -108,7 +106,6 @@ OF_THE_USER = {
 
 
 def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
-    """From a file; its step is traced, and its weights are stored and read again."""
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(stub.tree(**OF_THE_USER)))
     config = training.load_config(path)

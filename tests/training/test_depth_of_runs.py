@@ -64,9 +64,8 @@ def evaluations(run):
 
 
 def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined, tmp_path):
-    """From the last step before the mesh is refined, at the same step; until then it has the
-    coarse one."""
     assert evaluations(refined) == [1, 1, 2, 2, 2, 2]
+    assert {"solver.momentum", "solver.gain"} < logged(refined.path)[0].keys()
     assert refined.load_summary()["evaluations"] == 10
     assert training.load_run(refined.path, checkpoint=2)[0].control.layers == 1
     pretrained = {"pretrained": str(refined.path), "checkpoint": 2}
@@ -94,7 +93,6 @@ def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
 
 
 def test_the_weights_that_are_evaluated(drawn):
-    """The last ones, and their moving average."""
     summary = drawn.load_summary()
     for weights, suffix in (("trained", ""), ("average", "_of_average")):
         loss = training.evaluate_loss(training.load_model(drawn.path, weights=weights))["loss"]

@@ -93,7 +93,6 @@ def test_the_second_time_it_ends_with_a_report(faulty, tmp_path):
 
 
 def test_a_run_that_learned_nothing_is_an_error(faulty, tmp_path):
-    """However few its steps are."""
     faulty([(0, 0), (0, 1)])
     with pytest.raises(InputError, match=r"2 steps .*step 2 .*no checkpoint"):
         train(tmp_path, training=SETTINGS | {"steps": 2, "checkpoint_every": 1})
@@ -102,7 +101,6 @@ def test_a_run_that_learned_nothing_is_an_error(faulty, tmp_path):
 
 
 def evaluated(monkeypatch, *losses):
-    """Evaluations of a run have these losses."""
     coming = iter(losses)
     evaluate = lambda *_, **__: {"validation_loss": next(coming, losses[-1])}  # noqa: E731
     monkeypatch.setattr(programs.Program, "evaluate", evaluate)
@@ -144,7 +142,6 @@ class Recorder(AbstractTracker):
 
 @pytest.fixture
 def log_of(tmp_path):
-    """The log of a run with one tracker."""
     return lambda tracker: MetricsLog(
         training.RunFolder(tmp_path), [tracker], TrainingProgress(9, 0), 0.0
     )
@@ -180,7 +177,6 @@ def test_a_run_does_not_wait_for_a_tracker_that_hangs_at_its_end(log_of, capsys,
 
 
 def test_a_run_tells_a_tracker_of_your_own_what_it_logs(folder, monkeypatch):
-    """Also where the run is resumed from an earlier checkpoint."""
     trackers = []
 
     class Own(Recorder):

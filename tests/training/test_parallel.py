@@ -29,7 +29,6 @@ EIGHT = {"fsdp": 2, "tensor": 2, "sequence": 2}
 @pytest.mark.long
 @pytest.mark.heavy
 def test_every_mesh_gives_the_losses_of_one_device(tmp_path):
-    """Also of a run that goes on with other devices."""
     layouts = [
         [
             f"parallel.{axis}={mesh.get(axis, 1)}"

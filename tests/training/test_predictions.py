@@ -32,7 +32,6 @@ def drawn(monkeypatch):
 
 
 def loaded(monkeypatch, task, points):
-    """A model of functions in the plane, as from a run on this task."""
     key = jax.random.key(0)
     linear = built(lambda: (ide.Linear(9, 4, bias=True, key=key), ide.Linear(4, 1, key=key)))
     model = ide.Model(

@@ -187,7 +187,6 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(folder, end):
 
 
 def test_brackets_in_the_name_of_a_folder_are_no_pattern(folder):
-    """They are one for the library that writes checkpoints."""
     odd = Path("runs [v2] *?%$ ☃")
     assert training.load_run(stub.start_run(config(), odd).path)[1].path == odd / RUN.name
 

@@ -114,7 +114,6 @@ def test_what_is_never_imported_or_called(gift, capsys):
 
 
 def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
-    """Its record has a configuration, whose scheme is looked up where it is read."""
     gift("solver=CODE(2)")
     record = yaml.safe_load((RUN / "config.yaml").read_text())
     trial = Trial("x", (), 0)

@@ -80,7 +80,6 @@ EXPLODING = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with a right configuration, tiny, and a text."""
     folder = tmp_path_factory.mktemp("base")
     (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     (folder / "base.yaml").write_text(yaml.safe_dump(stub.tree()))
