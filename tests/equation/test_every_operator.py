@@ -1,5 +1,7 @@
 """Every operator and every constraint do what their suites ask; wrong ones do not."""
 
+import inspect
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,32 @@ import ide_transformer as ide
 from ide_transformer.testing import check_constraint, check_operator
 from tests.conformance.constraints_and_controls import ConstraintConformance
 from tests.conformance.operators import OperatorConformance
-from tests.equation.operator_arguments import CLASSES, WIDTH, build_operator
-from tests.helpers import classes_of, fast_first
+from tests.helpers import built, classes_of, fast_first
 
 
+WIDTH = 4
+KEY = jax.random.wrap_key_data(np.zeros(2, np.uint32))
+
+
+# Values of arguments by their names, and of single classes.
+VALUES = dict(features=WIDTH, heads=2, key_value_heads=1, head_features=2, hidden=8, modes=2)
+VALUES |= dict(stride=1, dimension=1, outer_width=3, bias=True, key_bias=True, output_bias=True)
+VALUES |= dict.fromkeys(("normalization", "key_normalization"), ide.Free())
+VALUES |= dict(std=0.1, output_std=0.1, causal=True, activation=ide.gelu, key=KEY)
+VALUES |= dict(rate=0.5, operator=ide.Damping(1.0), velocity=jax.device_put(np.ones(1)))
+VALUES |= dict(attention=built(lambda: ide.Attention(WIDTH, 2, key=KEY)))
+OWN = {
+    "Attention": dict(
+        positions=ide.Rotary(), query_normalization=ide.RMSNorm(eps=0.1), window=None
+    ),
+    "ConvolutionalAttention": dict(width=3, stride=2, statistics=False),
+    "Dropout": dict(key=None),
+    "LayerNormScaling": dict(
+        operator=built(lambda: ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY))
+    ),
+    "Relaxation": dict(rate=1.0),
+}
+CLASSES = classes_of(ide.AbstractOperator)
 CIRCLE = ide.TokenDomain.periodic(6)
 OTHERS = ide.TokenDomain(jnp.arange(3.0)[:, None], jnp.array([1.0, 0.2, 0.5]))
 # Arguments of the suite.
@@ -29,7 +53,10 @@ OPTIONS = {
 
 
 def of_class(name):
-    operator = build_operator(name)
+    build = CLASSES[name]
+    values = VALUES | OWN.get(name, {})
+    parameters = inspect.signature(build).parameters
+    operator = build(**{x: value for x, value in values.items() if x in parameters})
     if name == "CrossAttention":
         source = np.random.default_rng(0).normal(size=(3, WIDTH))
         operator = operator.with_source(jnp.asarray(source), OTHERS)

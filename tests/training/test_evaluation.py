@@ -59,16 +59,13 @@ def test_what_does_not_fit_the_weights_is_refused(tmp_path):
             training.load_model(run.path, [override])
 
 
-@pytest.mark.heavy
-def test_a_trained_model_on_longer_inputs(tmp_path):
-    run = stub.train(tmp_path, **PARITY)
+def test_a_model_on_longer_inputs(tmp_path):
+    run = stub.start_run(stub.config(**PARITY), tmp_path)
     loaded = training.load_model(run.path, LONGER)
     batch = next(training.evaluation_task(loaded).held_out(16, 16))
     assert batch.inputs.shape == (16, 9)
     (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(horizon=5.0)], samples=16)
-    model = loaded.model.on(ide.Mesh(horizon=5.0))
-    loss = eqx.filter_jit(training.build_task(loaded.config).loss)(model, batch).loss
-    assert row["evaluations"] == 5 and row["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert row["evaluations"] == 5
 
 
 def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(folder, capsys):
