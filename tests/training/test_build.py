@@ -14,6 +14,7 @@ from ide_transformer import training
 from ide_transformer.equation import silu
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.parts import read_parts
+from tests.helpers import filled
 from tests.training import mine, stub
 
 
@@ -72,20 +73,30 @@ def test_the_section_model_offers_what_operators_ask_for():
         *("model.positions={kind: rotary, options: {base: 100.0}}", "solver=nesterov"),
     )
     build = ft.partial(training.build_model_of_size, config, {"vocabulary": 200})
-    model = eqx.filter_jit(lambda key: build(key))(jax.random.key(0))
-    attention, gated, scaled, damping, twice = model.control(0.0)
+    key = jax.random.key(0)
+    model = filled(eqx.filter_eval_shape(build, key), 1.0, seed=0)
+    attention, gated, scaled, _, twice = model.control(0.0)
     assert not attention.causal and attention.positions == ide.Rotary(base=100.0)
     assert attention.query.bias is not None and gated.inner.bias is None
     assert gated.inner.weight.shape == (4, 12) and gated.activation is silu
     assert isinstance(attention.normalization, ide.LayerNorm)
-    assert damping.rate.tolist() == [0.25, 1, 2, 3]
+
     assert isinstance(scaled.operator.normalization, ide.Sphere)
     assert isinstance(twice.operator, mine.Pull) and twice.operator.strength == 0.5
     assert isinstance(twice.operator.normalization, ide.LayerNorm)
     assert model.inputs.positions is None
-    assert np.std(model.inputs.embedding) == pytest.approx(0.1, rel=0.1)
+
+    @jax.jit
+    def drawn(key):
+        model = build(key)
+        _, gated, _, damping, _ = model.control(0.0)
+        return model.inputs.embedding, gated.outer.weight, damping.rate
+
+    embedding, outer, rate = drawn(key)
+    assert rate.tolist() == [0.25, 1, 2, 3]
+    assert np.std(embedding) == pytest.approx(0.1, rel=0.1)
     # The outputs of all operators add up to the size of one.
-    assert np.std(gated.outer.weight) == pytest.approx(0.1 / 5**0.5, rel=0.3)
+    assert np.std(outer) == pytest.approx(0.1 / 5**0.5, rel=0.3)
 
 
 OF_THE_USER = {

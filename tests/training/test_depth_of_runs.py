@@ -3,6 +3,7 @@ training, resuming and evaluating them; the state of an optimizer on another mes
 
 import functools as ft
 import json
+import shutil
 
 import equinox as eqx
 import jax
@@ -71,13 +72,14 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined
     pretrained = {"pretrained": str(refined.path), "checkpoint": 2}
     with pytest.raises(InputError, match=r"has 1 layers .*model.layers=1 and .*horizon=2"):
         setup(files.config_of(stub.tree() | {"model": pretrained}, "here"))
-    schedule = [{"until": "50%", "mesh": COARSE}]
-    settings = {"keep": 3, "schedule": schedule}
-    short = stub.train(tmp_path, model=LINEAR, solver="nesterov", training=settings)
+    # Until then a run of four steps is the same.
+    settings = {"keep": 3, "schedule": [{"until": "50%", "mesh": COARSE}]}
+    config = stub.config(model=LINEAR, solver="nesterov", training=settings)
+    short = training.RunFolder(shutil.copytree(refined.path, tmp_path / "small"))
+    short.record_config(config)
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
-
     # The command that made it longer may come again.
-    again = short.load_config().changed("training", steps=6)
+    again = config.changed("training", steps=6)
     assert resumed_config(longer, again) == longer.load_config()
     assert longer.load_config() == refined.load_config()
     same_end(refined, longer)
