@@ -1,5 +1,5 @@
-"""The token integral in all its forms, against plain operations; divided
-among devices, and how arrays lie on a mesh of them."""
+"""The token integral in all its forms, against plain operations, and how arrays lie on a mesh
+of devices."""
 
 import math
 
