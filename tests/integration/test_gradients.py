@@ -66,7 +66,7 @@ def test_reversible_gradients_are_the_direct_ones(name):
 def test_a_gradient_spoilt_by_rounding_is_an_error():
     solver = ide.AlgebraicallyReversible(ide.LieTrotter(), coupling=0.3)
     spoilt, options = mixing(48, size=0.05), dict(solver=solver, gradient=ide.Reversible())
-    assert np.isnan(flat_gradient(spoilt, **options)).all()
+    assert np.isnan(flat_gradient(spoilt, **options)[-U0.size :]).all()
     with pytest.raises(Exception, match="initial state"):
         flat_gradient(spoilt, throw=True, **options)
 

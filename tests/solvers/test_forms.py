@@ -14,6 +14,7 @@ import scipy.special
 import ide_transformer as ide
 from ide_transformer.solvers.multistep import phi
 from tests.helpers import largest
+from tests.models import examples
 from tests.solvers.linear_problem import (
     TOKENS,
     WIDTH,
