@@ -106,7 +106,6 @@ def model_of(solver, attention=True):
 @pytest.mark.long
 @pytest.mark.heavy
 def test_a_budget_is_what_is_measured():
-    """Against a solution with exact steps and four times the points and features."""
     space = ide.FunctionSpace(ide.equation.Legendre(), WIDTH, ide.FeatureDomain(24))
     model = dataclasses.replace(model_of(ide.LieTrotter()), space=space)
 

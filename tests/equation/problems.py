@@ -17,13 +17,11 @@ DOMAIN = ide.TokenDomain.uniform(TOKENS)
 
 @eqx.filter_jit
 def computed(make, *options):
-    """The result of a function, computed by one program."""
     return make(*options)
 
 
 @eqx.filter_jit
 def apply(operator, u, domain=DOMAIN):
-    """The rate of an operator."""
     return operator(u, domain)
 
 

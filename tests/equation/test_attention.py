@@ -32,7 +32,6 @@ def crossed(**options):
 
 
 def test_attention_to_a_source_equals_numpy():
-    """With weights of the source for each sample, and padding."""
     operator = crossed(key_bias=False)
     assert operator.key.bias is None
     u, f = state(2, 3), state(2, 3, tokens=OTHERS, width=WIDTH)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import simpson
-from scipy.spatial import cKDTree
 
 import ide_transformer as ide
 from ide_transformer.equation.operators.positions import differences
@@ -75,11 +74,6 @@ def test_a_cylinder_goes_around_along_one_axis():
     assert np.isfinite(slope).all()
 
 
-def test_padding_has_no_end():
-    padded = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6)).padded(jnp.arange(6) < 4)
-    assert padded.end_weights[0, 4:].tolist() == padded.weights[4:].tolist() == [0, 0]
-
-
 POINTS = np.cumsum([0.0, 0.3, 0.4, 0.4, 0.5, 0.7, 0.9])
 LINE = ide.TokenDomain.simpson(jnp.asarray(POINTS))
 DRAW = np.random.default_rng(0)
@@ -104,9 +98,7 @@ def test_polynomials_of_the_degree_are_exact(degree):
 
 
 def test_it_converges_around_a_periodic_plane():
-    degree = 3
-    target = ide.TokenDomain(jnp.asarray(DRAW.uniform(0, 1, (50, 2)) * [1, 2]))
-    errors = []
+    target, errors = ide.TokenDomain(jnp.asarray(DRAW.uniform(0, 1, (50, 2)) * [1, 2])), []
     for n in (16, 32):
         source = ide.TokenDomain.periodic((n, n), (1.0, 2.0))
         # Grids that were computed have coordinates that differ by rounding.
@@ -116,25 +108,24 @@ def test_it_converges_around_a_periodic_plane():
             at(lambda x, y: np.sin(2 * np.pi * x) * np.cos(np.pi * y), domain)
             for domain in (source, target)
         )
-        transfer = ide.equation.interpolation(source, target, degree=degree)
+        transfer = ide.equation.interpolation(source, target, degree=3)
         errors.append(largest(moved(transfer, u), expected))
-    assert abs(np.log2(errors[0] / errors[1]) - degree - 1) < 0.3
+    assert abs(np.log2(errors[0] / errors[1]) - 4) < 0.3
 
 
 def test_scattered_points_are_linear_in_simplices():
-    dimension = 2
-    corners = np.indices((2,) * dimension).reshape(dimension, -1).T
-    points = np.concatenate([corners, DRAW.uniform(size=(30, dimension))])
+    corners = np.indices((2, 2)).reshape(2, -1).T
+    points = np.concatenate([corners, DRAW.uniform(size=(30, 2))])
     source = ide.TokenDomain(jnp.asarray(points))
     # The last is outside, and nearest to a corner.
-    places = np.append(DRAW.uniform(size=(20, dimension)), [[1.5] * dimension], axis=0)
+    places = np.append(DRAW.uniform(size=(20, 2)), [[1.5, 1.5]], axis=0)
     target = ide.TokenDomain(jnp.asarray(places))
     u, expected = (at(lambda x, y: 1 + 2 * x - 3 * y, domain) for domain in (source, target))
     values = moved(ide.equation.interpolation(source, target), u)
     assert largest(values[:-1], expected[:-1]) < 1e-13
     assert values[-1] == u[len(corners) - 1]
     # Around a torus nothing is outside.
-    around = ide.TokenDomain(source.points[len(corners) :], period=(1.0,) * dimension)
+    around = ide.TokenDomain(source.points[len(corners) :], period=(1.0, 1.0))
     shifted = ide.TokenDomain(target.points[:-1] + 1)
     transfers = [ide.equation.interpolation(around, x) for x in (target, shifted)]
     here_values, shifted_values = (moved(x, u[len(corners) :])[:20] for x in transfers)
@@ -164,13 +155,9 @@ def test_rules_converge_at_their_order(rule):
         return abs(integral(on_grid(rule, n)) - np.e + 1)
 
     assert observed_order(error, (16, 32, 64)) == pytest.approx(ORDERS[rule], abs=0.1)
-
-
-def test_spectral_rules_and_products():
-    domain = ide.TokenDomain.gauss_legendre(16, (0.0, 2.0))
-    assert abs(integral(domain) - np.exp(2) + 1) < 1e-13
-    line, product = on_grid("simpson", 60), 2 * (np.e - 1) * (np.exp(0.5) - 1)
-    assert abs(integral(line.product(line)) - product) < 1e-6
+    line = on_grid(rule, 60)
+    product = integral(line.product(ide.TokenDomain.gauss_legendre(8)))
+    assert product == pytest.approx(2 * (np.exp(0.5) - 1) * integral(line), rel=1e-13)
 
 
 def test_attention_converges_at_the_order_of_the_rule(key):
@@ -198,7 +185,6 @@ def test_attention_converges_at_the_order_of_the_rule(key):
 
 
 def test_an_integral_up_to_a_point_is_that_of_the_points_until_there():
-    """Against SciPy's rule on the points up to there."""
     points = 6
     x = np.linspace(0, 1, points) + np.linspace(0, 1, points) ** 1.5
     domain, values = computed(ide.TokenDomain.simpson, jnp.asarray(x)), np.exp(x)
@@ -213,27 +199,7 @@ def test_an_integral_up_to_a_point_is_that_of_the_points_until_there():
         assert weights @ values[: end + 1] == pytest.approx(expected, rel=1e-14)
 
 
-def test_integrals_up_to_a_point_do_not_grow_with_the_points():
-    n = 4
-    middles = ide.TokenDomain.midpoint(n)
-    for domain in (middles.first(n - 1), middles.with_queries(jnp.array([[1.0]]))):
-        tokens = domain.num_tokens
-        integrals = computed(domain.integral_up_to, np.ones((tokens, 1)))[:, 0]
-        np.testing.assert_allclose(integrals, np.minimum(np.arange(1, tokens + 1) / n, 1))
-    product = ide.TokenDomain.midpoint(2).product(ide.TokenDomain.gauss_legendre(2))
-    assert float(product.weights.sum()) == pytest.approx(1)
-
-
-def test_grids_are_those_of_their_period_and_rules_cannot_be_written_to():
-    points = jnp.linspace(0, 1, 5)[:, None]
-    with pytest.raises(ide.InputError, match=r"period=\(1\.0,\)"):
-        ide.TokenDomain(points, grid=(5,), spacing=(0.25,), period=(1.0,))
-    with pytest.raises(ValueError, match="read-only"):
-        ide.FeatureDomain(4).points[:] = 0
-
-
 def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
-    """By hand."""
     domain = ide.TokenDomain.from_points(np.array([[0, 0.2], [0, 0.7]]), ((0.0, 1.0),) * 2)
     np.testing.assert_allclose(domain.weights, [0.45, 0.55], rtol=1e-12)
     circle = ide.TokenDomain.from_points(np.arange(4) / 4 + 0.1, period=(1.0,))
@@ -246,25 +212,10 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
         ide.TokenDomain.from_points(np.zeros(0))
     line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
     assert line.weights.tolist() == [1.0, 1.5, 1.5]
-
-
-@pytest.mark.parametrize(
-    ("dimension", "num_points", "period"), [(2, 13, None), (2, 3, 1.0), (3, 14, 1.0)]
-)
-def test_cells_of_points_on_walls_fill_the_cube(dimension, num_points, period):
-    draw = np.random.default_rng(num_points)
-    points = draw.uniform(size=(num_points, dimension))
-    on_walls = draw.uniform(size=points.shape) < 0.6
-    points = np.where(on_walls, draw.integers(0, 2, points.shape), points)
-    periods = (period, *[None] * (dimension - 1))
-    first = points % period if period else points
-    points = np.unique(np.concatenate([first[:, :1], points[:, 1:]], axis=1), axis=0)
-    bounds = ((0.0, 1.0),) * dimension
-    weights = ide.TokenDomain.from_points(points, bounds, periods).weights
-    assert np.sum(weights) == pytest.approx(1, abs=1e-13)
-    shifts = np.eye(dimension)[0] * np.array([[0], [-1], [1]])[: 3 if period else 1]
-    images = np.concatenate([points + shift for shift in shifts])
-    centres = (np.indices((24,) * dimension).reshape(dimension, -1).T + 0.5) / 24
-    nearest = cKDTree(images).query(centres)[1] % len(points)
-    counted = np.bincount(nearest, minlength=len(points)) / len(centres)
-    assert np.abs(weights - counted).max() < 0.03
+    points = np.array([[0, 0.2], [0.5, 0.2], [0, 0.7], [0.5, 0.7]])
+    cylinder = ide.TokenDomain.from_points(points, ((0.0, 1.0),) * 2, (1.0, None))
+    np.testing.assert_allclose(cylinder.weights, [0.225, 0.225, 0.275, 0.275], rtol=1e-12)
+    # In the corners of a box and in its middle.
+    points = np.concatenate([np.indices((2, 2, 2)).reshape(3, -1).T, np.full((1, 3), 0.5)])
+    weights = ide.TokenDomain.from_points(points, ((0.0, 1.0),) * 3).weights
+    np.testing.assert_allclose(weights, [1 / 16] * 8 + [1 / 2], rtol=1e-12)

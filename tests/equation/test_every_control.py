@@ -50,21 +50,10 @@ def test_all_classes_are_here():
     }
 
 
-class Sized(ide.Cosine):
-    """Cosines of a size that is trained."""
-
-    size: jax.Array
-
-    def __call__(self, y, num_functions):
-        return self.size * super().__call__(y, num_functions)
-
-
 @pytest.mark.heavy
 def test_controls_that_change_another_one():
     inner = built(lambda: ide.PiecewiseConstant.build(block, 3, key=KEY))
-    space = ide.FunctionSpace(
-        Sized(jnp.asarray(1.5)), 3, ide.FeatureDomain(5, "gauss_legendre")
-    )
+    space = ide.FunctionSpace(ide.Cosine(), 3, ide.FeatureDomain(5, "gauss_legendre"))
     ControlConformance(ide.equation.Functional(inner, space)).check(["precision"])
     ControlConformance(ide.equation.Rated(inner, jnp.asarray(1.5))).check(["precision"])
     dropped = ide.Tied((ide.Dropout(*block(KEY), 0.5),), 3)
@@ -109,11 +98,7 @@ def test_every_layer_is_read_at_its_own_beginning():
         assert (layers_read == np.concatenate([layers, layers, layers[:-1]])).all()
 
 
-DRAWN_BY = jax.random.key(0)
-
-
 def linear_block(key):
-    """A block of one operator."""
     return (ide.FeedForward(4, 2, key=key, std=0.5),)
 
 
@@ -121,20 +106,20 @@ def weight_at(control, t):
     return block_at(control, t)[0].inner.weight
 
 
-def build(kind, intervals, make=linear_block, **options):
-    return computed(lambda: kind.build(make, intervals, key=DRAWN_BY, **options))
+def build(kind):
+    return computed(lambda: kind.build(linear_block, 5, key=KEY))
 
 
 @ft.cache
-def draws(intervals):
+def draws():
     """The weights of `linear_block` for each of the keys that a control makes."""
     weight = jax.vmap(lambda key: linear_block(key)[0].inner.weight)
-    return np.asarray(computed(weight, jax.random.split(DRAWN_BY, intervals)))
+    return np.asarray(computed(weight, jax.random.split(KEY, 5)))
 
 
 def test_weights_are_constant_or_linear_between_the_drawn_ones():
-    layers, linear = build(ide.PiecewiseConstant, 5), build(ide.PiecewiseLinear, 5)
-    layer_weights, knots = draws(5), np.asarray(linear.knots[0].inner.weight)
+    layers, linear = build(ide.PiecewiseConstant), build(ide.PiecewiseLinear)
+    layer_weights, knots = draws(), np.asarray(linear.knots[0].inner.weight)
     for depth, layer in ((0.0, 0), (0.99, 0), (1.0, 1), (2.5, 2), (5.0, 4)):
         assert largest(weight_at(layers, depth), layer_weights[layer]) == 0
     for depth, weight in ((0, knots[0]), (1.25, 0.75 * knots[1] + 0.25 * knots[2])):
@@ -142,7 +127,7 @@ def test_weights_are_constant_or_linear_between_the_drawn_ones():
 
 
 def test_coarsening_averages():
-    control = built(lambda: ide.PiecewiseConstant.build(linear_block, 4, key=DRAWN_BY))
+    control = built(lambda: ide.PiecewiseConstant.build(linear_block, 4, key=KEY))
     w, coarse = np.asarray(control.blocks[0].inner.weight), control.resample(2)
     assert coarse.interval_length == 2.0
     assert largest(coarse.blocks[0].inner.weight[1], (w[2] + w[3]) / 2) < 1e-15
@@ -151,14 +136,14 @@ def test_coarsening_averages():
 
 
 def test_expansions_take_the_drawn_values_at_their_nodes():
-    drawn, chebyshev = draws(5), build(ide.Chebyshev, 5)
+    drawn, chebyshev = draws(), build(ide.Chebyshev)
     for j in range(5):
         node = 2.5 * (1 + np.cos(np.pi * (j + 0.5) / 5))
         assert largest(weight_at(chebyshev, node), drawn[j]) < 1e-13
 
 
 def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
-    options = dict(terms=3, hidden=5, frequencies=2, key=DRAWN_BY)
+    options = dict(terms=3, hidden=5, frequencies=2, key=KEY)
     control = built(lambda: ide.equation.Hypernetwork.build(linear_block, 4, **options))
     t, parts = 1.7, np.asarray(control.coefficients[0].inner.weight)
     angles = t / 4 * np.pi * np.array([1, 2])
@@ -169,11 +154,10 @@ def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
 
 
 def test_draws_are_those_of_each_interval():
-    """Also where another random operator is around one."""
     layers, u = 400, np.asarray(state())
     nested = ide.Dropout(ide.Dropout(ide.Damping(2.0), 0.5), 0.25)
     block = ide.Dropout(ide.Damping(1.0), 0.25), nested
-    control = ide.equation.Sampled(ide.Tied(block, layers), DRAWN_BY)
+    control = ide.equation.Sampled(ide.Tied(block, layers), KEY)
     domain = ide.TokenDomain.uniform(6)
     rates = jax.jit(jax.vmap(lambda t: tuple(operator(u, domain) for operator in control(t))))
     at_starts, later = (list(map(np.asarray, rates(np.arange(layers) + s))) for s in (0.0, 0.7))

@@ -128,7 +128,6 @@ def coefficients_of_rate(points, rule):
 
 
 def test_orders_in_width():
-    """The midpoint rule is of second order for polynomials, Gauss and Legendre's spectral."""
     exact = coefficients_of_rate(48, "gauss_legendre")
 
     def error(points):

@@ -2,7 +2,6 @@
 points of a grid: waves, differences, convolutions."""
 
 import itertools
-import re
 
 import equinox as eqx
 import jax
@@ -106,7 +105,6 @@ def test_diffusion_damps_each_wave_by_itself():
 
 
 def scattered():
-    """Random points of a torus, with random weights for each of two samples."""
     draw = np.random.default_rng(2)
     points, weights = draw.random((20, 2)) * [1.5, 0.7], draw.random((2, 20))
     return ide.TokenDomain(jnp.asarray(points), jnp.asarray(weights), period=(1.5, 0.7))
@@ -114,7 +112,6 @@ def scattered():
 
 @pytest.mark.parametrize("domain", [TORUS, scattered()])
 def test_a_fourier_integral_is_the_layer_of_a_neural_operator(key, domain):
-    """The convolution with the kernel, point by point."""
     operator = built(lambda: ide.FourierIntegral(WIDTH, key=key, modes=2, dimension=2))
     shares = np.broadcast_to(domain.shares, (2, domain.num_tokens))[..., None]
     u = np.asarray(random_state(2, tokens=domain.num_tokens))
@@ -170,26 +167,6 @@ def test_a_causal_kernel_in_length_sees_no_later_point(key):
     assert largest(rate[5:], exact[5:]) < 1e-12
     with pytest.raises(ide.InputError, match="causal=True"):
         operator(jnp.ones((32, 1)), ide.TokenDomain.periodic(32))
-
-
-GRID = [
-    lambda key: ide.Convolution(4, key=key),
-    lambda key: ide.ConvolutionalFeedForward(4, key=key),
-    lambda key: ide.contrib.GatedRecurrence(4, key=key),
-]
-
-
-@pytest.mark.parametrize("make", GRID)
-def test_rounded_weights_have_rounded_products(make, key):
-    operator = built(lambda: jax.tree.map(lambda x: x.astype(jnp.bfloat16), make(key)))
-    # At ends states are continued in the precision of the state.
-    ends = isinstance(operator, ide.contrib.GatedRecurrence)
-    domain = ide.TokenDomain.uniform(8) if ends else ide.TokenDomain.periodic(8)
-    u = jnp.ones((8, 4), jnp.float32)
-    program = str(jax.make_jaxpr(lambda u: operator(u, domain))(u))
-    products = re.findall(r"(\w+)\[[\d,]*\] = dot_general", program)
-    assert products and set(products) == {"bf16"}
-    assert jax.eval_shape(operator, u, domain).dtype == u.dtype
 
 
 def test_kernels_in_length_are_of_fourth_order_on_any_grid(key):

@@ -1,10 +1,7 @@
-"""The token integral in all its forms, against a loop over tokens and plain operations; divided
-among devices, and how arrays lie on a mesh of them."""
+"""The token integral in all its forms, against plain operations, and how arrays lie on a mesh
+of devices."""
 
-import json
 import math
-import sys
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -22,7 +19,6 @@ from ide_transformer.equation.operators.token_integral import (
     token_mean,
 )
 from tests.helpers import built, fast_first, largest, random_state
-from tests.running import run_apart
 
 
 TOKENS = 23
@@ -41,24 +37,23 @@ def make_inputs(seed=0, tokens=TOKENS):
 INPUTS = make_inputs()
 
 
-def by_hand(inputs, region, *, weights=1.0, positions=None, bias=0.0):
-    """One query after the other, in NumPy; `[tokens, heads, features]`. `weights` are one for
-    each point, or for each query and point."""
-    query, key, value = map(np.asarray, inputs)
-    (tokens, heads, features), shared = query.shape, key.shape[1]
-    weights = np.broadcast_to(weights, (tokens, tokens))
-    bias = np.broadcast_to(bias, (heads, tokens, tokens))
+def plain(query, key, value, weights, bias=0.0):
+    """With nothing but operations that JAX differentiates itself; `weights` of each point in
+    the integral of each query, `[tokens, heads, features]` of the others."""
+    key, value = (jnp.repeat(x, 2, axis=-2) for x in (key, value))
+    s = jnp.einsum("xhd,zhd->hxz", query, key) / math.sqrt(query.shape[-1]) + bias
+    gamma = jnp.exp(s) * jnp.broadcast_to(weights, s.shape)
+    return jnp.einsum("hxz,zhd->xhd", gamma / jnp.sum(gamma, axis=-1, keepdims=True), value)
+
+
+def expected(inputs, region, *, weights=1.0, positions=None, bias=0.0):
+    """The integral over a region, by `plain`; `weights` also one for each point."""
+    tokens = len(inputs[0])
     positions = np.arange(tokens) if positions is None else positions
-    out = np.zeros((tokens, heads, features))
-    for x, h in np.ndindex(tokens, heads):
-        s = h // (heads // shared)
-        scores = key[:, s] @ query[x, h] / math.sqrt(features) + bias[h, x]
-        gamma = np.exp(scores - scores.max()) * weights[x]
-        if isinstance(region, ide.equation.Volterra):
-            distance = positions[x] - positions
-            gamma = gamma * (distance >= 0) * (distance < (region.window or np.inf))
-        out[x, h] = gamma @ value[:, s] / gamma.sum()
-    return out
+    distance = positions[:, None] - positions
+    is_past = (distance >= 0) & (distance < (getattr(region, "window", None) or np.inf))
+    is_seen = is_past | (not isinstance(region, ide.equation.Volterra))
+    return jax.jit(plain)(*inputs, is_seen * np.broadcast_to(weights, is_seen.shape), bias)
 
 
 def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bias=None):
@@ -82,24 +77,13 @@ compiled = eqx.filter_jit(in_parts)
 @pytest.mark.parametrize(
     ("kind", "region"), [("dense", WINDOW), ("loop", ide.equation.Fredholm()), ("loop", WINDOW)]
 )
-def test_every_form_equals_a_loop_over_tokens(kind, region):
+def test_every_form_equals_plain_operations(kind, region):
     domain = ide.TokenDomain(DOMAIN.points, jnp.asarray(WEIGHTS), DOMAIN.grid)
     mean = compiled(kind, *INPUTS, region, domain=domain)
-    assert largest(mean, by_hand(INPUTS, region, weights=WEIGHTS)) < 1e-13
-
-
-def plain(query, key, value, weights):
-    """With nothing but operations that JAX differentiates itself, of weights of each point in
-    the integral of each query."""
-    key, value = (jnp.repeat(x, 2, axis=-2) for x in (key, value))
-    s = jnp.einsum("xhd,zhd->hxz", query, key) / math.sqrt(query.shape[-1])
-    gamma = jnp.exp(s) * jnp.broadcast_to(weights, s.shape)
-    return jnp.einsum("hxz,zhd->xhd", gamma / jnp.sum(gamma, axis=-1, keepdims=True), value)
+    assert largest(mean, expected(INPUTS, region, weights=WEIGHTS)) < 1e-13
 
 
 def derivatives(f, *primals):
-    """A function, its gradient, and the derivative of this along a direction."""
-
     def gradient(*primals):
         arguments = tuple(range(len(primals)))
         return jax.grad(lambda *x: jnp.sum(jnp.sin(f(*x))), argnums=arguments)(*primals)
@@ -112,7 +96,6 @@ def derivatives(f, *primals):
     ("kind", "region"), fast_first(1, [("loop", "ends"), ("dense", WINDOW)])
 )
 def test_derivatives_of_every_form(kind, region):
-    """First and second ones, also with respect to weights that are zero."""
     with_ends, region = region == "ends", PAST if region == "ends" else region
     points, inside = DOMAIN.points, jnp.asarray(region.indicator(DOMAIN, DOMAIN), float)
 
@@ -122,14 +105,14 @@ def test_derivatives_of_every_form(kind, region):
             domain = ide.TokenDomain(points, weights, ends=points.T, end_weights=ends[None])
         return in_parts(kind, query, key, value, region, domain=domain)
 
-    def expected(query, key, value, weights, ends):
+    def by_jax(query, key, value, weights, ends):
         # A point has its end weight in its own integral.
         apart = jnp.diag((ends - weights) * with_ends)
         weights = jnp.broadcast_to(weights, inside.shape)
         return plain(query, key, value, inside * (weights + apart))
 
     primals = (*INPUTS, jnp.asarray(WEIGHTS), jnp.asarray(ENDS))
-    sides = (jax.jit(lambda *x, f=f: derivatives(f, *x))(*primals) for f in (ours, expected))
+    sides = (jax.jit(lambda *x, f=f: derivatives(f, *x))(*primals) for f in (ours, by_jax))
     for a, b in zip(*map(jax.tree.leaves, sides), strict=True):
         assert largest(a, b) < 1e-11 * (1 + largest(b, 0))
 
@@ -139,7 +122,7 @@ def test_a_bias_of_the_scores_of_points_in_any_order():
     bias, positions = draw.normal(size=(4, TOKENS, TOKENS)), draw.permutation(TOKENS)
     domain = ide.TokenDomain(jnp.asarray(positions, float)[:, None])
     mean = compiled("loop", *INPUTS, PAST, domain=domain, bias=jnp.asarray(bias))
-    assert largest(mean, by_hand(INPUTS, PAST, bias=bias, positions=positions)) < 1e-13
+    assert largest(mean, expected(INPUTS, PAST, bias=bias, positions=positions)) < 1e-13
 
 
 # JAX computes the scores of the fused form in float32, whatever the dtype of the inputs.
@@ -150,7 +133,7 @@ def test_samples_of_a_batch_are_apart(kind, bound):
     batch = (jnp.asarray(np.stack(x)) for x in zip(*samples, strict=True))
     means = compiled(kind, *batch, PAST, domain=DOMAIN.padded(jnp.asarray(masks)))
     for mean, inputs, mask in zip(means, samples, masks, strict=True):
-        assert largest(mean, by_hand(inputs, PAST, weights=mask)) < bound
+        assert largest(mean, expected(inputs, PAST, weights=mask)) < bound
 
 
 def test_the_fused_form_knows_the_ends_of_an_integral():
@@ -160,19 +143,19 @@ def test_the_fused_form_knows_the_ends_of_an_integral():
     # Nothing but the value itself is left for the first query.
     weights[0, 0] = 1.0
     mean = compiled("fused", *INPUTS, PAST, domain=domain)
-    assert largest(mean, by_hand(INPUTS, PAST, weights=weights)) < 1e-6
+    assert largest(mean, expected(INPUTS, PAST, weights=weights)) < 1e-6
 
 
 def test_low_precision_accumulates_in_float32():
     mean = compiled("loop", *(x.astype(jnp.bfloat16) for x in INPUTS), PAST)
     assert mean.dtype == jnp.float32
-    assert largest(mean, by_hand(INPUTS, PAST)) < 0.05
+    assert largest(mean, expected(INPUTS, PAST)) < 0.05
 
 
 def test_blocks_of_many_points_of_which_some_are_not_seen():
     inputs, domain = make_inputs(tokens=130), ide.TokenDomain.uniform(130)
     mean = jax.jit(lambda *x: integrate(*x, domain, domain, WINDOW))(*inputs)
-    assert largest(mean, by_hand(inputs, WINDOW)) < 1e-13
+    assert largest(mean, expected(inputs, WINDOW)) < 1e-13
 
 
 def test_gradients_of_padded_weights_stay_finite(key):
@@ -189,14 +172,6 @@ def test_gradients_of_padded_weights_stay_finite(key):
     for num_seen in (3, 0):
         for gradient in gradients_of(np.ones(6), u, np.arange(6) < num_seen):
             assert np.isfinite(gradient).all()
-
-
-@pytest.mark.heavy
-def test_devices_that_divide_the_tokens_give_the_integral_and_its_derivatives():
-    command = [sys.executable, Path(__file__).parent / "on_token_devices.py"]
-    differences = json.loads(run_apart(command).stdout.splitlines()[-1])
-    for region, (is_divided, difference) in differences.items():
-        assert is_divided and difference < 1e-11, region
 
 
 def test_an_axis_that_devices_do_not_divide_stays_whole():

@@ -35,7 +35,6 @@ def changed_copy(folder, family, tensors=None, **options):
 
 
 def make_archive(path, *, vocabulary):
-    """An archive of glassllm with random weights; its options and arrays."""
     shape = dict(d_model=8, n_layers=2, n_heads=2, n_kv_heads=1)
     options = shape | dict(vocab_size=vocabulary, max_len=6, rope_base=100.0, eps=1e-5)
     hidden, random = 21, np.random.default_rng(0)

@@ -57,7 +57,6 @@ def write(name, folder, **options):
 
 
 def read(name, folder):
-    """The model in a folder, by the library."""
     kind = getattr(transformers, CASES[name].model)
     return kind.from_pretrained(folder, dtype=torch.float64, local_files_only=True).eval()
 
@@ -107,7 +106,6 @@ STORED = ["bert", "cvt", "dinov2", "gpt2", "llama", "qwen2", "t5", "vit"]
 
 
 def stored(name):
-    """The inputs of a golden checkpoint."""
     random = np.random.default_rng(0)
     if "vocab_size" not in CASES[name].options:
         return inputs_of(name)

@@ -1,8 +1,6 @@
 """The march of fixed steps, against diffrax, exact solutions and loops over layers; adaptive
 steps: samples of their own, padding, and the tolerance."""
 
-import itertools
-
 import diffrax
 import equinox as eqx
 import jax
@@ -15,7 +13,7 @@ from ide_transformer.compare.convergence import march
 from ide_transformer.integration import TokenNorm
 from ide_transformer.integration.output import parse_saveat
 from ide_transformer.solvers import count_evaluations, prepare_solver
-from tests.helpers import TOKENS, WIDTH, fast_first, largest, random_state
+from tests.helpers import TOKENS, WIDTH, largest, random_state
 from tests.layered_models import HELD_OUT, model_of
 from tests.solvers.linear_problem import (
     TOKENS as FEW,
@@ -24,7 +22,6 @@ from tests.solvers.linear_problem import (
     after_layers,
     initial_state,
     layered_equation,
-    matrices,
 )
 
 
@@ -33,7 +30,6 @@ BATCH = initial_state(2)
 
 
 def on(*operators, intervals, length=1.0):
-    """An equation of the same operators at all depths."""
     return ide.Equation(ide.Tied(operators, intervals, length), ide.Free(), EQUATION.domain)
 
 
@@ -63,27 +59,27 @@ def test_the_last_of_many_steps_ends_at_the_end():
         )
         assert len(every) == 49 * intervals and every[-1] == equation.horizon
         assert np.isin(equation.knots[1:], every).all() and seventh == every[6::7]
-
-
-def test_depths_in_single_precision_are_the_ends_of_intervals():
-    """0.1 in single precision is above 0.1."""
+    # 0.1 in single precision is above 0.1.
     equation = on(ide.Damping(1.0), intervals=3, length=0.1)
     saveat = diffrax.SaveAt(ts=jnp.asarray(equation.knots, jnp.float32))
-    output = parse_saveat(equation, saveat, 1, throw=True)
-    assert output.depths == tuple(equation.knots) and not output.dense
+    assert parse_saveat(equation, saveat, 1, throw=True).depths == tuple(equation.knots)
 
 
-class Exploding(ide.AbstractOperator):
-    """u_t = c u², which leaves the real line after a depth of 1/(c u0)."""
+class Decay(ide.AbstractOperator):
+    """`u_t = -k u²`, told to the host; with k < 0 it ends at `t = -1/(k u0)`."""
 
-    rate: jax.Array
+    k: jax.Array
 
     def __call__(self, u, domain):
-        return self.rate * u * u
+        jax.debug.callback(lambda: CALLS.append(1))
+        return -self.k * u**2
+
+
+CALLS = []
 
 
 def exploded(rate, solver, **options):
-    control = ide.PiecewiseConstant((Exploding(jnp.array([0.1, rate, 1.0])),))
+    control = ide.PiecewiseConstant((Decay(-jnp.array([0.1, rate, 1.0])),))
     equation = ide.Equation(control, ide.Free(), EQUATION.domain)
     return ide.solve(equation, jnp.ones((FEW, 2)), solver=solver, **options)
 
@@ -93,10 +89,11 @@ def test_a_failed_solve_says_how_and_where():
     assert solution.result == diffrax.RESULTS.nonfinite and not solution.succeeded
     assert solution.failed_at == 2 and not jnp.isfinite(solution.u1).all()
     # The solution leaves the real line at t = 1 + 0.9/2. It ends where it stopped.
-    tight = dict(stepsize_controller=diffrax.PIDController(1e-9, 1e-9), max_steps=64)
-    solution = exploded(2.0, diffrax.Tsit5(), throw=False, **tight)
+    solution = exploded(2.0, diffrax.Bosh3(), throw=False, max_steps=64, **within(1e-7))
     assert solution.result == diffrax.RESULTS.max_steps_reached and not solution.succeeded
     assert 1.4 <= float(solution.failed_at) <= 1.45 and jnp.isfinite(solution.u1).all()
+    with pytest.raises(RuntimeError, match="between depths 1 and 2 of 3 with nonfinite"):
+        exploded(1e200, diffrax.Heun())
 
 
 SPHERE = layered_equation(kind=Mixing, constraint=ide.Sphere())
@@ -110,62 +107,18 @@ def test_a_scheme_ends_on_the_constraint():
 
 
 def test_states_between_layers_are_on_the_constraint():
-    solver = diffrax.Bosh3()
-    saveat = diffrax.SaveAt(steps=True, dense=True)
-    u0 = ide.Sphere().project(BATCH)
-    solution = ide.solve(SPHERE, u0, solver=solver, steps_per_interval=2, saveat=saveat)
+    """The state at depth 0 is the one that is passed, on the constraint or not."""
+    saveat = diffrax.SaveAt(t0=True, steps=True, dense=True)
+    options = dict(solver=diffrax.Bosh3(), steps_per_interval=2, saveat=saveat)
+    solution = ide.solve(SPHERE, BATCH, **options)
     assert largest(solution.us[-1], solution.u1) < 1e-14
-    assert jax.jit(ide.Sphere().residual)(solution.us).max() < 1e-13
+    assert jax.jit(ide.Sphere().residual)(solution.us[1:]).max() < 1e-13
     evaluate = eqx.filter_jit(lambda solution, t: solution.evaluate(t))
-    assert largest(evaluate(solution, jnp.asarray(1.5)), solution.us[2]) < 1e-14
-    assert largest(evaluate(solution, jnp.asarray(1.5 - 1e-9)), solution.us[2]) < 1e-7
-
-
-ON_SPHERE = layered_equation(operators=1, layers=2, kind=Mixing, constraint=ide.Sphere())
-WAYS = {
-    "fixed": dict(solver=ide.LieTrotter()),
-    "adaptive": dict(
-        solver=diffrax.Bosh3(), stepsize_controller=diffrax.PIDController(rtol=0.1, atol=0.1)
-    ),
-    "several steps": dict(solver=diffrax.Tsit5(), steps_per_interval=2),
-    "reversible": dict(solver=ide.AlgebraicallyReversible(), gradient=ide.Reversible()),
-}
-
-
-@pytest.mark.parametrize("name", fast_first(1, WAYS))
-def test_the_state_at_depth_0_is_the_one_given_also_off_the_constraint(name):
-    at_knots = diffrax.SaveAt(t0=True, ts=jnp.array([0.0, ON_SPHERE.horizon]))
-    between = diffrax.SaveAt(t0=True, ts=jnp.array([0.0, 0.3]), dense=True)
-    for saveat in (at_knots, *[between] * (name != "reversible")):
-        solution = ide.solve(ON_SPHERE, BATCH, saveat=saveat, **WAYS[name])
-        assert max(largest(u, BATCH) for u in solution.us[:2]) < 1e-14
-        assert float(solution.stats["constraint_residual"]) < 1e-12
-    if name != "reversible":
-        assert largest(eqx.filter_jit(solution.evaluate)(0.0), BATCH) < 1e-14
-
-
-def test_whole_blocks_on_a_constraint_keep_the_order():
-    """The layers are equal, so that the equation is smooth."""
-    control = ide.Tied((Mixing(jnp.asarray(matrices(1)[0])), ide.Damping(0.5)), 1)
-    equation = ide.Equation(control, ide.Sphere(), EQUATION.domain)
-    u0, solver = ide.Sphere().project(BATCH), ide.solvers.Residual(ide.RK4())
-    ends = [np.asarray(march(equation, u0, solver, jnp.asarray(n))) for n in (8, 16, 32)]
-    first, second = (np.abs(a - b).max() for a, b in itertools.pairwise(ends))
-    assert abs(np.log2(first / second) - 4) < 0.15
-
-
-def test_a_steady_state_counts_the_stages_of_its_scheme():
-    equation, evaluations = on(ide.equation.Relaxation(0.5), intervals=1), []
-    equation = ide.Equation(
-        ide.equation.Sourced(equation.control, BATCH), ide.Free(), EQUATION.domain
-    )
-    # Of an affine step the root is found in as many steps, whatever the step is.
-    for scheme in (diffrax.Euler(), ide.RK4()):
-        solution = ide.solve(equation, 0 * BATCH, solver=ide.contrib.SteadyState(scheme))
-        evaluations.append(float(solution.stats["field_evaluations"]))
-    assert (
-        evaluations[0] > 1 and evaluations[1] % 4 == 0 and evaluations[1] > 2 * evaluations[0]
-    )
+    assert largest(solution.us[0], BATCH) == largest(evaluate(solution, 0.0), BATCH) == 0
+    assert largest(evaluate(solution, jnp.asarray(1.5)), solution.us[3]) < 1e-14
+    assert largest(evaluate(solution, jnp.asarray(1.5 - 1e-9)), solution.us[3]) < 1e-7
+    assert solution.stats["field_evaluations"] == 3 * (4 + 3)
+    assert solution.stats["steps"] == solution.stats["accepted"] == 6
 
 
 def test_a_constant_token_has_no_projection():
@@ -179,7 +132,6 @@ def test_a_constant_token_has_no_projection():
 
 
 def test_field_evaluations():
-    """In the first step of an interval, and in those that follow."""
     for solver, first, following in (
         (diffrax.HalfSolver(ide.LieTrotter()), 3, 3),
         (ide.AdamsBashforth(3), 2, 1),
@@ -188,43 +140,14 @@ def test_field_evaluations():
         assert count[:2] == (first, following), solver
 
 
-def test_field_evaluations_of_a_march_without_jumps():
-    equation = on(ide.Damping(1.0), intervals=2)
-    stats = ide.solve(equation, BATCH, solver=diffrax.Bosh3(), steps_per_interval=2).stats
-    assert stats["field_evaluations"] == 4 + 3 * 3 and stats["steps"] == stats["accepted"] == 4
-
-
-class Decay(ide.AbstractOperator):
-    """`u_t = -k u²`, told to the host."""
-
-    k: jax.Array
-
-    def __call__(self, u, domain):
-        jax.debug.callback(lambda: CALLS.append(1))
-        return -self.k * u**2
-
-
-CALLS = []
-
-
-# The last stage of one of them is the first of the next step.
-@pytest.mark.parametrize("solver", fast_first(1, [diffrax.Bosh3(), diffrax.Heun()]))
-def test_a_first_step_that_is_tried_again_is_counted_again(solver):
+def test_a_first_step_that_is_tried_again_is_counted_again():
+    """The last stage of the scheme is the first of the next step."""
     CALLS.clear()
-    equation = on(Decay(jnp.asarray(30.0)), intervals=2)
-    stats = ide.solve(equation, jnp.ones_like(BATCH), solver=solver, **within(1e-2)).stats
+    equation, scheme = on(Decay(jnp.asarray(30.0)), intervals=2), diffrax.Bosh3()
+    stats = ide.solve(equation, jnp.ones_like(BATCH), solver=scheme, **within(1e-2)).stats
     evaluations = float(stats["field_evaluations"])
     jax.effects_barrier()
     assert stats["rejected"] > 0 and len(CALLS) == evaluations
-
-
-def test_a_failure_is_in_the_interval_where_it_happened():
-    strengths = np.where(np.arange(10) == 8, np.inf, 0.0).astype(np.float32)
-    control = ide.PiecewiseConstant((Decay(strengths),), 0.1)
-    equation = ide.Equation(control, ide.Free(), SPHERE.domain)
-    ones = np.ones(BATCH.shape, np.float32)
-    with pytest.raises(RuntimeError, match=r"between depths 0\.8 and 0\.9 of 1 with nonfinite"):
-        ide.solve(equation, ones, solver=diffrax.Euler())
 
 
 def within(tolerance):
@@ -240,11 +163,11 @@ def test_states_at_any_depth_of_adaptive_steps():
     damped = ide.PiecewiseConstant((ide.Damping(np.outer([0.5, 2.0], np.ones(WIDTH))),))
     equation = ide.Equation(damped, ide.Free(), DOMAIN)
     saveat = diffrax.SaveAt(t0=True, ts=[0.3, 1.0, 1.7], t1=True, dense=True)
-    solution = ide.solve(equation, U0, saveat=saveat, solver=diffrax.Tsit5(), **within(1e-9))
+    solution = ide.solve(equation, U0, saveat=saveat, solver=diffrax.Bosh3(), **within(1e-7))
     ts, us, u1, stats = jax.device_get((solution.ts, solution.us, solution.u1, solution.stats))
     assert ts.tolist() == [0.0, 0.3, 1.0, 1.7, 2.0]
     passed = np.array([0, 0.15, 0.5, 1.9, 2.5])
-    assert largest(us, np.multiply.outer(np.exp(-passed), U0)) < 1e-7
+    assert largest(us, np.multiply.outer(np.exp(-passed), U0)) < 1e-5
     evaluate = eqx.filter_jit(lambda solution, ts: jax.vmap(solution.evaluate)(ts))
     *inside, beyond = np.asarray(evaluate(solution, np.append(ts, 2.1)))
     assert largest(inside, us) < 1e-14 and np.isnan(beyond).all()
@@ -253,8 +176,8 @@ def test_states_at_any_depth_of_adaptive_steps():
         with pytest.raises(ide.InputError, match=r"t=.*(outside \[0, 2\]|finite)"):
             solution.evaluate(t)
     assert stats["accepted"] + stats["rejected"] == stats["steps"] > 6
-    # Seven stages in a first step of an interval, tried again or not, six in those that follow.
-    firsts = stats["field_evaluations"] - 6 * stats["steps"]
+    # Four stages in a first step of an interval, tried again or not, then three.
+    firsts = stats["field_evaluations"] - 3 * stats["steps"]
     assert 2 <= firsts <= 2 + stats["rejected"]
 
 

@@ -57,7 +57,6 @@ def feed_forward(operator, v):
 
 
 def norm(operator, u):
-    """The input normalisation of an operator."""
     return layer_norm(u, np.asarray(operator.normalization.gain))
 
 
@@ -70,7 +69,6 @@ def rate(operator):
 
 
 def after_block(block, u):
-    """The sequential block."""
     for operator in block:
         u = u + rate(operator)(u)
     return u

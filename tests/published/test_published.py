@@ -223,7 +223,6 @@ def test_projections_as_printed():
 
 
 def one_step(solver, equation, u, h):
-    """A step of length h in the second layer."""
     terms = equation.terms_of(1)
     return eqx.filter_jit(lambda u: ide.solvers.single_step(solver, terms, 1.0, 1.0 + h, u))(u)
 

@@ -73,11 +73,7 @@ LONG = Report("a", "b", [{"a": 1}] * 2000)
     [
         ("a.json.tmp", lambda path: write_json(path.with_suffix(""), [])),
         ("report.csv", lambda path: write_report(path.parent, LONG)),
-        ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
-        (
-            "a.png",
-            lambda path: figures.plot_fields(path, np.eye(2)[:, :1], {"": {"a": np.ones(2)}}),
-        ),
+        ("a.png", lambda path: plot_fields(path, np.eye(2)[:, :1], {"": {"a": np.ones(2)}})),
     ],
 )
 def test_a_full_disk_names_the_file(name, write, tmp_path):

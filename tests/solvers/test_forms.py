@@ -13,7 +13,8 @@ import scipy.special
 
 import ide_transformer as ide
 from ide_transformer.solvers.multistep import phi
-from tests.helpers import largest, observed_order
+from tests.helpers import largest
+from tests.models import examples
 from tests.solvers.linear_problem import (
     TOKENS,
     WIDTH,
@@ -26,13 +27,8 @@ from tests.solvers.linear_problem import (
 
 
 def test_strang_on_three_operators():
-    """The sub-steps go up to the last operator and back."""
     up = [(0, 0.0, 0.5), (1, 0.0, 0.5), (2, 0.0, 1.0)]
     assert ide.Strang().sub_steps(3) == [*up, (1, 0.5, 1.0), (0, 0.5, 1.0)]
-    parts = matrices(3)
-    equation, u1 = tied_equation(*parts), initial_state() @ scipy.linalg.expm(2 * sum(parts))
-    order = observed_order(lambda n: largest(final(equation, ide.Strang(), n), u1), (16, 32))
-    assert abs(order - 2) < 0.15
 
 
 def test_compositions():
@@ -100,12 +96,10 @@ def test_exponential_euler_makes_the_step_of_parcae():
     assert largest(final(equation, ide.ExponentialEuler()), u) < 1e-13
     decay = np.exp(-3 * rates)
     u = decay * start + (1 - decay) / rates * injected
-    for solver in (ide.ETDAB2(), ide.ETDRK4()):
-        assert largest(final(tied_equation(*sourced, intervals=3), solver), u) < 1e-13
+    assert largest(final(tied_equation(*sourced, intervals=3), ide.ETDAB2()), u) < 1e-13
 
 
 def test_phi_functions_and_their_derivatives_in_single_precision():
-    """Against `Σ_k z^k / (k + n)!` in double precision."""
     size = np.logspace(-9, 0.9, 60)
     z, k = np.concatenate([-size, [0.0], size]).astype(np.float32), np.arange(60)
     powers = z.astype(float)[:, None] ** k
@@ -116,3 +110,9 @@ def test_phi_functions_and_their_derivatives_in_single_precision():
         assert value.dtype == slope.dtype == np.float32
         assert np.max(np.abs(value / (powers @ factor) - 1)) < 2e-6
         assert np.max(np.abs(slope / (powers[:, :-1] @ (k * factor)[1:]) - 1)) < 5e-6
+
+
+def test_a_scheme_that_starts_from_the_state_alone_refuses_a_velocity():
+    model = examples.language_model(velocity=True, solver=ide.solvers.Residual(ide.RK4()))
+    with pytest.raises(ide.InputError, match=r"Residual .* InitialVelocity"):
+        model.solve(np.zeros(3, int))

@@ -1,15 +1,11 @@
 """Classes of a user, which configurations name `tests.training.mine:Class`."""
 
-from typing import ClassVar
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 import ide_transformer as ide
-from ide_transformer import models, tasks
 from tests.typed.public_face import Ball as Ball, Counting as Counting, MyHeun as MyHeun
 
 
@@ -42,21 +38,6 @@ class Twice(ide.AbstractOperator):
 
     def __call__(self, u, domain):
         return 2 * self.operator(u, domain)
-
-
-class Unsized(tasks.AbstractTask):
-    """Halve a sequence of its own length; one batch serves for all parts and samples."""
-
-    model: ClassVar = models.Model
-    sizes: ClassVar = {}
-    tokens_per_sample: ClassVar = 6
-
-    def batch(self, step, size, seed):
-        x = np.random.default_rng([seed, step]).normal(size=(size, 6))
-        return tasks.Batch(x, x / 2)
-
-    def held_out(self, size, samples=None, part="validation"):
-        yield self.batch(0, 8, 0)
 
 
 class Ahead(ide.AbstractOperator):
@@ -98,33 +79,3 @@ class Straight(ide.AbstractExpansion):
     @classmethod
     def build(cls, make_block, layers, *, key):
         return cls(eqx.filter_vmap(make_block)(jax.random.split(key, 2)), layers)
-
-
-class Pushed(ide.AbstractScheme):
-    """`u_{n+1} = u_n + h F(t_n, u_n) + h s v`, v the initial velocity or, with a key, noise.
-    It makes an even number of steps."""
-
-    strength: Array = eqx.field(converter=jnp.asarray, default=0.5)
-    key: PRNGKeyArray | None = None
-
-    random: ClassVar[bool] = True
-    starts_from: ClassVar[tuple[type, ...]] = (ide.contrib.InitialVelocity,)
-
-    def order(self, terms):
-        return 1
-
-    def check(self, plan):
-        if plan.steps is None or plan.steps % 2:
-            raise ide.InputError(f"Pushed: an odd number of steps, {plan}; make an even one.")
-
-    def learned(self):
-        return {"push": 2 * self.strength}
-
-    def start(self, field, u):
-        if self.key is not None:
-            return jax.random.normal(self.key, u.shape, u.dtype)
-        return field.args.velocity if field.args else jnp.zeros_like(u)
-
-    def make_step(self, field, u, state, made_jump):
-        y1 = u + field(0, u) + field.h * self.strength * state
-        return ide.solvers.Step.between(u, y1, state=state)

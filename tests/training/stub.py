@@ -158,7 +158,7 @@ def train(runs, *overrides, **sections):
 def resumed(run, runs, after, overrides=()):
     """A copy of a run, cut after a checkpoint and resumed from it."""
     folder = shutil.copytree(run.path, runs / run.path.name)
-    (folder / "summary.json").unlink()
+    (folder / "summary.json").unlink(missing_ok=True)
     for path in folder.glob("checkpoints/[0-9]*"):
         if int(path.name) > after:
             shutil.rmtree(path)

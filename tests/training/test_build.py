@@ -14,11 +14,11 @@ from ide_transformer import training
 from ide_transformer.equation import silu
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.parts import read_parts
+from tests.helpers import filled
 from tests.training import mine, stub
 
 
 def model_of(*overrides, **sections):
-    """With weights that are drawn without compiling."""
     config = stub.config(*overrides, **sections)
     return stub.model_of(config, **training.build_task(config).sizes)
 
@@ -45,12 +45,6 @@ def test_schemes_by_name():
     assert stub.config().solver == stub.config("solver=lie_trotter").solver
 
 
-def test_a_dictionary_of_any_values_is_read():
-    assert training.read(dict, {"a": 1}, "key") == training.read(
-        dict[str, int], {"a": 1}, "key"
-    )
-
-
 def test_schemes_by_tolerance_and_on_constraints():
     tolerances = ("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-3")
     mesh = model_of(*tolerances, "solver.max_steps=9").mesh
@@ -66,7 +60,6 @@ def test_schemes_by_tolerance_and_on_constraints():
 
 
 def test_the_section_model_offers_what_operators_ask_for():
-    """Their options come before it."""
     operators = """[attention,
         {kind: gated_feed_forward, options: {hidden: 12, activation: silu, bias: false}},
         {kind: scaled, options: {operator:
@@ -80,20 +73,30 @@ def test_the_section_model_offers_what_operators_ask_for():
         *("model.positions={kind: rotary, options: {base: 100.0}}", "solver=nesterov"),
     )
     build = ft.partial(training.build_model_of_size, config, {"vocabulary": 200})
-    model = eqx.filter_jit(lambda key: build(key))(jax.random.key(0))
-    attention, gated, scaled, damping, twice = model.control(0.0)
+    key = jax.random.key(0)
+    model = filled(eqx.filter_eval_shape(build, key), 1.0, seed=0)
+    attention, gated, scaled, _, twice = model.control(0.0)
     assert not attention.causal and attention.positions == ide.Rotary(base=100.0)
     assert attention.query.bias is not None and gated.inner.bias is None
     assert gated.inner.weight.shape == (4, 12) and gated.activation is silu
     assert isinstance(attention.normalization, ide.LayerNorm)
-    assert damping.rate.tolist() == [0.25, 1, 2, 3]
+
     assert isinstance(scaled.operator.normalization, ide.Sphere)
     assert isinstance(twice.operator, mine.Pull) and twice.operator.strength == 0.5
     assert isinstance(twice.operator.normalization, ide.LayerNorm)
     assert model.inputs.positions is None
-    assert np.std(model.inputs.embedding) == pytest.approx(0.1, rel=0.1)
+
+    @jax.jit
+    def drawn(key):
+        model = build(key)
+        _, gated, _, damping, _ = model.control(0.0)
+        return model.inputs.embedding, gated.outer.weight, damping.rate
+
+    embedding, outer, rate = drawn(key)
+    assert rate.tolist() == [0.25, 1, 2, 3]
+    assert np.std(embedding) == pytest.approx(0.1, rel=0.1)
     # The outputs of all operators add up to the size of one.
-    assert np.std(gated.outer.weight) == pytest.approx(0.1 / 5**0.5, rel=0.3)
+    assert np.std(outer) == pytest.approx(0.1 / 5**0.5, rel=0.3)
 
 
 OF_THE_USER = {
@@ -114,7 +117,6 @@ OF_THE_USER = {
 
 
 def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
-    """From a file; its step is traced, and its weights are stored and read again."""
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(stub.tree(**OF_THE_USER)))
     config = training.load_config(path)
@@ -146,24 +148,12 @@ def test_options_of_the_model(tmp_path):
     assert model.inputs.positions.shape == (4, 4) and model.read_out.weight.shape == (288, 4)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "read_out", "sizes", "learned"),
-    [
-        ("text_inputs", "token_logits", {}, 0),
-        ("text_inputs", "{kind: prefix_head, options: {std: 0.1}}", dict(classes=3), 1),
-        (
-            *("{kind: image_inputs, options: {stride: 2}}", "mean_head"),
-            *(dict(image_shape=(4, 4, 1), classes=3), 1),
-        ),
-        ("{kind: function_inputs, options: {modes: 1}}", "function_values", dict(points=8), 0),
-    ],
-)
-def test_inputs_and_read_outs_draw_their_own_weights(inputs, read_out, sizes, learned):
-    parts = f"model.options={{inputs: {inputs}, read_out: {read_out}}}"
-    token = f"model.class_token={bool(learned)}".lower()
-    config = stub.config("model.kind=model", parts, token, "model.dropout=0.25")
-    model = stub.model_of(config, 0.1, **sizes)
-    assert model.inputs.features == 4 and model.inputs.prefix_tokens == learned
+def test_inputs_and_read_outs_of_the_package_have_the_sizes_of_the_data():
+    inputs = "inputs: {kind: image_inputs, options: {stride: 2}}, read_out: mean_head"
+    parts = f"model.options={{{inputs}}}", "model.class_token=true", "model.dropout=0.25"
+    config = stub.config("model.kind=model", *parts)
+    model = stub.model_of(config, image_shape=(4, 4, 1), classes=3)
+    assert (model.inputs.features, model.inputs.prefix_tokens) == (4, 1)
     assert model.inputs.dropout == 0.25 and model.random
 
 

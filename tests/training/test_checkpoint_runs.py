@@ -82,10 +82,7 @@ def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
 
 def test_an_encoder_writes_no_text_and_the_command_says_what_to_call(capsys):
     output = run_here(capsys, "sample", GOLDEN / "bert", expected=2)
-    assert (
-        "encodes texts and writes none" in output
-        and "x.model(x.tokenizer.encode_batch" in output
-    )
+    assert "x.model(x.tokenizer.encode_batch" in output
 
 
 TREE = stub.tree()

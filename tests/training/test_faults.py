@@ -5,7 +5,6 @@ import functools as ft
 import shutil
 import sys
 import threading
-import time
 from types import SimpleNamespace
 from unittest import mock
 
@@ -94,7 +93,6 @@ def test_the_second_time_it_ends_with_a_report(faulty, tmp_path):
 
 
 def test_a_run_that_learned_nothing_is_an_error(faulty, tmp_path):
-    """However few its steps are."""
     faulty([(0, 0), (0, 1)])
     with pytest.raises(InputError, match=r"2 steps .*step 2 .*no checkpoint"):
         train(tmp_path, training=SETTINGS | {"steps": 2, "checkpoint_every": 1})
@@ -103,7 +101,6 @@ def test_a_run_that_learned_nothing_is_an_error(faulty, tmp_path):
 
 
 def evaluated(monkeypatch, *losses):
-    """Evaluations of a run have these losses."""
     coming = iter(losses)
     evaluate = lambda *_, **__: {"validation_loss": next(coming, losses[-1])}  # noqa: E731
     monkeypatch.setattr(programs.Program, "evaluate", evaluate)
@@ -127,33 +124,6 @@ def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
     assert equal(best, step_4) and not equal(best, newest)
 
 
-@pytest.mark.parametrize(
-    "name", ["metrics.jsonl", pytest.param("checkpoints", marks=pytest.mark.heavy)]
-)
-def test_a_run_whose_log_is_removed_ends_with_an_error(name, tmp_path, monkeypatch):
-    """One whose checkpoints are removed writes new ones."""
-    batch, run, removed = stub.Stub.batch, tmp_path / "small", []
-
-    def remove_before_step_10(self, step, size, seed):
-        # Batches are also drawn before the run has a folder.
-        if step == 9 and run.exists() and not removed:
-            while not (run / "checkpoints/6").exists():
-                time.sleep(0.001)
-            path = run / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            removed.append(path)
-        return batch(self, step, size, seed)
-
-    monkeypatch.setattr(stub.Stub, "batch", remove_before_step_10)
-    settings = {"steps": 12, "checkpoint_every": 6}
-    if name == "checkpoints":
-        training.load_run(train(tmp_path, training=settings).path)
-        return
-    with pytest.raises(InputError, match=r"metrics\.jsonl"):
-        train(tmp_path, training=settings)
-    assert not (run / "summary.json").exists()
-
-
 class Recorder(AbstractTracker):
     """Keeps its calls; before each it may wait or fail."""
 
@@ -172,7 +142,6 @@ class Recorder(AbstractTracker):
 
 @pytest.fixture
 def log_of(tmp_path):
-    """The log of a run with one tracker."""
     return lambda tracker: MetricsLog(
         training.RunFolder(tmp_path), [tracker], TrainingProgress(9, 0), 0.0
     )
@@ -208,7 +177,6 @@ def test_a_run_does_not_wait_for_a_tracker_that_hangs_at_its_end(log_of, capsys,
 
 
 def test_a_run_tells_a_tracker_of_your_own_what_it_logs(folder, monkeypatch):
-    """Also where the run is resumed from an earlier checkpoint."""
     trackers = []
 
     class Own(Recorder):

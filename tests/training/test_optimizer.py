@@ -32,7 +32,6 @@ def settings(schedule="constant", **keys):
 
 
 def descended(optimizer, weights=START, gradients=GRADIENTS):
-    """The weights and the state after each gradient."""
     weights = jax.tree.map(jnp.asarray, weights)
     state, history = jax.jit(optimizer.init)(weights), []
 

@@ -39,7 +39,6 @@ def write(**training):
 
 
 def start(*arguments):
-    """Both processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -51,7 +50,6 @@ def start(*arguments):
 
 
 def ended(processes, statuses):
-    """The outputs of processes that end with these statuses."""
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == statuses, outputs
     assert not any("Traceback" in output for output in outputs)

@@ -64,7 +64,6 @@ def files(tmp_path_factory):
 
 
 def on_files(config):
-    """The configuration of a recipe, with the files of this test."""
     changes = {
         "darcy": {"path": "."},
         "fashion_mnist": {"path": "."},
@@ -74,8 +73,6 @@ def on_files(config):
 
 
 def build_programs(config, task, filled=lambda build: build()):
-    """The programs of a run, and its first state."""
-
     def build_model(config, task, key):
         build = ft.partial(build_model_of_size, config, task.sizes, key)
         # Iteration has to find the fixed point of its own weights.
@@ -94,7 +91,6 @@ BUILT = set()
 
 
 def check_built(config, task):
-    """Builds from shapes whatever a run needs."""
     tree = config.as_tree()
     parts = str(
         [

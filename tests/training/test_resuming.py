@@ -7,7 +7,6 @@ import re
 import resource
 import shutil
 import signal
-import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -84,18 +83,6 @@ def test_a_run_without_a_checkpoint_begins_again(killed, end):
         training.load_run(RUN)
     assert resume().path == RUN
     assert equal(training.load_run(RUN)[0], end)
-
-
-def test_a_kill_before_the_configuration_is_written_leaves_the_run(killed, monkeypatch):
-    replace = Path.replace
-
-    def killed(self, target):
-        return sys.exit() if target.name == "config.yaml" else replace(self, target)
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(Path, "replace", killed)
-        training.resume_run(RUN, ["training.log_every=4"])
-    assert resume().load_summary()["steps"] == 4
 
 
 def test_a_run_that_cannot_be_made_longer_is_left_alone(folder):
@@ -200,24 +187,8 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(folder, end):
 
 
 def test_brackets_in_the_name_of_a_folder_are_no_pattern(folder):
-    """They are one for the library that writes checkpoints."""
     odd = Path("runs [v2] *?%$ ☃")
     assert training.load_run(stub.start_run(config(), odd).path)[1].path == odd / RUN.name
-
-
-def test_a_file_may_vanish_while_a_run_is_read(folder, end, monkeypatch):
-    """A thread removes the files of a checkpoint that failed."""
-    stat_file, unfinished = Path.stat, CHECKPOINTS / "unfinished"
-    unfinished.touch()
-
-    def stat_and_remove(path, **options):
-        status = stat_file(path, **options)
-        if path == unfinished:
-            path.unlink()
-        return status
-
-    monkeypatch.setattr(Path, "stat", stat_and_remove)
-    assert folders.RunFolder(RUN).load_config().name == RUN.name
 
 
 def make_folder(runs, name):

@@ -81,7 +81,6 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(folder, capsys):
 
 
 def steps(num_steps, accumulate):
-    """The state, the metrics and the weights of some steps of a tiny model."""
     model = stub.model_of(stub.config("model.operators=[feed_forward]"))
     rule = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, momentum=0.9))
     state, static = training.initial_state(model, rule, jax.random.key(0), average=0.9)
@@ -113,7 +112,6 @@ def test_parts_of_a_batch_make_the_step_of_the_whole_and_steps_an_average():
 
 
 def test_an_average_of_constant_weights_is_they_themselves():
-    """Also of none, and in float32 with a decay near 1."""
     model, rule = Damping(np.float32([0.3, 2.0])), optax.sgd(0.0)
     decay = 1 - 1e-6
     state, _ = training.initial_state(model, rule, jax.random.key(0), average=decay)
@@ -166,7 +164,6 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
 
 
 def test_batches_are_made_ahead_and_in_order():
-    """An error is raised where its value is asked for."""
     numbers_made, ahead = [], threading.Semaphore(0)
 
     def make(step):

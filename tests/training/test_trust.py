@@ -3,7 +3,6 @@ of such files reach a terminal as plain text."""
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from ide_transformer import training
 from ide_transformer.compare.sweep import Trial
 from ide_transformer.compare.trials import Plan, Trials
 from ide_transformer.reporting import Terminal
-from ide_transformer.training.configuration.files import apply_overrides, names_of_code
+from ide_transformer.training.configuration.files import apply_overrides
 from tests.helpers import fast_first
-from tests.misuse.hostile import EVIL, LONG, OBEYED, write_evil
+from tests.misuse.hostile import EVIL, OBEYED, write_evil
 from tests.running import run_here
 from tests.training import stub
 
@@ -114,29 +113,7 @@ def test_what_is_never_imported_or_called(gift, capsys):
     assert not Path("EXECUTED").exists()
 
 
-def test_names_are_found_wherever_they_stand():
-    """Also in the key of a section that is empty, and where no key is known."""
-    tree = {
-        "data": {"path": "a:b", "options": {"x": ["my.data:Set"]}},
-        "data.path": "mine:B",
-        "solver": {"kind": "strang(mine:Heun)"},
-        "model": {"operators": ["attention", {"kind": "and mine:A too"}], "pretrained": "/a:b"},
-        "training": {"costs": {"mine:Cost": {}}},
-        "parallel": {"coordinator": "127.0.0.1:36231"},
-        "mine:C": None,
-    }
-    assert names_of_code(tree) == {
-        "data.options.x.0": ["my.data:Set"],
-        "data.path": ["mine:B"],
-        "solver.kind": ["mine:Heun"],
-        "model.operators.1.kind": ["mine:A"],
-        "training.costs.mine:Cost": ["mine:Cost"],
-        "mine:C": ["mine:C"],
-    }
-
-
 def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
-    """Its record has a configuration, whose scheme is looked up where it is read."""
     gift("solver=CODE(2)")
     record = yaml.safe_load((RUN / "config.yaml").read_text())
     trial = Trial("x", (), 0)
@@ -146,13 +123,6 @@ def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
     with pytest.raises(ide.InputError, match=r"failed\.json .*gift\.evil:Part"):
         trials.is_done(trial)
     assert not Path("EXECUTED").exists()
-
-
-@pytest.mark.parametrize("text", [LONG, "a." * 2**17, "a:" * 2**17, "1a" * 2**17])
-def test_names_are_found_in_a_long_text_at_once(text):
-    began = time.process_time()
-    names_of_code({"name": text, text: None})
-    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("where", ["key", "name", "value", "cost", "option", "override"])

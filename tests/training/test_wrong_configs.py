@@ -1,15 +1,18 @@
 """Wrong configurations: one message that names the key, exit status 2, and nothing written."""
 
+import dataclasses
+import inspect
 import re
 import resource
 import time
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings, strategies as st
 
+from ide_transformer import training
+from ide_transformer.training.configuration.section import Section
 from tests.running import run_here
-from tests.training import stub, wrong_configs
+from tests.training import stub
 
 
 # Texts that are no configurations, by what is said of them.
@@ -73,12 +76,10 @@ EXPLODING = {
     "control: {kind: hypernetwork, options: {terms: 1000000000}}": "control.options.terms",
     "model: {operators: [{kind: attention, options: {window: 10000000000}}]}": "options.window",
 }
-PLACES = wrong_configs.places()
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with a right configuration, tiny, and a text."""
     folder = tmp_path_factory.mktemp("base")
     (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     (folder / "base.yaml").write_text(yaml.safe_dump(stub.tree()))
@@ -113,23 +114,20 @@ def refused(base, capsys):
         yield check
 
 
-def test_a_wrong_value_is_refused(refused, thorough):
-    @settings(
-        max_examples=1_000 if thorough else 25,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.data())
-    def check(data):
-        place = data.draw(st.sampled_from(PLACES))
-        value = data.draw(wrong_configs.wrong_values(place))
-        refused(place.key, place.override(value))
+def keys_of(section, prefix=""):
+    for field in dataclasses.fields(section):
+        yield prefix + field.name
+        if inspect.isclass(field.type) and issubclass(field.type, Section):
+            yield from keys_of(field.type, f"{prefix}{field.name}.")
 
+
+def test_values_of_another_kind_are_refused_at_each_key(refused):
+    """No key takes a number below zero, or a list with such a section."""
     with pytest.raises(AssertionError, match="it would start"):
         refused("")  # the right one
-    check()
+    for key in keys_of(training.Config):
+        refused(key, f"{key}=-0.5")
+        refused(key, f"{key}=[{{no: such}}]")
 
 
 @pytest.mark.parametrize("text", WRONG_TEXTS)
