@@ -81,9 +81,7 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, fo
 
 
 @pytest.mark.heavy
-def test_runs_that_began_with_other_weights_are_refused(
-    compare, runs, tiny_run, tmp_path, monkeypatch
-):
+def test_runs_that_began_with_other_weights_are_refused(compare, runs, tiny_run, tmp_path):
     start = shutil.copytree(tiny_run, tmp_path / "start")
     tree = {x: y for x, y in base(tmp_path).items() if x in ("name", "optimizer", "training")}
     tree["model"] = {"pretrained": str(start)}
@@ -97,35 +95,10 @@ def test_runs_that_began_with_other_weights_are_refused(
     refusal = r"ary-seed0: .*first weights: .*'step': 3, .* there, .*'step': 4,"
     with pytest.raises(ide.InputError, match=refusal):
         compare(RECIPES, **changes)
-    # So are those that did not record them.
-    for file in tmp_path.glob("compared/small/runs/*/fingerprints.json"):
-        fingerprints = json.loads(file.read_text())
-        file.write_text(json.dumps({x: y for x, y in fingerprints.items() if x != "its start"}))
-    with pytest.raises(ide.InputError, match=r"ary-seed0: .*first weights: "):
-        compare(RECIPES, **changes)
-
-    def train_and_change(config, **options):
-        runs.train(config, **options)
-        go_on(start, 5)
-
-    # So are those that began before others of the same comparison, and with other weights.
-    monkeypatch.setattr(training, "train", train_and_change)
-    with pytest.raises(ide.InputError, match="first weights: "):
-        compare(RECIPES, **changes, name="again")
-
-
-def without(text, step):
-    """A log without the evaluation after a step."""
-    lines = text.splitlines(keepends=True)
-    return "".join(x for x in lines if not x.startswith(f'{{"step": {step}, "val'))
 
 
 DAMAGES = {
-    "metrics.jsonl": [
-        lambda x: x[: len(x) // 2],
-        lambda x: x.replace(": 9.0", ": null", 1),
-        lambda x: without(x, 9),
-    ],
+    "metrics.jsonl": [lambda x: x[: len(x) // 2], lambda x: x.replace(": 9.0", ": null", 1)],
     "summary.json": [lambda x: x.replace('"steps": 12', '"steps": 16')],
 }
 
@@ -290,12 +263,7 @@ def test_losses_that_are_not_finite_or_zero(compare, runs, folder):
     assert all(row["validation_loss"] is row["difference"] is None for row in failures)
     # A failure belongs to its configuration.
     file = folder / "runs/heun-seed2.failed.json"
-    configuration = json.loads(file.read_text())["configuration"]
-    edit(
-        file,
-        configuration=configuration
-        | {"optimizer": configuration["optimizer"] | {"learning_rate": 0.5}},
-    )
+    file.write_text(file.read_text().replace('"learning_rate": 0.01', '"learning_rate": 0.5'))
     with pytest.raises(ide.InputError, match=r"heun-seed2.failed.json: .*learning_rate: 0.5"):
         compare(RECIPES)
 
@@ -371,13 +339,9 @@ def test_trained_runs_are_measured_on_further_tests(compare, runs, folder, monke
     del runs.made[:]
     for wrong, refusal in (
         ({"context": 0}, "tests.*context"),
-        ({"part": "test"}, "part=test"),
         ({"mesh": {"layer": 2}}, "tests.far.*layer"),
-        ({"options": {"length": 2}, "part": "validation"}, "tests.far.*length"),
         ({"schemes": ["rk4"]}, "rk4"),
     ):
         with pytest.raises(ide.InputError, match=refusal):
             compare(RECIPES, recipes={}, tests={"far": wrong}, name="again")
     assert not runs.made
-    with pytest.raises(ide.InputError, match=r"tests.own, heun: .*accuracy"):
-        compare(RECIPES, recipes={}, tests={"own": {**tests["own"], "figures": ["accuracy"]}})

@@ -1,4 +1,4 @@
-"""Texts that models write: with a cache and without, drawn and greedy."""
+"""Texts that models write: with a cache and without, drawn and greedy, and of speech."""
 
 import equinox as eqx
 import jax
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
+from ide_transformer import contrib
 from ide_transformer.models.generate import Draw
 from tests.helpers import fast_first, programs_compiled
 from tests.models import examples as small
@@ -95,10 +96,21 @@ def without_token(embedding_of, model):
     return eqx.tree_at(embedding_of, model, jax.device_put(embedding))
 
 
+SPOKEN, LENGTH = small.speech_to_text(intervals=1), 3
+
+
+@eqx.filter_jit
+def encoded_by(source):
+    return SPOKEN.inputs.encoded(source)[0]
+
+
 def test_a_model_that_cannot_be_solved_writes_nothing():
     nan = without_token(lambda m: m.inputs.embedding, MODEL)
     with pytest.raises(ide.InputError, match="position 3"):
         ide.generate(nan, UNEVEN, 8, **GREEDY)
+    nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
+    with pytest.raises(ide.InputError, match="position 2"):
+        contrib.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)
 
 
 def test_nothing_is_drawn_behind_the_end_of_a_text():
@@ -109,3 +121,19 @@ def test_nothing_is_drawn_behind_the_end_of_a_text():
         places = np.flatnonzero(row[2:] == end)
         row[2 + places[0] if len(places) else len(row) :] = end
     assert np.array_equal(ide.generate(MODEL, PROMPT, 6, end=end, **GREEDY), expected)
+
+
+def test_greedy_texts_of_speech_are_those_by_hand_up_to_their_end():
+    by_hand = PROMPT
+    for _ in range(LENGTH):
+        padded = np.pad(by_hand, ((0, 0), (0, 2 + LENGTH - by_hand.shape[1])))
+        logits = np.asarray(outputs_of(SPOKEN, contrib.SourceAndText(small.SPEECH, padded)))
+        likely = logits[:, by_hand.shape[1] - 1].argmax(axis=-1)
+        by_hand = np.column_stack((by_hand, likely))
+    end = int(by_hand[0, 3])  # ends the first text before its last token
+    text = contrib.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end)
+    for tokens, expected in zip(text.tolist(), by_hand.tolist(), strict=True):
+        if end in expected[2:]:
+            stop = expected.index(end, 2)
+            expected[stop:] = [end] * (2 + LENGTH - stop)
+        assert tokens == expected

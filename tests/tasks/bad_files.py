@@ -1,4 +1,4 @@
-"""Writes files that cannot be read as arrays, for test_bad_files."""
+"""Writes files that cannot be read as arrays, for test_array_files."""
 
 import json
 import os
@@ -152,15 +152,6 @@ def huge_chunk(file, folder):
     file.create_dataset("inputs", (1, 24), "f4", maxshape=(None, 24), chunks=(2**20, 24))
 
 
-def netcdf(**coordinates):
-    def write(folder):
-        data = {name: (("sample", "node"), x) for name, x in PAIR.items()}
-        xarray.Dataset(data, coordinates).to_netcdf(folder / "a.nc", engine="scipy")
-        return folder / "a.nc"
-
-    return write
-
-
 def zarr(change=None, version=2):
     def write(folder):
         data = xarray.Dataset({name: (("sample", "x"), x) for name, x in PAIR.items()})
@@ -196,30 +187,3 @@ def hidden_pickle(store):
 def chunk_outside(store):
     (store / "inputs" / "0.0").unlink()
     (store / "inputs" / "0.0").symlink_to("/etc/hostname")
-
-
-# Layouts.
-
-
-def well(trajectories=2):
-    def write(folder):
-        with h5py.File(folder / "a.h5", "w") as file:
-            file.attrs["n_trajectories"] = trajectories
-            dimensions = {"time": np.arange(3.0), "x": np.arange(4.0)}
-            for dimension, x in dimensions.items():
-                file[f"dimensions/{dimension}"] = x
-            file["dimensions"].attrs["spatial_dims"] = ["x"]
-            file["t0_fields/u"] = np.ones((2, 3, 4))
-        return folder / "a.h5"
-
-    return write
-
-
-def pdebench(**arrays):
-    def write(folder):
-        with h5py.File(folder / "a.hdf5", "w") as file:
-            for name, x in arrays.items():
-                file[name.replace("_", "-")] = x
-        return folder / "a.hdf5"
-
-    return write

@@ -136,13 +136,13 @@ def test_hdf5_without_dimensions(tmp_path):
     assert stored["large"].numbers == 10**18
 
 
-def write_well(path, x=EQUAL, samples=SAMPLES):
+def write_well(path, samples=SAMPLES):
     import h5py
 
     with h5py.File(path, "w") as file:
         file.attrs.update(n_trajectories=samples, grid_type="cartesian", n_spatial_dims=2)
         file["dimensions/time"] = TIME
-        file["dimensions/y"], file["dimensions/x"] = np.arange(Y), x
+        file["dimensions/y"], file["dimensions/x"] = np.arange(Y), EQUAL
         file["dimensions"].attrs["spatial_dims"] = ["y", "x"]
         file["t0_fields/pressure"] = STATES[:samples]
         file["t0_fields/density"] = STATES[:samples, 0, 0]
@@ -192,11 +192,14 @@ def test_the_layout_of_the_well(tmp_path, where):
 
 
 @needs_hdf5
-def test_the_points_of_the_well(tmp_path):
-    write_well(tmp_path / "a.hdf5", UNEQUAL)
-    arrays = read(tmp_path / "a.hdf5")
-    assert arrays["trajectories"].shape == (SAMPLES, TIMES, Y * X, 7)
-    assert arrays["constant"].shape == (SAMPLES, Y * X, 1) and arrays["points"].shape == (18, 2)
+def test_sizes_that_a_file_of_the_well_does_not_have_are_refused(tmp_path):
+    import h5py
+
+    write_well(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file.attrs["n_trajectories"] = SAMPLES + 1
+    with pytest.raises(ide.InputError, match=r"\[5, 4, 3, 6\].*\[6, 4, 3, 6\]"):
+        read(tmp_path / "a.hdf5")
 
 
 LINE = STATES[:, :, 0]
@@ -239,6 +242,13 @@ def test_the_layouts_of_pdebench(tmp_path, kind):
 
 
 @needs_hdf5
+def test_points_that_a_file_of_pdebench_does_not_have_are_refused(tmp_path):
+    write_hdf5(tmp_path / "a.hdf5", {"tensor": LINE, "x-coordinate": np.arange(4.0)})
+    with pytest.raises(ide.InputError, match=r"tensor is \[5, 4, 6\]"):
+        read(tmp_path / "a.hdf5")
+
+
+@needs_hdf5
 def test_two_constants_of_pdebench(tmp_path):
     """In the order viscosity, force: fields as channels, and numbers as parameters."""
     field, numbers = RANDOM.normal(size=(2, SAMPLES, X)), RANDOM.normal(size=(2, SAMPLES))
@@ -271,7 +281,7 @@ home;5;6e-1;9;dog
 """
 
 
-def test_the_columns_of_a_text(tmp_path, capsys):
+def test_the_columns_of_a_text(tmp_path):
     """Numbers that have no other role are inputs; texts are groups, or classes."""
     (tmp_path / "a.csv").write_text(CSV, "utf-8-sig")
     roles = {"inputs": "inputs", "targets": "targets", "groups": "place"}

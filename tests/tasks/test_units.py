@@ -80,9 +80,8 @@ def test_functions_are_given_in_the_units_of_the_data():
         model.with_inputs(dataclasses.replace(model.inputs, statistics=None)),
         read_out=dataclasses.replace(model.read_out, statistics=None),
     )
-    (m, s), (m_out, s_out) = (
-        np.transpose(task.sizes[x]) for x in ("statistics", "output_statistics")
-    )
+    m, s = np.transpose(task.sizes["statistics"])
+    m_out, s_out = np.transpose(task.sizes["output_statistics"])
     batch = task.batch(0, 4, 0)
     hand = batch.inputs._replace(values=((batch.inputs.values - m) / s).astype(np.float32))
     outputs = np.asarray(eqx.filter_jit(model)(batch.inputs))
@@ -90,11 +89,10 @@ def test_functions_are_given_in_the_units_of_the_data():
     np.testing.assert_allclose((outputs - expected) / s_out, 0, atol=1e-5)
     # Each channel counts in its own unit.
     loss = eqx.filter_jit(task.loss)(model, batch).loss
-    same = (x / s_out for x in (outputs, batch.targets.values))
-    relative = tasks.RelativeError()
-    first, second = (x.astype(np.float32) for x in same)
+    first, second = ((x / s_out).astype("f4") for x in (outputs, batch.targets.values))
     targets = batch.targets._replace(values=second)
-    np.testing.assert_allclose(loss, relative.measure(first, targets)["loss"].value, rtol=1e-5)
+    relative = tasks.RelativeError().measure(first, targets)["loss"].value
+    np.testing.assert_allclose(loss, relative, rtol=1e-5)
 
 
 def test_a_constant_channel_is_not_scaled():
@@ -107,20 +105,14 @@ def test_a_constant_channel_is_not_scaled():
 
 def test_parameters_are_constant_channels(tmp_path):
     viscosity = RANDOM.uniform(1, 2, 300)
-    np.savez(
-        tmp_path / "a.npz",
-        inputs=FUNCTIONS,
-        targets=FUNCTIONS + 1,
-        points=POINTS,
-        parameters=viscosity,
-    )
+    arrays = dict(inputs=FUNCTIONS, targets=FUNCTIONS + 1, points=POINTS)
+    np.savez(tmp_path / "a.npz", **arrays, parameters=viscosity)
     task = Arrays.build(tmp_path / "a.npz", validation=0.1, normalize=True)
     inputs, targets = task.data["training"]
     assert (task.sizes["channels"], task.sizes["output_channels"]) == (2, 1)
     assert np.ptp(inputs[..., 1], axis=1).max() == 0 and targets.shape[2:] == (1,)
-    assert sorted(inputs[:, 0, 1]) == sorted(
-        {*viscosity.astype(np.float32)} - {*task.data["validation"][0][:, 0, 1]}
-    )
+    held_out = task.data["validation"][0][:, 0, 1]
+    assert {*inputs[:, 0, 1]} == {*viscosity.astype(np.float32)} - {*held_out}
 
 
 def test_a_run_keeps_its_labels_and_units_without_its_data(tmp_path, monkeypatch, capsys):

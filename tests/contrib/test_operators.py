@@ -1,4 +1,5 @@
-"""A V-cycle written out token by token, causality, padding, and a loop on longer words."""
+"""Attention among slices, by hand; a V-cycle written out token by token, causality, and
+padding."""
 
 import equinox as eqx
 import jax
@@ -8,10 +9,17 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import InputError
-from ide_transformer.contrib import PairFeedForward, VCycle
+from ide_transformer.contrib import PairFeedForward, SliceAttention, VCycle
 from tests.conformance.operators import OperatorConformance
 from tests.helpers import built, drawn, largest
-from tests.published.numpy_blocks import attended, gelu, layer_norm, linear, softmax_kernel
+from tests.published.numpy_blocks import (
+    attended,
+    gelu,
+    layer_norm,
+    linear,
+    softmax,
+    softmax_kernel,
+)
 
 
 WIDTH, HEADS, LEVELS = 4, 2, 2
@@ -85,10 +93,6 @@ def test_padded_samples_are_as_shorter_ones():
     for length, (ours, state) in enumerate(zip(rates, u, strict=True), start=1):
         expected = by_hand(operator, rate_of_attention, np.asarray(state[:length]))
         assert largest(ours[:length], expected) < 1e-12
-    # Outside a program, where a domain knows that all of its weights are 0.
-    operator = VCycle(Joined(jnp.array(0.7)))
-    rates = operator(u[0, :2], ide.TokenDomain.uniform(2).padded(mask[0, :2]))
-    assert largest(rates[:1], operator(u[0, :1], ide.TokenDomain.uniform(1))) < 1e-12
 
 
 class Joined(ide.AbstractOperator):
@@ -133,3 +137,32 @@ def test_what_is_no_line_or_sees_no_neighbour_is_refused():
             cycle(pairs)(u, domain)
     with pytest.raises(InputError, match="VCycle: Damping"):
         VCycle(ide.Damping(1.0))
+
+
+def slices_by_hand(operator, u, weights):
+    v = layer_norm(u)
+    shares = softmax(linear(operator.assignment, v).reshape(len(u), HEADS, 3))
+    values = linear(operator.value, v).reshape(len(u), HEADS, -1)
+    rate = np.zeros_like(values)
+    for head in range(HEADS):
+        a = shares[:, head] * weights[:, None]
+        means = a.T @ values[:, head] / a.sum(0)[:, None]
+        query, key, mixed = (
+            linear(x, means) for x in (operator.query, operator.key, operator.mixing)
+        )
+        scores = query @ key.T / np.sqrt(WIDTH / HEADS)
+        rate[:, head] = shares[:, head] @ softmax(scores) @ mixed
+    return linear(operator.output, rate.reshape(len(u), WIDTH))
+
+
+def test_it_is_attention_among_weighted_means():
+    operator = built(
+        lambda: SliceAttention(WIDTH, HEADS, 3, normalization=NORM, key=jax.random.key(0))
+    )
+    random, tokens = np.random.default_rng(0), 11
+    u, weights = random.normal(size=(tokens, WIDTH)), random.random(tokens)
+    points = jnp.asarray(random.random((tokens, 2)))
+    weighted = apply(operator, jnp.asarray(u), ide.TokenDomain(points, jnp.asarray(weights)))
+    assert largest(weighted, slices_by_hand(operator, u, weights)) < 1e-12
+    plain = apply(operator, jnp.asarray(u), ide.TokenDomain(points))
+    assert largest(plain, slices_by_hand(operator, u, np.ones(tokens))) < 1e-12
