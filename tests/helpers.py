@@ -23,27 +23,20 @@ GOLDEN = ROOT / "tests/golden"
 WIDTH, HEADS, TOKENS = 16, 4, 6
 
 
-def make_block(key, *, std=0.2, causal=True, normalization=None):
+def make_block(key, *, normalization=ide.LayerNorm(eps=1e-5)):
     """An attention and a feed-forward of moderate size, pre-normalised by default."""
-    normalization = ide.LayerNorm(eps=1e-5) if normalization is None else normalization
-    first, second = jax.random.split(key)
-    attention = ide.Attention(
-        WIDTH, HEADS, key=first, causal=causal, normalization=normalization, std=std
-    )
-    feed_forward = ide.FeedForward(
-        WIDTH, 2 * WIDTH, key=second, normalization=normalization, std=std
-    )
-    return attention, feed_forward
+    options = dict(key=key, normalization=normalization)
+    attention = ide.Attention(WIDTH, HEADS, causal=True, **options)
+    return attention, ide.FeedForward(WIDTH, 2 * WIDTH, **options)
 
 
-def make_equation(control=ide.PiecewiseConstant, intervals=3, constraint=None, **options):
+def make_equation(intervals=3, constraint=ide.Free(), std=0.2, **options):
     """The equation of `make_block` with random weights, also in the biases."""
-    theta = built_control(lambda key: make_block(key, **options), intervals, control, **options)
-    constraint = ide.Free() if constraint is None else constraint
+    theta = built_control(lambda key: make_block(key, **options), intervals, std=std)
     return ide.Equation(theta, constraint, ide.TokenDomain.uniform(TOKENS))
 
 
-def built_control(make_block, intervals, control=ide.PiecewiseConstant, std=0.2, **_):
+def built_control(make_block, intervals, control=ide.PiecewiseConstant, std=0.2):
     """A control with random weights, which costs no program."""
     return built(ft.partial(control.build, make_block, intervals, key=jax.random.key(1)), std)
 

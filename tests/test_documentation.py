@@ -205,19 +205,6 @@ def test_the_blocks_of_a_page_run_in_order(page, folder, capsys, monkeypatch):
         run(block, names, page, capsys)
 
 
-# What the wheel does not have.
-OF_CLONE = re.compile(
-    r"make |\.venv/|(scripts|tests|configs|docs)/|(install|wheel --no-deps) '?\."
-)
-
-
-@pytest.mark.parametrize("page", LESSONS)
-def test_a_lesson_says_which_commands_need_a_clone(page):
-    for command in itertools.chain(*(x.commands for x in blocks(page))):
-        names_a_clone = OF_CLONE.search(" ".join(command.words))
-        assert command.in_clone == bool(names_a_clone), command
-
-
 @pytest.mark.parametrize("page", [written(page) for page in WITH_RESULTS])
 def test_the_commands_of_a_page_name_what_exists(page):
     page_blocks = blocks(page)

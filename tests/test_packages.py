@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 import ide_transformer as ide
 from ide_transformer import packages
 from tests.helpers import GOLDEN, ROOT, make_equation, random_state
-from tests.models.examples import filled, language_model, speech_to_text
+from tests.models.examples import language_model, speech_to_text
 from tests.running import run_apart
 from tests.typed import public_face
 
@@ -135,7 +135,7 @@ def assert_short(text):
 
 @pytest.mark.parametrize("build", [language_model, speech_to_text])
 def test_a_model_is_printed_in_a_few_lines(build):
-    model = filled(build)
+    model = build()
     text = repr(model)
     assert_short(text)
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
@@ -147,7 +147,7 @@ def test_a_model_is_printed_in_a_few_lines(build):
 
 def test_trees_without_numbers():
     """Under transformations, and in the trees that JAX makes of a model."""
-    model = filled(language_model)
+    model = language_model()
     traced = []
     eqx.filter_eval_shape(lambda model: traced.append(repr(model)), model)
     assert traced == [repr(model)]

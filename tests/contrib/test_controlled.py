@@ -18,7 +18,6 @@ from ide_transformer.dynamics import March, Path
 from tests.helpers import GOLDEN, WIDTH, built_control, largest
 from tests.layered_models import HELD_OUT, LAYERS, model_of, simple_block
 from tests.running import run_here
-from tests.states import state_model
 
 
 INPUTS = HELD_OUT[:2]
@@ -186,6 +185,15 @@ def test_steering_reaches_a_probability_with_the_least_energy():
     assert largest(np.delete(in_one_layer.pushes, 1, axis=0), 0.0) == 0
 
 
+class Start(ide.AbstractInputs):
+    """Inputs are states of one token."""
+
+    features, domain = 3, ide.TokenDomain.uniform(1)
+
+    def embed(self, inputs, *, key=None):
+        return ide.models.Embedded(jnp.asarray(inputs), self.domain)
+
+
 class Drift(ide.AbstractOperator):
     """`u_t = A u`, A no weight."""
 
@@ -211,13 +219,9 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
     matrix = np.array([[0.1, 1.0, 0.0], [-1.0, 0.1, 0.3], [0.0, 0.2, -0.4]])
     start, target = np.array([1.0, 0.0, -1.0]), np.array([0.5, -1.0, 0.3])
     drift = Drift(tuple(map(tuple, matrix.tolist())))
-    model = state_model(
-        ide.TokenDomain.uniform(1),
-        3,
-        control=ide.PiecewiseConstant((drift, Push(jnp.zeros((num_steps, 3)))), h),
-        constraint=ide.Free(),
-        solver=diffrax.Heun(),
-    )
+    control = ide.PiecewiseConstant((drift, Push(jnp.zeros((num_steps, 3)))), h)
+    parts = Start(), control, ide.Free(), ide.models.States()
+    model = ide.Model(*parts, solver=diffrax.Heun())
 
     def loss(u):
         return jnp.sum((u - target[None]) ** 2) / 2

@@ -8,11 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from tests import states
 from tests.helpers import built
-
-
-filled = built
 
 
 def small(make):
@@ -134,36 +130,6 @@ def stages(**last):
 def operator_model(points=16, *, operators=(attention, feed_forward), **options):
     all_options = dict(modes=2, key=KEY) | options
     return ide.OperatorModel(points, WIDTH, **parts(operators, intervals=1), **all_options)
-
-
-@small
-def function_classifier():
-    input_options = dict(channels=2, modes=2, statistics=((1.0, 2.0), (0.0, 0.5)), key=KEY)
-    return ide.FunctionClassifier(
-        16, 3, WIDTH, **parts((attention,), intervals=1), **input_options
-    )
-
-
-FIELD = ide.Field.at(normal(2, 16), np.linspace(0, 1, 16) ** 2)
-
-
-@small
-def function_regressor():
-    input_options = dict(
-        modes=2, statistics=((1.0, 2.0),), output_statistics=((3.0, 4.0),), key=KEY
-    )
-    return ide.FunctionRegressor(16, WIDTH, **parts((attention,), intervals=1), **input_options)
-
-
-@small
-def sequence_regressor():
-    input_options = dict(numbers=2, key=KEY)
-    return ide.SequenceRegressor(VOCABULARY, CONTEXT, WIDTH, **parts(), **input_options)
-
-
-@small
-def state_model(domain, operators=(attention,), **options):
-    return states.state_model(domain, WIDTH, **parts(operators, intervals=1, **options))
 
 
 @small

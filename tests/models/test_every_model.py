@@ -13,7 +13,7 @@ import ide_transformer as ide
 from ide_transformer import contrib, models
 from ide_transformer.testing import check_model
 from tests.conformance.models import ModelConformance
-from tests.helpers import fast_first
+from tests.helpers import built, fast_first
 from tests.models import examples as small
 
 
@@ -66,7 +66,7 @@ def language_model():
 
 
 MODELS = {"LanguageModel": (language_model, TEXT), "Model": (model_of_a_user(), TEXT)}
-# A second look; the last ones put together what others have.
+# A second look.
 MORE = {
     "OperatorModel": (
         small.operator_model,
@@ -74,10 +74,6 @@ MORE = {
     ),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
-    "Model, states": (
-        lambda: small.state_model(ide.TokenDomain.midpoint(8)),
-        small.normal(2, 8, small.WIDTH),
-    ),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "EncoderDecoder": (small.speech_to_text, contrib.SourceAndText(small.SPEECH, small.TOKENS)),
     "LanguageModel, functional": (
@@ -91,12 +87,8 @@ MORE = {
         ),
         small.TOKENS,
     ),
-    "FunctionClassifier": (small.function_classifier, small.normal(2, 16, 2)),
-    "FunctionRegressor": (small.function_regressor, small.FIELD),
-    "SequenceRegressor": (small.sequence_regressor, small.TOKENS),
-    "Model, images of one size": (small.image_encoder, small.normal(2, 4, 6, 3)),
 }
-PARTS_OF_OTHERS = {"ImageStage"}
+PARTS_OF_OTHERS = {"ImageStage", "FunctionClassifier", "FunctionRegressor", "SequenceRegressor"}
 # The positions of speech are not trained.
 FIXED = {"EncoderDecoder": lambda model: model.inputs.encoder.inputs.positions}
 
@@ -114,11 +106,11 @@ def test_no_kind_of_model_is_left_out():
 CALLED = "Model", "OperatorModel", "ImageClassifier", "EncoderDecoder"
 
 
-@pytest.mark.parametrize("name", fast_first(len(MODELS), MODELS | MORE, heavy=len(MORE) - 4))
+@pytest.mark.parametrize("name", fast_first(len(MODELS), MODELS | MORE))
 def test_every_model(name):
     make, inputs = (MODELS | MORE)[name]
     fixed = FIXED.get(name, lambda model: ())
-    model = small.filled(make)
+    model = built(make)
     without = () if name in CALLED else ("jit",)
     ModelConformance(model, inputs, fixed=fixed).check(without)
 
@@ -134,7 +126,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_model_is_found_by_what_does_not_hold(name, unchecked):
-    model, causal = small.filled(BROKEN[name]), name == "causal"
+    model, causal = built(BROKEN[name]), name == "causal"
     inputs = small.TOKENS if causal else TEXT
     with pytest.raises(AssertionError, match=f"(?m)^Model, {name}: "):
         check_model(model, inputs, causal=causal)

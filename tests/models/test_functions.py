@@ -11,7 +11,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.models.images import resample
-from tests.helpers import largest
+from tests.helpers import built, largest
 from tests.models import examples as small
 from tests.models.examples import WIDTH, normal, outputs_of
 from tests.published.numpy_blocks import layer_norm
@@ -54,7 +54,7 @@ def test_it_is_the_equation_between_two_linear_maps():
 
 def test_another_grid_gives_the_same_function():
     """Sums over a periodic grid converge faster than any power of the number of points."""
-    model = small.filled(small.operator_model, std=0.25)
+    model = built(small.operator_model, std=0.25)
 
     def outputs(points):
         return np.asarray(outputs_of(model, function(circle(points)[:, None])))
