@@ -216,9 +216,8 @@ def test_the_commands_of_a_page_name_what_exists(page):
             if command in ("train", "compare") and "--resume" not in arguments:
                 check_config(command, *arguments, files=files)
         elif words[0] == "python" and words[1] != "-m" and words[1] not in files:
-            paths = [
-                x for x in words if x.startswith(("scripts/", "configs/", "docs/", "tests/"))
-            ]
+            folders = "scripts/", "configs/", "docs/", "tests/"
+            paths = [x for x in words if x.startswith(folders)]
             assert paths and all((ROOT / path).is_file() for path in paths), words
 
 
@@ -258,11 +257,8 @@ def test_every_public_name_has_one_place_on_a_page_of_the_api():
 
 
 def test_the_tests_that_pages_name_exist():
-    named_tests = [
-        pair
-        for page in SOURCES.rglob("*.md")
-        for pair in re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
-    ]
+    text = "".join(page.read_text(encoding="utf-8") for page in SOURCES.rglob("*.md"))
+    named_tests = re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", text)
     assert named_tests
     for file, name in named_tests:
         assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), (file, name)

@@ -45,9 +45,8 @@ def test_a_package_is_fetched_and_unpacked_once(wheel, monkeypatch, capsys):
 
 def test_pyproject_excludes_the_wrong_versions_of_jax():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (jax_range,) = [
-        x.specifier for x in map(Requirement, project["dependencies"]) if x.name == "jax"
-    ]
+    requirements = map(Requirement, project["dependencies"])
+    (jax_range,) = [x.specifier for x in requirements if x.name == "jax"]
     # JAX issue 39103; JAX issue 39257; a whole buffer is copied at each small update in a loop.
     assert not [x for x in ("0.10.2", "0.11.0", "0.11.1") if x in jax_range]
     assert all(x in jax_range for x in ("0.10.1", "0.12.0.1", jax.__version__))

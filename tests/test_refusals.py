@@ -76,7 +76,6 @@ SCHEMES = {
 def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
     for solver in (
         ide.Strang(ide.Projected(diffrax.HalfSolver(diffrax.Bosh3()))),
-        ide.Strang(diffrax.Kvaerno3()),
         ide.contrib.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
         ide.AlgebraicallyReversible(ide.Projected(diffrax.Tsit5())),
     ):

@@ -162,20 +162,16 @@ class _Case:
         same = {name: self.tensors[other] for name, other in repeated.items()}
         at = self.write(self.tensors | same)
         assert equal(load_pretrained(at), self.model)
+        weights, rest = eqx.partition(self.model, eqx.is_inexact_array)
         # In NumPy, which compiles nothing.
-        trained = jax.tree.map(
-            lambda x: jax.device_put(2 * np.asarray(x)) if eqx.is_inexact_array(x) else x,
-            self.model,
-        )
+        doubled = jax.tree.map(lambda x: jax.device_put(2 * np.asarray(x)), weights)
+        trained = eqx.combine(doubled, rest)
         _, again, tensors = self.saved(trained, at)
         loaded = again.model(None)
         for x, y in zip(jax.tree.leaves(trained), jax.tree.leaves(loaded), strict=True):
             assert not eqx.is_array(x) or _near(x, y, 4), x.shape
-        read = {
-            x: y
-            for x, y in repeated.items()
-            if re.fullmatch(family.unread, family.canonical(x)) is None
-        }
+        unread = re.compile(family.unread).fullmatch
+        read = {x: y for x, y in repeated.items() if not unread(family.canonical(x))}
         for name, other in read.items():
             assert np.array_equal(tensors[name], tensors[other]), name
         if differing := {name: same[name] + 1 for name in read}:
@@ -245,10 +241,8 @@ class _Case:
         absent = sorted({*family_options, *harmless} - self.options.keys())
         for name, value in {**self.options, **dict.fromkeys(absent)}.items():
             if name != "model_type":
-                option_changes = _changes_at((name,), value, present=name in self.options)
-                yield from itertools.islice(
-                    option_changes, None if name in family_options else 3
-                )
+                some = _changes_at((name,), value, present=name in self.options)
+                yield from some if name in family_options else itertools.islice(some, 3)
 
     def check_options(self, changes):
         """One that is changed is refused by name, or both libraries agree."""

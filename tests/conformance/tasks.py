@@ -104,9 +104,8 @@ class TaskConformance(TaskProperties):
             checks["other tokens"] = other.tokens_per_sample != num_tokens
             data = TaskConformance(other, shared=self.shared)
             data.check(["copies", "fingerprint", "on"])
-        checks["itself"] = (
-            task.tokens_per_sample == num_tokens and rows(task.batch(0, 2, 0)) == before
-        )
+        same = task.tokens_per_sample == num_tokens and rows(task.batch(0, 2, 0)) == before
+        checks["itself"] = same
         return checks, dict.fromkeys(checks, True)
 
     def masked(self):
@@ -115,15 +114,10 @@ class TaskConformance(TaskProperties):
         if self.model is None:
             return (), ()
         batch = self.task.batch(0, SIZE, 1)
-        losses = {
-            change: learned(self.model, self.task.loss, x)[0]
-            for change, x in without_a_part(self.task, batch)
-        }
-        return (
-            losses,
-            dict.fromkeys(losses, learned(self.model, self.task.loss, batch)[0]),
-            1e-6,
-        )
+        changed = dict(without_a_part(self.task, batch))
+        loss = {x: learned(self.model, self.task.loss, y)[0] for x, y in changed.items()}
+        expected = learned(self.model, self.task.loss, batch)[0]
+        return loss, dict.fromkeys(loss, expected), 1e-6
 
 
 def is_text(x):

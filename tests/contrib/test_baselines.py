@@ -43,10 +43,8 @@ def test_a_model_gives_the_outputs_of_its_network(name, points, channels):
     waves = np.stack([np.cos(angles), np.sin(angles)], -1).reshape(*shape, -1)
     channels_and_waves = np.concatenate([a, np.broadcast_to(waves, (2, *waves.shape))], -1)
     inner = model.control(0.0)[0].network
-    expected = outputs(
-        eqx.filter_vmap(inner), jnp.moveaxis(jnp.asarray(channels_and_waves), -1, 1)
-    )
-    expected = jnp.moveaxis(expected, 1, -1)
+    channels_first = jnp.moveaxis(jnp.asarray(channels_and_waves), -1, 1)
+    expected = jnp.moveaxis(outputs(eqx.filter_vmap(inner), channels_first), 1, -1)
     images = outputs(model, x)
     np.testing.assert_allclose(images, expected.reshape(images.shape), atol=1e-12)
     weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
@@ -80,18 +78,13 @@ def config(tmp_path):
 
 
 def test_a_network_has_the_data_and_the_steps_of_the_run(config):
-    (baseline,) = read_baselines(
-        ["resnet:hidden_channels=2:num_blocks=1:learning_rate=0.02"], config
-    )
-    baseline_config = baseline.config
-    assert baseline_config.data == config.data and baseline_config.model.kind == "resnet"
-    assert baseline_config.model.options["modes"] == 1
-    assert baseline_config.optimizer.learning_rate == 0.02
-    same = {"steps", "batch_size", "seed", "evaluate_samples"}
-    assert all(
-        getattr(baseline_config.training, x) == getattr(config.training, x) for x in same
-    )
-    assert not baseline_config.training.costs and not baseline_config.training.schedule
+    network = "resnet:hidden_channels=2:num_blocks=1:learning_rate=0.02"
+    (baseline,) = (x.config for x in read_baselines([network], config))
+    assert baseline.data == config.data and baseline.model.kind == "resnet"
+    assert baseline.model.options["modes"] == 1 and baseline.optimizer.learning_rate == 0.02
+    for name in ("steps", "batch_size", "seed", "evaluate_samples"):
+        assert getattr(baseline.training, name) == getattr(config.training, name)
+    assert not baseline.training.costs and not baseline.training.schedule
 
 
 @pytest.mark.heavy
@@ -124,10 +117,6 @@ def test_what_cannot_be_compared_is_refused(config, tmp_path):
     path.write_text("to be or not to be, " * 40, encoding="utf-8")
     of_text = config.replace(data=training.DataConfig(name="text", path=path))
     muon = config.changed("optimizer", kind="muon")
-    for text, run, message in (
-        ("fno", of_text, r"^--baseline fno: .*TextInputs"),
-        ("fno:clip=-1", config, r"^--baseline fno:clip=-1: optimizer.clip=-1"),
-        ("fno", muon, r"muon .*--baseline fno:kind=adamw"),
-    ):
+    for run, message in ((of_text, "^--baseline fno: .*TextInputs"), (muon, "fno:kind=adamw")):
         with pytest.raises(ide.InputError, match=message):
-            read_baselines([text], run)
+            read_baselines(["fno"], run)

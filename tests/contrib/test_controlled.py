@@ -44,11 +44,9 @@ def readings_by_hand(model, layer, u, p):
 def test_costates_are_gradients_with_respect_to_the_states():
     model = model_of("sphere")
     result = costates(model, INPUTS, cross_entropy)
-    later = ide.Equation(
-        jax.tree.map(lambda x: x[2:], model.control),
-        ide.Tied(model.constraint.block, LAYERS - 2),
-        model.equation.domain,
-    )
+    control = jax.tree.map(lambda x: x[2:], model.control)
+    constraint = ide.Tied(model.constraint.block, LAYERS - 2)
+    later = ide.Equation(control, constraint, model.equation.domain)
 
     @eqx.filter_jit
     @jax.grad
@@ -58,9 +56,8 @@ def test_costates_are_gradients_with_respect_to_the_states():
     assert largest(result.costates[2], expected(result.states[2])) < 1e-10
     states, p = np.asarray(result.states), np.asarray(result.costates)
     for layer in range(LAYERS):
-        values, sizes = readings_by_hand(
-            model, jnp.asarray(float(layer)), states[layer], p[layer]
-        )
+        depth = jnp.asarray(float(layer))
+        values, sizes = readings_by_hand(model, depth, states[layer], p[layer])
         assert largest(result.hamiltonian[layer], values) < 1e-10
         assert largest(result.stationarity[layer], sizes) < 1e-10
 
@@ -81,11 +78,8 @@ COSTS = {
 def model():
     """Its weights are linear between knots, on intervals that are shorter than layers."""
     knots = built_control(simple_block, NUMBER, ide.PiecewiseLinear).knots
-    return eqx.tree_at(
-        lambda m: (m.control, m.constraint),
-        model_of(),
-        (ide.PiecewiseLinear(knots, H), ide.Tied(ide.Free(), NUMBER, H)),
-    )
+    parts = ide.PiecewiseLinear(knots, H), ide.Tied(ide.Free(), NUMBER, H)
+    return eqx.tree_at(lambda m: (m.control, m.constraint), model_of(), parts)
 
 
 def with_control(model, control):
@@ -178,10 +172,8 @@ def test_steering_reaches_a_probability_with_the_least_energy():
         cosine = pushes @ along / np.linalg.norm(pushes) / np.linalg.norm(along)
         assert cosine > 1 - 1e-3
     in_one_layer = steered(intervals=[1])
-    assert (
-        largest(in_one_layer.reached, level) < 5e-3
-        and (in_one_layer.energy > 2 * steering.energy).all()
-    )
+    assert largest(in_one_layer.reached, level) < 5e-3
+    assert (in_one_layer.energy > 2 * steering.energy).all()
     assert largest(np.delete(in_one_layer.pushes, 1, axis=0), 0.0) == 0
 
 
@@ -226,17 +218,16 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
     def loss(u):
         return jnp.sum((u - target[None]) ** 2) / 2
 
-    result = contrib.successive_approximations(
-        model, jnp.asarray(start[None]), loss, [ide.contrib.ControlEnergy(r / 2)], iterations=30
-    )
+    costs = [contrib.ControlEnergy(r / 2)]
+    inputs = jnp.asarray(start[None])
+    result = contrib.successive_approximations(model, inputs, loss, costs, iterations=30)
     assert (np.diff(result.objectives) <= 0).all()
     step = np.eye(3) + h * matrix @ (np.eye(3) + h * matrix / 2)
     power, entering = np.linalg.matrix_power, h * (np.eye(3) + h * matrix / 2)
     slopes = np.hstack([power(step, num_steps - 1 - n) @ entering for n in range(num_steps)])
     missed = target - power(step, num_steps) @ start
-    expected = np.linalg.solve(
-        slopes.T @ slopes + r * h * np.eye(3 * num_steps), slopes.T @ missed
-    )
+    normal_matrix = slopes.T @ slopes + r * h * np.eye(3 * num_steps)
+    expected = np.linalg.solve(normal_matrix, slopes.T @ missed)
     assert np.abs(expected).max() > 0.5
     assert largest(result.model.control.blocks[1].theta.ravel(), expected) < 1e-3
 

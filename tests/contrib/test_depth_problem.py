@@ -41,9 +41,9 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     expected = loaded.tokenizer.encode_batch(texts, context)
     np.testing.assert_array_equal(problem.held_out.tokens, expected.tokens)
     ends = loaded.tokenizer.encode_batch([*speeches[0], speeches[first - 1][0]], context)
-    assert {x.tobytes() for x in problem.calibration.tokens} == {
-        x.tobytes() for x in ends.tokens[:, : problem.calibration.tokens.shape[1]]
-    }
+    calibration = problem.calibration.tokens
+    expected = ends.tokens[:, : calibration.shape[1]]
+    assert {x.tobytes() for x in calibration} == {x.tobytes() for x in expected}
     # Another draw has other calibration samples, in pairs, and the same to measure on.
     other = make_problem(loaded, 4, 66, draw=1)
     np.testing.assert_array_equal(other.held_out.tokens, problem.held_out.tokens)
@@ -64,10 +64,8 @@ def test_a_text_is_measured_on_its_last_tenth(tmp_path):
     context = loaded.model.inputs.context
     text = "the cat " * 90 * context + "dogs " * 16 * context
     problem = make_problem(loaded, 8, 4, text=text)
-    words = [
-        {loaded.tokenizer.decode(x) for x in np.asarray(part)}
-        for part in (problem.calibration, problem.held_out)
-    ]
+    parts = problem.calibration, problem.held_out
+    words = [{loaded.tokenizer.decode(x) for x in np.asarray(part)} for part in parts]
     assert not any("dog" in x for x in words[0])
     assert all("dog" in x for x in words[1])
     other = make_problem(loaded, 8, 4, draw=1, text=text)

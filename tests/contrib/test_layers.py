@@ -79,9 +79,8 @@ def test_a_map_of_the_feed_forward_replaces_layers():
 
 def test_an_extension_makes_the_step_before_longer():
     layered = list(contrib.extensions(native_layers(model_of())))[2]
-    steps = [
-        (layer, index, h) for layer, h in ((0, 2.0), (2, 1.0), (3, 1.0)) for index in (0, 1)
-    ]
+    longer = [(0, 2.0), (2, 1.0), (3, 1.0)]
+    steps = [(layer, index, h) for layer, h in longer for index in (0, 1)]
     assert largest(outputs(layered.model), by_hand(model_of(), steps)) < 1e-12
 
 
@@ -101,12 +100,13 @@ def test_padded_tokens_do_not_enter_an_error():
     domain = ide.TokenDomain.uniform(6)
     y = np.random.default_rng(0).normal(size=(2, 6, 3))
     worse = y + (np.arange(6) >= 4)[:, None]
-    errors = [
-        relative_error(*(zero_padding(jnp.asarray(x), where) for x in (worse, y)))
-        for where in (domain.padded(jnp.arange(6) < 4), domain)
-    ]
+
+    def error(where):
+        return relative_error(*(zero_padding(jnp.asarray(x), where) for x in (worse, y)))
+
+    assert error(domain.padded(jnp.arange(6) < 4)) == 0
     exact = np.linalg.norm(worse - y) / np.linalg.norm(y)
-    assert errors[0] == 0 and abs(errors[1] - exact) < 1e-12
+    assert abs(error(domain) - exact) < 1e-12
 
 
 def test_a_layer_that_does_nothing_goes_first():
@@ -191,10 +191,8 @@ def test_evaluations_are_counted():
 def kernel_by_hand(attention, u):
     """`[heads, tokens, others]` of one sample."""
     v = layer_norm(u)
-    query, key = (
-        linear(x, v).reshape(len(v), HEADS, -1).swapaxes(0, 1)
-        for x in (attention.query, attention.key)
-    )
+    maps = attention.query, attention.key
+    query, key = (linear(x, v).reshape(len(v), HEADS, -1).swapaxes(0, 1) for x in maps)
     mass = softmax_kernel(query, key) * np.tri(len(v))
     return mass / mass.sum(-1, keepdims=True)
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import training
 from ide_transformer.contrib import least_turned
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.shorter import (
@@ -79,8 +78,6 @@ def test_shortgpt_drops_the_layers_that_turn_the_state_least():
 
 def test_budgets_are_the_most_layers_that_a_share_of_the_evaluations_allows():
     assert budgets(4) == {3: "90%, 75%", 2: "50%"}
-    assert budgets(20) == {18: "90%", 15: "75%", 10: "50%"}
-    assert budgets(1) == {}
 
 
 def test_a_table_of_methods_is_paired_over_samples():
@@ -129,8 +126,6 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
     first, second = (make_problem(loaded, 4, 4, draw) for draw in (0, 1))
     np.testing.assert_array_equal(first.held_out, second.held_out)
     assert not (first.calibration == second.calibration).all(axis=1).any()
-    with pytest.raises(ide.InputError, match=r"methods=.'slep'."):
-        study_shortening(str(source), file, methods=["slep"])
     with pytest.raises(ide.InputError, match="another file"):
         study_shortening(str(source), file, calibration=5, held_out=4)
 
@@ -138,13 +133,8 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
 @pytest.mark.heavy
 def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
     source = changed_copy(tmp_path / "gpt2", "gpt2")
-    changes = [f"training.{x}=3" for x in ("steps", "evaluate_every", "checkpoint_every")]
-    with stub.known():
-        run = training.train(
-            stub.config(*changes, **stub.tree_of_text(tmp_path)), runs=tmp_path
-        )
-    capsys.readouterr()
-    for path, method, library in ((source, "replace_me", True), (run.path, "coarsened", False)):
+    run = stub.start_run(stub.config(**stub.tree_of_text(tmp_path)), tmp_path).path
+    for path, method, library in ((source, "replace_me", True), (run, "coarsened", False)):
         folder = tmp_path / method
         options = "--calibration", 4, "--save", folder, "--method", method
         (line,) = run_here(capsys, "depth", path, *options).splitlines()

@@ -159,9 +159,8 @@ def test_the_shortest_ways_are_marked(options):
         for end in (first, last):
             passages = (graph + graph.T)[[end]].nnz
             assert passages in PASSAGES[options.get("ends", "anywhere")]
-    trained, plain = (
-        x.draw(3, np.random.default_rng(0), held_out=False) for x in (task, contrib.Maze(7))
-    )
+    both = task, contrib.Maze(7)
+    trained, plain = (x.draw(3, np.random.default_rng(0), held_out=False) for x in both)
     np.testing.assert_array_equal(trained.inputs, plain.inputs)
 
 
@@ -173,15 +172,14 @@ def test_walls_are_removed_with_their_probability_and_halls_are_rectangles():
     assert stats.binomtest(int(removed), walls, 0.2).pvalue > 1e-3
     # A post between four rooms is free only in a hall.
     assert not cells[:, 2:-1:2, 2:-1:2].any()
-    sizes = set[tuple[int, int]]()
     halls = contrib.Maze(15, halls=1).draw(80, random, held_out=False).inputs[..., 0] == 0
+    sizes = set()
     for free in halls:
-        (first_row, first_column), (last_row, last_column) = (
-            x(2 * np.argwhere(free[::2, ::2]), axis=0) for x in (np.min, np.max)
-        )
-        assert free[first_row - 1 : last_row + 2, first_column - 1 : last_column + 2].all()
-        sizes.add(((last_row - first_row) // 2 + 2, (last_column - first_column) // 2 + 2))
-    assert sizes == {(high, wide) for high in (2, 3, 4) for wide in (2, 3, 4)}
+        posts = 2 * np.argwhere(free[::2, ::2])
+        first, last = posts.min(axis=0), posts.max(axis=0)
+        assert free[first[0] - 1 : last[0] + 2, first[1] - 1 : last[1] + 2].all()
+        sizes.add(tuple((last - first) // 2 + 2))
+    assert sizes == {*itertools.product((2, 3, 4), repeat=2)}
 
 
 def test_a_way_that_no_maze_has_is_refused():

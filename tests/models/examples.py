@@ -96,13 +96,9 @@ def image_classifier(*, class_token=True, area_weights=True, **options):
 
 @small
 def image_encoder(prefix=1):
-    input_options = dict(
-        prefix=(jnp.zeros(WIDTH),) * prefix, positions=jnp.zeros((prefix + 6, WIDTH))
-    )
-    embedding = linear(4 * 3, WIDTH)
-    inputs = ide.models.ImageInputs(
-        (4, 6, 3), embedding, 2, 2, **input_options, fixed_size=True
-    )
+    tokens = (jnp.zeros(WIDTH),) * prefix
+    options = dict(prefix=tokens, positions=jnp.zeros((prefix + 6, WIDTH)), fixed_size=True)
+    inputs = ide.models.ImageInputs((4, 6, 3), linear(4 * 3, WIDTH), 2, 2, **options)
     return ide.Model(inputs, **parts(), read_out=ide.models.States())
 
 

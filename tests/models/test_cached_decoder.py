@@ -24,16 +24,12 @@ def sourced(key):
 
 
 # Each of them goes another way through the march.
+EULER = ide.LieTrotter(ide.Projected(diffrax.Euler()))
+OF_TOKENS = dict(control=ide.Chebyshev, operators=(small.causal(),))
 SOLVERS = {
-    "heun": dict(
-        solver=diffrax.Heun(), control=ide.Chebyshev, steps=2, operators=(small.causal(),)
-    ),
-    "post-norm": dict(
-        solver=ide.LieTrotter(ide.Projected(diffrax.Euler())), constraint=ide.LayerNorm()
-    ),
-    "adams-bashforth": dict(
-        solver=ide.AdamsBashforth(3), control=ide.PiecewiseLinear, steps=2, operators=(sourced,)
-    ),
+    "heun": dict(solver=diffrax.Heun(), steps=2, **OF_TOKENS),
+    "post-norm": dict(solver=EULER, constraint=ide.LayerNorm()),
+    "adams-bashforth": dict(solver=ide.AdamsBashforth(3), steps=2, operators=(sourced,)),
 }
 
 
@@ -79,19 +75,17 @@ def test_a_failed_step_makes_the_logits_nan():
     assert np.isnan(failed[first:]).all()
 
 
+def neighbours(key):
+    return ide.equation.Scaled(Neighbours(jnp.ones(())), 0.5)
+
+
+TIGHT = diffrax.PIDController(1e-3, 1e-3)
 REFUSED = {
     "ImplicitEuler": dict(solver=ide.ImplicitEuler()),
-    "adaptive": dict(
-        solver=diffrax.Tsit5(), stepsize_controller=diffrax.PIDController(1e-3, 1e-3)
-    ),
+    "adaptive": dict(solver=diffrax.Tsit5(), stepsize_controller=TIGHT),
     "ReversibleHeun": dict(solver=diffrax.ReversibleHeun(), control=ide.PiecewiseLinear),
     "Attention .*causal=True": dict(operators=(small.attention,)),
-    "Neighbours.*pointwise": dict(
-        operators=(
-            small.causal(),
-            lambda key: ide.equation.Scaled(Neighbours(jnp.ones(())), 0.5),
-        )
-    ),
+    "Neighbours.*pointwise": dict(operators=(small.causal(), neighbours)),
     "VelocityInputs": dict(solver=ide.contrib.Nesterov(), velocity=True),
 }
 

@@ -59,34 +59,26 @@ def model_of_a_user(*change, read_out=ide.models.States()):
 
 def language_model():
     turned = small.causal(positions=ide.Rotary(), window=5, key_value_heads=1)
-    text_options = dict(tied=False, readout_bias=True, learned_positions=False)
-    return small.language_model(
-        (turned,), control=ide.PiecewiseLinear, dropout=0.3, text_options=text_options
-    )
+    options = dict(control=ide.PiecewiseLinear, dropout=0.3)
+    options["text_options"] = dict(tied=False, readout_bias=True, learned_positions=False)
+    return small.language_model((turned,), **options)
+
+
+def functional_model():
+    options = dict(control=ide.Chebyshev, solver=ide.contrib.Nesterov(), velocity=True)
+    return ide.functional(small.language_model((small.causal(),), **options))
 
 
 MODELS = {"LanguageModel": (language_model, TEXT), "Model": (model_of_a_user(), TEXT)}
 # A second look.
+PADDED = ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)
 MORE = {
-    "OperatorModel": (
-        small.operator_model,
-        ide.Field(small.normal(2, 16), ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)),
-    ),
+    "OperatorModel": (small.operator_model, ide.Field(small.normal(2, 16), PADDED)),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "EncoderDecoder": (small.speech_to_text, contrib.SourceAndText(small.SPEECH, small.TOKENS)),
-    "LanguageModel, functional": (
-        lambda: ide.functional(
-            small.language_model(
-                (small.causal(),),
-                control=ide.Chebyshev,
-                solver=ide.contrib.Nesterov(),
-                velocity=True,
-            )
-        ),
-        small.TOKENS,
-    ),
+    "LanguageModel, functional": (functional_model, small.TOKENS),
 }
 PARTS_OF_OTHERS = {"ImageStage", "FunctionClassifier", "FunctionRegressor", "SequenceRegressor"}
 # The positions of speech are not trained.

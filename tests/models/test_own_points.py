@@ -59,9 +59,8 @@ def test_equal_points_given_for_each_sample_or_for_all_are_one_problem():
     shared = ide.TokenDomain.from_points(POINTS[0], ((0.0, 1.0),) * 2)
     by_sample = ide.TokenDomain.from_points(np.stack([POINTS[0]] * SAMPLES), ((0.0, 1.0),) * 2)
     values = jnp.asarray(VALUES)
-    (loss, of_shared), (other_loss, of_own) = (
-        learned(MODEL, values, x) for x in (shared, by_sample)
-    )
+    loss, of_shared = learned(MODEL, values, shared)
+    other_loss, of_own = learned(MODEL, values, by_sample)
     assert abs(loss - other_loss) < 1e-13
     for x, y in zip(*map(jax.tree.leaves, (of_shared[:2], of_own[:2])), strict=True):
         assert largest(x, y) < 1e-12
@@ -83,11 +82,8 @@ def test_the_gradient_is_the_slope():
         arrays_there = jax.tree.map(lambda x, y: x + h * y, arrays, direction)
         return learned(*eqx.combine(arrays_there, rest))
 
-    slope = sum(
-        float(jnp.vdot(x, y))
-        for x, y in zip(*map(jax.tree.leaves, (moved(0.0)[1], direction)), strict=True)
-    )
-    h = 1e-5
+    products = jax.tree.map(jnp.vdot, moved(0.0)[1], direction)
+    slope, h = float(sum(jax.tree.leaves(products))), 1e-5
     assert abs((moved(h)[0] - moved(-h)[0]) / (2 * h) - slope) < 1e-6 * max(1, abs(slope))
 
 

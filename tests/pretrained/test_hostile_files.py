@@ -100,27 +100,20 @@ TOKENIZERS = {
 def test_a_tokenizer(fault, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes(TOKENIZERS[fault])
-    refused(
-        tmp_path / "tokenizer.json", lambda: tasks.PretrainedTokenizer.from_pretrained(tmp_path)
-    )
+    read = tasks.PretrainedTokenizer.from_pretrained
+    refused(tmp_path / "tokenizer.json", lambda: read(tmp_path))
 
 
-@pytest.mark.parametrize("case", ["above", "linked", "in_two_files"])
-def test_shards(case, tmp_path, monkeypatch):
+@pytest.mark.parametrize("names", [["../outside"], ["linked"], ["1", "2"]])
+def test_shards(names, tmp_path, monkeypatch):
     """A tensor of a file elsewhere, and a tensor that is in two files."""
     monkeypatch.chdir(tmp_path)
     checkpoint = changed_copy(tmp_path / "checkpoint", "llama")
     outside = (checkpoint / "model.safetensors").rename(tmp_path / "outside.safetensors")
-    names = {
-        "above": ["../outside.safetensors"],
-        "linked": ["linked.safetensors"],
-        "in_two_files": ["1.safetensors", "2.safetensors"],
-    }[case]
-    for name in names:
-        if case == "in_two_files":
-            (checkpoint / name).write_bytes(outside.read_bytes())
-        elif case == "linked":
-            (checkpoint / name).symlink_to(outside)
+    names = [f"{name}.safetensors" for name in names]
+    (checkpoint / "linked.safetensors").symlink_to(outside)
+    for name in ("1", "2"):
+        (checkpoint / f"{name}.safetensors").write_bytes(outside.read_bytes())
     index = {"weight_map": {str(i): x for i, x in enumerate(names)}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(checkpoint, lambda: load_pretrained(checkpoint))

@@ -106,20 +106,16 @@ def test_images_have_a_side_that_the_strides_of_cvt_divide(tmp_path):
 def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(monkeypatch):
     # The package's own code, off the wheel that its weights are in.
     monkeypatch.syspath_prepend(find_pretrained("glassllm").parent.parent.parent)
-    model_module, tokenizer_module = (
-        pytest.importorskip(f"glassllm.{name}") for name in ("model", "tokenizer")
-    )
+    theirs = {name: pytest.importorskip(f"glassllm.{name}") for name in ("model", "tokenizer")}
     path = find_pretrained("glassllm")
-    reference = model_module.GlassLM.load(path, dtype=np.float64)
-    their_tokenizer = tokenizer_module.Tokenizer.load(path.with_name("en.tokenizer.json"))
+    reference = theirs["model"].GlassLM.load(path, dtype=np.float64)
+    their_tokenizer = theirs["tokenizer"].Tokenizer.load(path.with_name("en.tokenizer.json"))
     tokenizer = tasks.PretrainedTokenizer.from_pretrained(path)
     text = tasks.shakespeare()[:3000] + "\n\n  Alice ☃ said,  “no”.\n"
     tokens = their_tokenizer.encode(text)
     assert tokenizer.encode(text).tolist() == tokens
-    assert (
-        tokenizer.decode(their_tokenizer.encode("Alice said, “no”.\n")) == "Alice said, “no”.\n"
-    )
-
+    said = "Alice said, “no”.\n"
+    assert tokenizer.decode(their_tokenizer.encode(said)) == said
     window = np.array(tokens[:128])
     expected = reference.forward(window).data[0]
     model = load_pretrained("glassllm", dtype=jnp.float64)
@@ -127,6 +123,6 @@ def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(monkeypatch):
     assert np.abs(logits - expected).max() < 1e-12 * np.abs(expected).max()
 
     prompt = their_tokenizer.encode("Alice was")
-    theirs = [step.token for step in reference.generate(prompt, 40, greedy=True)]
-    ours = ide.generate(model, np.array(prompt), 40, temperature=0.0)
-    assert ours[len(prompt) :].tolist() == theirs
+    text = ide.generate(model, np.array(prompt), 40, temperature=0.0)
+    steps = reference.generate(prompt, 40, greedy=True)
+    assert text[len(prompt) :].tolist() == [step.token for step in steps]

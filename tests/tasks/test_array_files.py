@@ -163,10 +163,9 @@ def test_other_names_are_told_and_coordinates_are_none(tmp_path, capsys):
     # A letter of the name of an array is another name.
     build(Trajectories, tmp_path, PATHS | {"s": VALUES})
     assert capsys.readouterr().err == f"data.path={tmp_path}/a.npz: not read: s\n"
-    data = xarray.Dataset(
-        {"trajectories": (("sample", "time", "point"), PATHS["trajectories"])},
-        {"time": PATHS["times"], "point": np.arange(8)},
-    )
+    states = ("sample", "time", "point"), PATHS["trajectories"]
+    axes = {"time": PATHS["times"], "point": np.arange(8)}
+    data = xarray.Dataset({"trajectories": states}, axes)
     data.to_netcdf(tmp_path / "a.nc", engine="scipy")
     Trajectories.build(tmp_path / "a.nc")
     assert not capsys.readouterr().err
@@ -222,9 +221,8 @@ def test_data_and_a_model_that_differ_are_named(tmp_path, monkeypatch, capsys):
     numbers = stub.config(data={"name": "arrays", "path": "c.npz"}, model=model)
     with pytest.raises(ide.InputError, match=r"model\.kind=function_regressor"):
         setup(numbers)
-    run = stub.start_run(
-        stub.config(data={"name": "trajectories", "path": "a.npz"}, model=model), tmp_path
-    )
+    config = stub.config(data={"name": "trajectories", "path": "a.npz"}, model=model)
+    run = stub.start_run(config, tmp_path)
     for command in ("evaluate", "rollout"):
         error = run_here(capsys, command, run.path, "data.path=b.npz", expected=2)
         assert "channels=3, and the model no channels" in error and "damaged" not in error

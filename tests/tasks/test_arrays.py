@@ -26,11 +26,9 @@ WORDS = RANDOM.integers(0, 5, (20, 8))
 
 def started(path, kind, options=None, **model):
     """The task and the model of a run on arrays."""
-    tree = {
-        "data": {"name": "arrays", "path": str(path), "options": options or {}},
-        "model": {"kind": kind, "width": 8, "heads": 1, "layers": 1, **model},
-    }
-    run = setup(read_config(tree))
+    data = {"name": "arrays", "path": str(path), "options": options or {}}
+    model = {"kind": kind, "width": 8, "heads": 1, "layers": 1, **model}
+    run = setup(read_config({"data": data, "model": model}))
     return run.task, run.model
 
 
@@ -61,10 +59,8 @@ def test_points_and_parts_of_its_own_are_of_the_data(tmp_path):
         arrays = {"points": points**power, "validation_inputs": VALUES[:2]}
         arrays["validation_targets"] = VALUES[:2]
         np.savez(tmp_path / f"{name}.npz", inputs=VALUES, targets=VALUES, **arrays)
-    fingerprint, other_fingerprint = (
-        Arrays.build(tmp_path / f"{name}.npz").fingerprint() for name in "ab"
-    )
-    assert fingerprint != other_fingerprint
+    first, other = (Arrays.build(tmp_path / f"{name}.npz").fingerprint() for name in "ab")
+    assert first != other
     with pytest.raises(ide.InputError, match=r"data\.validation=0\.3: "):
         Arrays.build(tmp_path / "a.npz", validation=0.3)
 

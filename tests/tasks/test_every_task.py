@@ -101,16 +101,11 @@ LEARNED = {"burgers_interval"}
 
 
 def test_every_class_is_there():
-    configurable = {
-        x for x in classes_of(ide.AbstractTask, tasks, public).values() if x.configurable
-    }
-    classes = {task_class(read_config(tree)) for tree, _ in CASES}
+    classes = classes_of(ide.AbstractTask, tasks, public).values()
     # A text that is fetched, and a data set whose text is.
-    assert classes == configurable - {
-        tasks.Shakespeare,
-        tasks.LanguageTask,
-        ide.contrib.PackageTexts,
-    }
+    fetched = {tasks.Shakespeare, tasks.LanguageTask, ide.contrib.PackageTexts}
+    configurable = {x for x in classes if x.configurable} - fetched
+    assert configurable == {task_class(read_config(tree)) for tree, _ in CASES}
 
 
 @pytest.mark.parametrize(
@@ -164,10 +159,8 @@ def learner():
 
 
 def test_a_task_of_ones_own(learner):
-    conformance = TaskConformance(
-        RunningSum(), learner, shared=0.1, other=RunningSum(base=5), tokens=9
-    )
-    conformance.check()
+    options = dict(shared=0.1, other=RunningSum(base=5), tokens=9)
+    TaskConformance(RunningSum(), learner, **options).check()
 
 
 class OtherTest(RunningSum):

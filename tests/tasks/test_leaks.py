@@ -102,12 +102,9 @@ def test_samples_that_come_twice_are_counted():
     for inputs, targets in ((values, values + 1), (words, words[:, 0] % 2)):
         task = Arrays(inputs, targets, validation=0.2, test=0.2)
         learned = {x.tobytes() for x in task.data["training"][0]}
-        expected = {
-            part: (sum(x.tobytes() in learned for x in task.data[part][0]), 10)
-            for part in task.parts
-        }
-        assert task.repeated() == expected
-        assert any(num_repeated for num_repeated, _ in expected.values()) == (inputs is values)
+        numbers = [sum(x.tobytes() in learned for x in task.data[y][0]) for y in task.parts]
+        assert [*task.repeated().values()] == [(number, 10) for number in numbers]
+        assert any(numbers) == (inputs is values)
     images = tasks.LabelledImages(np.zeros((20, 4, 4, 1), np.float32), np.zeros(20, np.int32))
     images.images[:5] += np.arange(1, 6)[:, None, None, None]
     task = tasks.ClassificationTask(images, images.select(np.arange(5)), patch=2)

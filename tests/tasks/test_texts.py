@@ -93,9 +93,8 @@ def test_every_held_out_token_is_predicted_once():
 def test_windows_of_several_lengths_hold_out_the_same_tokens():
     """Each token once, at the places of the longest windows."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
-    language_tasks = [
-        tasks.LanguageTask(text, context, validation=0.5) for context in (3, 8, 4)
-    ]
+    lengths = 3, 8, 4
+    language_tasks = [tasks.LanguageTask(text, x, validation=0.5) for x in lengths]
     for samples, num_targets in ((None, 18 * 8), (5, 5 * 8)):
         target_sets = []
         for task in on_same_tokens(language_tasks):
@@ -139,9 +138,8 @@ def test_the_cross_entropy_is_that_of_numpy(loss):
     means = {name: total / count for name, (total, count) in figures.items()}
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     counted, right = targets >= 0, logits.argmax(-1) == targets
-    of_targets = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)[
-        ..., 0
-    ]
+    of_targets = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)
+    of_targets = of_targets[..., 0]
     assert means["loss"] == pytest.approx(-np.log(of_targets)[counted].mean())
     assert figures["loss"].count == counted.sum() < targets.size
     assert means["accuracy"] == pytest.approx(right[counted].mean())
@@ -274,8 +272,6 @@ def test_a_roll_out_is_learned_through_all_of_its_steps_or_the_last(error, monke
     errors = [0.5**step - target for step, target in enumerate(targets, 1)]
     assert value == pytest.approx(np.mean(np.square(errors)))
     through = [step if error.through_all else 1 for step in (1, 2, 3)]
-    slopes = [
-        2 * x * n * 0.5**step for step, (x, n) in enumerate(zip(errors, through, strict=True))
-    ]
+    slopes = 2 * np.array(errors) * through * 0.5 ** np.arange(3)
     assert slope == pytest.approx(np.mean(slopes))
     assert keys[0] != keys[1]

@@ -103,21 +103,13 @@ def test_windows_of_one_trajectory_are_refused():
 def exact(operator, points=POINTS, grid="periodic"):
     """A model that solves the equation of one operator exactly, in two layers, over a time of
     0.5."""
-    model = ide.OperatorModel(
-        points,
-        1,
-        control=ide.Tied((operator,), 2),
-        constraint=ide.Free(),
-        solver=ide.ExactFlow(),
-        output_normalization=ide.Free(),
-        grid=grid,
-        modes=0,
-        duration=0.5,
-        key=jax.random.key(0),
-    )
-    identity = jax.numpy.ones((1, 1))
+    equation = dict(control=ide.Tied((operator,), 2), constraint=ide.Free(), duration=0.5)
+    identity = dict(output_normalization=ide.Free(), modes=0, key=jax.random.key(0))
+    options = dict(solver=ide.ExactFlow(), grid=grid)
+    model = ide.OperatorModel(points, 1, **equation, **identity, **options)
+    ones = jax.numpy.ones((1, 1))
     places = lambda m: (m.inputs.embedding.weight, m.read_out.linear.weight)  # noqa: E731
-    return eqx.tree_at(places, model, (identity, identity))
+    return eqx.tree_at(places, model, (ones, ones))
 
 
 def wave(velocity):
@@ -176,9 +168,8 @@ def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
     first = np.cos(2 * np.pi * places[..., 0]) + 2 * places[..., 1] + 0.5
     decaying = np.exp(-rate * EVEN)[:, None] * first[:, None]
     axes = {x: (("sample", "point"), places[..., i]) for i, x in enumerate("xy")}
-    data = xarray.Dataset(
-        {"trajectories": (("sample", "time", "point"), decaying)}, {"time": EVEN, **axes}
-    )
+    states = ("sample", "time", "point"), decaying
+    data = xarray.Dataset({"trajectories": states}, {"time": EVEN, **axes})
     data.to_netcdf(tmp_path / "a.nc", engine="scipy")
     task = tasks.Trajectories.build(tmp_path / "a.nc", validation=0.2, test=0.2)
     trajectory = task.data["test"][0][:, 0]
