@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import jax
 import pytest
 import yaml
-from latex2mathml.converter import convert
 
 import ide_transformer
 from documentation.tables import PLACE, TABLES
@@ -303,23 +302,3 @@ def test_the_navigation_of_the_site_has_every_page_once():
     names = [page.relative_to(SOURCES).with_suffix(".md").as_posix() for page in pages]
     in_navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
     assert sorted(in_navigation) == sorted(names)
-
-
-# A formula; code is passed over.
-FORMULA = re.compile(
-    r"^```math\n(?P<block>.+?)^```$|^(?P<fence>```+).*?^(?P=fence)$|(?P<ticks>`+).+?(?P=ticks)"
-    r"|(?<![\\$\w])\$(?P<inline>[^$\s](?:[^$]*[^$\s\\])?)\$(?!\w)",
-    flags=re.M | re.S,
-)
-
-
-@pytest.mark.parametrize("page", [*WITH_RESULTS, *TUTORIALS], ids=written)
-def test_formulas_can_be_typeset(page):
-    text = page.read_text(encoding="utf-8")
-    if page in TUTORIALS:
-        text = re.sub(r"^# ?", "", "".join(re.findall(r"^#.*\n", text, re.M)), flags=re.M)
-    for match in FORMULA.finditer(text):
-        if formula := match["inline"] or match["block"]:
-            # An unknown command stays as it is.
-            assert "\\" not in convert(formula), formula
-            assert formula.count("{") == formula.count("}"), formula

@@ -1,12 +1,14 @@
 """Files of packages in the cache, and what an import does not do; the public face as a user
 writes it; objects print in a few lines, and are pickled."""
 
+import ast
 import copy
 import functools as ft
 import pickle
 import sys
 import tomllib
 import zipfile
+from pathlib import Path
 
 import diffrax
 import equinox as eqx
@@ -15,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import ide_transformer as ide
-from ide_transformer import packages
+from ide_transformer import contrib, packages
 from tests.helpers import GOLDEN, ROOT, make_equation, random_state
 from tests.models.examples import language_model, speech_to_text
 from tests.running import run_apart
@@ -171,3 +173,25 @@ def test_a_solution_is_printed_and_pickled():
         for entry in ("status: succeeded", "steps: 3", "field evaluations: 9"):
             assert f"  {entry}\n" in text + "\n"
         assert (evaluate(copied) == evaluate(solution)).all()
+
+
+FOLDER = Path(contrib.__file__).parent
+CONTRIB = sorted(x for x in FOLDER.rglob("*.py") if x.name not in ("__init__.py", "public.py"))
+
+
+def imported_by(path):
+    """The modules of the package from which a file imports, with the names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: a copy elsewhere cannot import {node.module}"
+            if node.module.split(".")[0] == "ide_transformer":
+                yield node.module, [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", CONTRIB, ids=lambda path: path.stem)
+def test_public_names_alone_are_used_in_contrib(path):
+    """Each file is one that a user could have written."""
+    for module, names in imported_by(path):
+        _, *inside = module.split(".")
+        assert len(inside) <= 1 or inside[0] == "contrib", f"{path.name} reaches into {module}"
+        assert not any(name.startswith("_") for name in names)

@@ -1,7 +1,5 @@
 """Networks of pdequinox beside a model: what they compute, and runs on the same data."""
 
-import json
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,6 @@ import ide_transformer as ide
 from ide_transformer import contrib, training
 from ide_transformer.compare.baselines import read_baselines
 from tests.helpers import built, drawn
-from tests.running import run_here
 
 
 pytest.importorskip("pdequinox", reason="the extra emulators is not installed")
@@ -85,31 +82,6 @@ def test_a_network_has_the_data_and_the_steps_of_the_run(config):
     for name in ("steps", "batch_size", "seed", "evaluate_samples"):
         assert getattr(baseline.training, name) == getattr(config.training, name)
     assert not baseline.training.costs and not baseline.training.schedule
-
-
-@pytest.mark.heavy
-def test_the_command_prints_a_table_and_writes_its_rows(
-    tmp_path, monkeypatch, capsys, no_figures
-):
-    inputs, targets = drawn((2, 24, 8), 3)
-    np.savez(tmp_path / "flow.npz", inputs=inputs, targets=targets)
-    (tmp_path / "flow.yaml").write_text(
-        "model: {kind: operator_model, width: 8, heads: 2, layers: 1, "
-        "operators: [feed_forward], options: {modes: 1}}\n"
-        "data: {name: arrays, path: flow.npz, validation: 0.2, test: 0.2}\n"
-        "optimizer: {warmup: 1}\n"
-        "training: {steps: 2, batch_size: 4, evaluate_every: 2, checkpoint_every: 2}\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    network = "resnet:hidden_channels=2:num_blocks=1"
-    printed = run_here(capsys, "train", "flow.yaml", "--baseline", network)
-    rows = json.loads((tmp_path / "runs/flow/baselines.json").read_text())
-    assert [row["model"] for row in rows] == ["flow", network]
-    for row in rows:
-        assert row["steps"] == 2 and f"{row['test_loss']:.4g}" in printed
-    loaded = training.load_model(rows[1]["run"])
-    test_loss = training.evaluate_loss(loaded, part="test")["loss"]
-    assert test_loss == pytest.approx(rows[1]["test_loss"], rel=1e-5)
 
 
 def test_what_cannot_be_compared_is_refused(config, tmp_path):

@@ -23,7 +23,6 @@ from tests.published.numpy_blocks import (
 
 
 WIDTH, HEADS, LEVELS = 4, 2, 2
-LENGTHS = 1, 2, 7, 17
 NORM = ide.LayerNorm(eps=1e-5)
 
 
@@ -75,7 +74,9 @@ def by_hand(operator, rate, u):
     return v - u
 
 
-@pytest.mark.parametrize(("tokens", "constraint"), [(1, ide.Free()), (6, ide.Sphere())])
+@pytest.mark.parametrize(
+    ("tokens", "constraint"), [(1, ide.Free()), (7, ide.Sphere()), (17, ide.Free())]
+)
 def test_it_is_a_cycle_written_out(tokens, constraint):
     operator = cycle(pairs, constraint=constraint)
     u = drawn((2, tokens, WIDTH), seed=3)
@@ -93,33 +94,6 @@ def test_padded_samples_are_as_shorter_ones():
     for length, (ours, state) in enumerate(zip(rates, u, strict=True), start=1):
         expected = by_hand(operator, rate_of_attention, np.asarray(state[:length]))
         assert largest(ours[:length], expected) < 1e-12
-
-
-class Joined(ide.AbstractOperator):
-    """A rate of a token and the one before it, quick to compile."""
-
-    weight: jax.Array
-
-    def __call__(self, u, domain):
-        before = jnp.pad(u, [(0, 0)] * (u.ndim - 2) + [(1, 0), (0, 0)])[..., :-1, :]
-        return jnp.sin(self.weight * u + before)
-
-
-def test_a_token_sees_all_earlier_tokens_and_no_later_one():
-    operator = VCycle(Joined(jnp.array(0.7)))
-
-    @eqx.filter_jit
-    def changes(u):
-        """`[x', x]`: how much a change of x' changes the rate at x."""
-        change = jnp.eye(len(u))[:, :, None] * jnp.linspace(0, 1, WIDTH)[None, None, :]
-        # The first state is unchanged.
-        states = u[None] + jnp.pad(change, [(1, 0), (0, 0), (0, 0)])
-        rates = operator(states, ide.TokenDomain.uniform(len(u)))
-        return jnp.max(jnp.abs(rates[1:] - rates[:1]), axis=-1)
-
-    for tokens in LENGTHS:
-        sees = changes(drawn((tokens, WIDTH), seed=tokens)) > 1e-10
-        np.testing.assert_array_equal(sees, np.tri(tokens, dtype=bool).T)
 
 
 @pytest.mark.parametrize("make", [cycle, built])

@@ -1,5 +1,8 @@
 """Equations whose linear part is exact: against solutions in closed form, on any grid."""
 
+import json
+from pathlib import Path
+
 import diffrax
 import equinox as eqx
 import jax
@@ -180,9 +183,14 @@ def test_a_run_on_own_trajectories_and_its_baseline_are_rolled_out(
     write_trajectories(tmp_path / "trajectories.nc", samples=20, points=64)
     network = "resnet:hidden_channels=2:num_blocks=1"
     small = "training.steps=20", "training.batch_size=4", "optimizer.warmup=1"
-    run_here(capsys, "train", "emulators/own", *small, "--baseline", network)
-    for run in ("runs/own", "runs/own-resnet"):
-        assert "0.6 " in run_here(capsys, "rollout", run, "--steps", "3")
+    printed = run_here(capsys, "train", "emulators/own", *small, "--baseline", network)
+    rows = json.loads(Path("runs/own/baselines.json").read_text())
+    assert [row["model"] for row in rows] == ["own", network]
+    for row in rows:
+        assert row["steps"] == 20 and f"{row['test_loss']:.4g}" in printed
+        test_loss = training.evaluate_loss(training.load_model(row["run"]), part="test")["loss"]
+        assert test_loss == pytest.approx(row["test_loss"], rel=1e-5)
+        assert "0.6 " in run_here(capsys, "rollout", row["run"], "--steps", "3")
 
 
 def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation():

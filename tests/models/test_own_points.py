@@ -55,19 +55,6 @@ def learned(model, values, domain):
     return eqx.filter_value_and_grad(loss)((model, values, domain))
 
 
-def test_equal_points_given_for_each_sample_or_for_all_are_one_problem():
-    shared = ide.TokenDomain.from_points(POINTS[0], ((0.0, 1.0),) * 2)
-    by_sample = ide.TokenDomain.from_points(np.stack([POINTS[0]] * SAMPLES), ((0.0, 1.0),) * 2)
-    values = jnp.asarray(VALUES)
-    loss, of_shared = learned(MODEL, values, shared)
-    other_loss, of_own = learned(MODEL, values, by_sample)
-    assert abs(loss - other_loss) < 1e-13
-    for x, y in zip(*map(jax.tree.leaves, (of_shared[:2], of_own[:2])), strict=True):
-        assert largest(x, y) < 1e-12
-    # What samples have by themselves is summed where they share it.
-    assert largest(of_own[2].points.sum(0), of_shared[2].points) < 1e-12
-
-
 def test_the_gradient_is_the_slope():
     """Along a random change of the weights, the values, the points and their weights."""
     arrays, rest = eqx.partition((MODEL, FIELD.values, FIELD.domain), eqx.is_inexact_array_like)

@@ -142,12 +142,6 @@ def linked(file, folder):
     file["inputs"] = h5py.ExternalLink("other.h5", "inputs")
 
 
-def virtual(file, folder):
-    layout = h5py.VirtualLayout(VALUES.shape, VALUES.dtype)
-    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "inputs", VALUES.shape)
-    file.create_virtual_dataset("inputs", layout)
-
-
 def huge_chunk(file, folder):
     file.create_dataset("inputs", (1, 24), "f4", maxshape=(None, 24), chunks=(2**20, 24))
 

@@ -115,7 +115,6 @@ FILES = {
 HDF5 = {
     "cut HDF5": (bad.cut(bad.hdf5()), f"damaged, .*truncated.*{WHICH}"),
     "external link": (bad.hdf5(bad.linked), "inputs lies in another file"),
-    "virtual": (bad.hdf5(bad.virtual), "inputs lies in another file"),
     "huge chunk": (bad.hdf5(bad.huge_chunk), memory.BOUND),
 }
 NEEDS_H5PY = pytest.mark.skipif(bad.h5py is None, reason="h5py is not installed")
