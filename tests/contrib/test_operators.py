@@ -74,11 +74,10 @@ def by_hand(operator, rate, u):
     return v - u
 
 
-@pytest.mark.parametrize(
-    ("tokens", "constraint"), [(1, ide.Free()), (7, ide.Sphere()), (17, ide.Free())]
-)
-def test_it_is_a_cycle_written_out(tokens, constraint):
-    operator = cycle(pairs, constraint=constraint)
+@pytest.mark.parametrize("tokens", [1, 7, 17])
+def test_it_is_a_cycle_written_out(tokens):
+    """With all kinds of lines: a token sees all earlier ones and no later one."""
+    operator = cycle(pairs, constraint=ide.Sphere())
     u = drawn((2, tokens, WIDTH), seed=3)
     expected = [by_hand(operator, rate_of_pairs, np.asarray(x)) for x in u]
     assert largest(apply(operator, u, ide.TokenDomain.uniform(tokens)), expected) < 1e-12
