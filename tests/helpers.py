@@ -1,10 +1,10 @@
 """Small problems that several tests share."""
 
+import collections
 import contextlib
 import functools as ft
 import importlib
 import inspect
-import operator
 from pathlib import Path
 
 import equinox as eqx
@@ -117,22 +117,16 @@ def public_names():
     homes = {f"ide_transformer.contrib.{name}" for name in files.split()}
     contrib_names = vars(importlib.import_module("ide_transformer.contrib.public")).items()
     names |= {name: x for name, x in contrib_names if getattr(x, "__module__", None) in homes}
-    return {
-        name: names[name]
-        for name in sorted(names)
-        if not (name.startswith("_") or inspect.ismodule(names[name]))
-    }
+    names = {x: y for x, y in names.items() if x[0] != "_" and not inspect.ismodule(y)}
+    return dict(sorted(names.items()))
 
 
 def classes_of(kind, *faces):
     """The public classes of a kind by their names, without those that are abstract."""
-    names = [vars(face) for face in faces] or [public_names()]
-    return {
-        name: public
-        for name, public in ft.reduce(operator.or_, map(dict, names)).items()
-        if inspect.isclass(public) and issubclass(public, kind)
-        if not inspect.isabstract(public)
-    }
+    names = collections.ChainMap(*map(vars, faces)) if faces else public_names()
+    classes = {name: x for name, x in names.items() if inspect.isclass(x)}
+    concrete = {name: x for name, x in classes.items() if not inspect.isabstract(x)}
+    return {name: x for name, x in concrete.items() if issubclass(x, kind)}
 
 
 def largest(x, y):

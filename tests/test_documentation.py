@@ -73,18 +73,6 @@ SHORT = {
 }
 
 
-class Command(NamedTuple):
-    """A command of a page, and whether the paragraph above it, or the comment behind it, says
-    that it needs a clone of the repository."""
-
-    words: list[str]
-    in_clone: bool
-
-    @property
-    def is_run(self):
-        return not (self.in_clone or shlex.join(self.words).startswith(NOT_RUN))
-
-
 class Block(NamedTuple):
     """A fenced block of a page; `line` numbers its first line, `above` is what stands between
     it and the block before."""
@@ -110,13 +98,14 @@ class Block(NamedTuple):
 
     @property
     def commands(self):
-        """The commands of a shell block."""
+        """The words of each command of a shell block, and whether the paragraph above it, or the
+        comment behind it, says that it needs a clone of the repository."""
         if self.language != "sh":
             return []
         above = self.above.strip().rpartition("\n\n")[2]
         lines = self.text.replace("\\\n", " ").splitlines()
         each = [(shlex.split(line, comments=True), above + line) for line in lines]
-        return [Command(x, bool(re.search(r"\bclone\b", near))) for x, near in each if x]
+        return [(x, bool(re.search(r"\bclone\b", near))) for x, near in each if x]
 
 
 def blocks(page):
@@ -167,16 +156,16 @@ def run(block, names, page, capsys):
         else:
             read_section(Config, tree, page)
     elif block.language == "sh":
-        for command in block.commands:
-            if not command.is_run:
+        for words, in_clone in block.commands:
+            command = shlex.join(words)
+            if in_clone or command.startswith(NOT_RUN):
                 continue
-            first, *words = command.words
-            if first == "ide-transformer":
+            if words[0] == "ide-transformer":
                 # Here, where the package is loaded. It may switch to double precision.
-                run_here(capsys, *words)
+                run_here(capsys, *words[1:])
                 jax.config.update("jax_enable_x64", False)
             else:
-                run_apart(["bash", "-c", shlex.join(command.words)])
+                run_apart(["bash", "-c", command])
     elif block.file is None:
         # Behind as many empty lines, so that an error names the line of the page.
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)

@@ -153,11 +153,9 @@ def test_trees_without_numbers():
     eqx.filter_eval_shape(lambda model: traced.append(repr(model)), model)
     assert traced == [repr(model)]
     with_flags = jax.tree.map(lambda _: True, model)
-    for tree in (
-        eqx.filter_eval_shape(eqx.filter_vmap(lambda _: model, axis_size=5), 0),
-        eqx.filter(model, eqx.is_array, inverse=True),
-        eqx.tree_at(lambda x: x.mesh, with_flags, False),
-    ):
+    stacked = eqx.filter_eval_shape(eqx.filter_vmap(lambda _: model, axis_size=5), 0)
+    without_arrays = eqx.filter(model, eqx.is_array, inverse=True)
+    for tree in (stacked, without_arrays, eqx.tree_at(lambda x: x.mesh, with_flags, False)):
         assert_short(repr(tree))
         assert repr(tree).startswith("Model")
 

@@ -135,9 +135,7 @@ def test_logs_of_runs_that_are_damaged_are_named(compare, folder):
         ({RATE: [1.0004, 1.0006]}, 2, (0.1,), 99, 2, (1.0004,), [RATE]),
     ],
 )
-def test_values_go_on_where_the_best_is_at_the_edge(
-    keys, extend, best, most, tried, expected, at_edge
-):
+def test_values_go_on_at_the_edge(keys, extend, best, most, tried, expected, at_edge):
     measured_values = []
 
     def measured(trial):
@@ -180,9 +178,7 @@ def write_base_with_test_data(folder):
     (folder / "base.yaml").write_text(yaml.safe_dump(tree))
 
 
-def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
-    compare, runs, folder, monkeypatch, tmp_path
-):
+def test_what_is_tuned_is_reported_on_test_data(compare, runs, folder, monkeypatch, tmp_path):
     write_base_with_test_data(tmp_path)
 
     def loss(config):
@@ -219,7 +215,7 @@ def test_a_seed_that_only_tunes_is_not_reported(compare, runs, tmp_path):
     assert "loss for seed 0" in report.about
 
 
-def test_runs_with_other_configurations_or_data_are_refused_and_other_code_is_named(
+def test_runs_on_other_data_are_refused_and_other_code_is_named(
     compare, runs, folder, tmp_path
 ):
     assert "Code: 0.1 (abc)." in compare(RECIPES).about
@@ -324,11 +320,7 @@ def test_trained_runs_are_measured_on_further_tests(compare, runs, folder, monke
     assert measured[9:] == ["heun-seed0", "heun-seed1", "heun-seed2"]
     # Wrong tests are refused before anything is trained.
     del runs.made[:]
-    for wrong, refusal in (
-        ({"context": 0}, "tests.*context"),
-        ({"mesh": {"layer": 2}}, "tests.far.*layer"),
-        ({"schemes": ["rk4"]}, "rk4"),
-    ):
-        with pytest.raises(ide.InputError, match=refusal):
+    for wrong in ({"context": 0}, {"mesh": {"layer": 2}}, {"schemes": ["rk4"]}):
+        with pytest.raises(ide.InputError, match=f"tests.far.*{next(iter(wrong))}"):
             compare(RECIPES, recipes={}, tests={"far": wrong}, name="again")
     assert not runs.made

@@ -154,11 +154,8 @@ class _Case:
         """A tensor that repeats another one, as a tied read-out, is compared with it and
         written with it; weights that were trained come back as they were."""
         family, places, original = self.checkpoint.family, self.places, self.checkpoint.original
-        repeated = {
-            original.get(name, name): original[other]
-            for name, other in family.copies.items()
-            if other in places and name not in places
-        }
+        copies = {x: y for x, y in family.copies.items() if y in places and x not in places}
+        repeated = {original.get(x, x): original[y] for x, y in copies.items()}
         same = {name: self.tensors[other] for name, other in repeated.items()}
         at = self.write(self.tensors | same)
         assert equal(load_pretrained(at), self.model)
@@ -199,11 +196,9 @@ class _Case:
         """A refusal names the first of these tensors with the reason."""
         for name in itertools.islice(names, _MOST):
             spellings = name, self.checkpoint.family.canonical(name)
-            is_named = (
-                why in x and any(f"{y} " in f"{x} ".replace(":", " ") for y in spellings)
-                for x in refusal.splitlines()
-            )
-            assert any(is_named), f"{name}, {why}"
+            lines = [f"{x} ".replace(":", " ") for x in refusal.splitlines() if why in x]
+            is_named = any(f"{y} " in x for x in lines for y in spellings)
+            assert is_named, f"{name}, {why}"
 
     def check_shards(self):
         """Several files give the same model as one; a missing file is refused."""
@@ -223,10 +218,8 @@ class _Case:
         """Weights and outputs are float32 where that is asked for, and where the tensors have
         less."""
         loaded = self.checkpoint.model("float32")
-        half = {
-            name: x.astype(np.float16) if jnp.issubdtype(x.dtype, np.floating) else x
-            for name, x in self.tensors.items()
-        }
+        floats = {x: y for x, y in self.tensors.items() if y.dtype.kind == "f"}
+        half = self.tensors | {name: x.astype(np.float16) for name, x in floats.items()}
         at = self.write(half, {**self.options, "dtype": "float16"})
         outputs = eqx.filter_eval_shape(self.outputs, loaded)
         for x in jax.tree.leaves((loaded, outputs, load_pretrained(at))):

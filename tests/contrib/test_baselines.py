@@ -10,6 +10,7 @@ import ide_transformer as ide
 from ide_transformer import contrib, training
 from ide_transformer.compare.baselines import read_baselines
 from tests.helpers import built, drawn
+from tests.training import stub
 
 
 pytest.importorskip("pdequinox", reason="the extra emulators is not installed")
@@ -63,15 +64,14 @@ def config(tmp_path):
     """A run on functions on a torus and their images by a nonlinear map."""
     u = drawn((24, 4, 4), 3).astype(np.float32)
     np.savez(tmp_path / "torus.npz", inputs=u, targets=u + 0.3 * np.roll(u, 1, 1) ** 2)
-    path = tmp_path / "torus.yaml"
-    path.write_text(
-        "model: {kind: operator_model, width: 8, heads: 2, options: {modes: 1}}\n"
-        "data: {name: arrays, path: %s, validation: 0.25}\n"
-        "training: {steps: 200, batch_size: 4, seed: 3, costs: {transport: 0.1}, "
-        "schedule: [{until: 50%%, mesh: {layers: 1}}]}\n" % (tmp_path / "torus.npz"),
-        encoding="utf-8",
-    )
-    return training.load_config(path)
+    schedule = [{"until": "50%", "mesh": {"layers": 1}}]
+    steps = {"steps": 200, "batch_size": 4, "seed": 3, "schedule": schedule}
+    tree = {
+        "model": {"kind": "operator_model", "width": 8, "heads": 2, "options": {"modes": 1}},
+        "data": {"name": "arrays", "path": str(tmp_path / "torus.npz"), "validation": 0.25},
+        "training": {**steps, "costs": {"transport": 0.1}},
+    }
+    return stub.read_config(tree)
 
 
 def test_a_network_has_the_data_and_the_steps_of_the_run(config):

@@ -48,9 +48,8 @@ def test_moments_of_copies_are_copies():
     model = stub.model_of(config)
     rule = training.build_optimizer(config.optimizer, 10)
     state, static = training.initial_state(model, rule, jax.random.key(0))
-    state = jax.tree.map(
-        lambda x: jnp.ones_like(x) if eqx.is_inexact_array(x) else x + 3, state
-    )
+    moved = lambda x: jnp.ones_like(x) if eqx.is_inexact_array(x) else x + 3  # noqa: E731
+    state = jax.tree.map(moved, state)
     grown = grown_state(state, growth=Stacked(), optimizer=rule, static=static, layers=4)
     adam = grown.optimizer[1][0]
     for x in jax.tree.leaves((adam.mu, adam.nu)):

@@ -12,14 +12,8 @@ from ide_transformer import InputError
 from ide_transformer.contrib import PairFeedForward, SliceAttention, VCycle
 from tests.conformance.operators import OperatorConformance
 from tests.helpers import built, drawn, largest
-from tests.published.numpy_blocks import (
-    attended,
-    gelu,
-    layer_norm,
-    linear,
-    softmax,
-    softmax_kernel,
-)
+from tests.published import numpy_blocks
+from tests.published.numpy_blocks import gelu, layer_norm, linear
 
 
 WIDTH, HEADS, LEVELS = 4, 2, 2
@@ -51,7 +45,7 @@ def rate_of_pairs(operator, u):
 
 def rate_of_attention(operator, u):
     v = layer_norm(u)
-    return attended(operator, v, v, v, 1.0, softmax_kernel)
+    return numpy_blocks.attended(operator, v, v, v, 1.0, numpy_blocks.softmax_kernel)
 
 
 def by_hand(operator, rate, u):
@@ -114,24 +108,22 @@ def test_what_is_no_line_or_sees_no_neighbour_is_refused():
 
 def slices_by_hand(operator, u, weights):
     v = layer_norm(u)
-    shares = softmax(linear(operator.assignment, v).reshape(len(u), HEADS, 3))
+    shares = numpy_blocks.softmax(linear(operator.assignment, v).reshape(len(u), HEADS, 3))
     values = linear(operator.value, v).reshape(len(u), HEADS, -1)
     rate = np.zeros_like(values)
     for head in range(HEADS):
         a = shares[:, head] * weights[:, None]
         means = a.T @ values[:, head] / a.sum(0)[:, None]
-        query, key, mixed = (
-            linear(x, means) for x in (operator.query, operator.key, operator.mixing)
-        )
+        maps = operator.query, operator.key, operator.mixing
+        query, key, mixed = (linear(x, means) for x in maps)
         scores = query @ key.T / np.sqrt(WIDTH / HEADS)
-        rate[:, head] = shares[:, head] @ softmax(scores) @ mixed
+        rate[:, head] = shares[:, head] @ numpy_blocks.softmax(scores) @ mixed
     return linear(operator.output, rate.reshape(len(u), WIDTH))
 
 
 def test_it_is_attention_among_weighted_means():
-    operator = built(
-        lambda: SliceAttention(WIDTH, HEADS, 3, normalization=NORM, key=jax.random.key(0))
-    )
+    options = dict(normalization=NORM, key=jax.random.key(0))
+    operator = built(lambda: SliceAttention(WIDTH, HEADS, 3, **options))
     random, tokens = np.random.default_rng(0), 11
     u, weights = random.normal(size=(tokens, WIDTH)), random.random(tokens)
     points = jnp.asarray(random.random((tokens, 2)))

@@ -76,9 +76,8 @@ def test_coefficients_of_features_and_axes():
 
 def test_learned_coefficients_are_the_weights_and_never_grow():
     coefficients = dict(diffusion=0.02, dispersion=3e-4, hyper_diffusion=1e-6)
-    operator = contrib.ConstantCoefficients(
-        1, **coefficients, learned=("diffusion", "dispersion"), spacing=1 / 80
-    )
+    options = dict(learned=("diffusion", "dispersion"), spacing=1 / 80)
+    operator = contrib.ConstantCoefficients(1, **coefficients, **options)
     assert {*operator.weights} == {"diffusion", "dispersion"}
     for name, value in coefficients.items():
         assert operator.coefficients[name] == pytest.approx(value)

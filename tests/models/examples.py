@@ -54,8 +54,6 @@ def parts(
     *,
     intervals=2,
     control=ide.PiecewiseConstant,
-    constraint=ide.Free(),
-    solver=ide.LieTrotter(),
     dropout=0.0,
     **options,
 ):
@@ -66,8 +64,9 @@ def parts(
         return tuple(ide.Dropout(x, dropout) if dropout else x for x in block)
 
     theta = control.build(block, intervals, key=KEY)
-    mesh = ide.Mesh(**options)
-    return dict(control=theta, constraint=constraint, solver=solver, mesh=mesh)
+    others = dict(constraint=ide.Free(), solver=ide.LieTrotter())
+    others |= {name: options.pop(name) for name in others.keys() & options.keys()}
+    return dict(control=theta, **others, mesh=ide.Mesh(**options))
 
 
 @small

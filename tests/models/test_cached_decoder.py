@@ -136,9 +136,8 @@ def test_ten_texts_of_ten_lengths_are_two_programs():
 # Of one operator, which compiles in less time.
 BLOCK = (small.causal(),)
 SMALL = small.language_model(BLOCK, intervals=1)
-UNCACHED = small.language_model(
-    BLOCK, intervals=1, velocity=True, solver=ide.contrib.Nesterov()
-)
+OF_VELOCITY = dict(velocity=True, solver=contrib.Nesterov())
+UNCACHED = small.language_model(BLOCK, intervals=1, **OF_VELOCITY)
 # Prompts of integers in which the numbers of all tokens may not fit.
 PROMPTS = TOKENS[:, :2].astype(np.int8)
 UNEVEN = ide.Text(TOKENS[:, :4].astype(np.int8), np.arange(4) < np.array([[4], [3]]))

@@ -86,11 +86,8 @@ FIXED = {"EncoderDecoder": lambda model: model.inputs.encoder.inputs.positions}
 
 
 def test_no_kind_of_model_is_left_out():
-    builders = {
-        name
-        for name, x in vars(models).items()
-        if name[0].isupper() and (inspect.isfunction(x) or x is ide.Model)
-    }
+    names = {name: x for name, x in vars(models).items() if name[0].isupper()}
+    builders = {name for name, x in names.items() if inspect.isfunction(x) or x is ide.Model}
     assert builders <= {name.partition(",")[0] for name in MODELS | MORE} | PARTS_OF_OTHERS
 
 

@@ -115,15 +115,10 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough, ma
     def theirs(at):
         return without_padding(make.outputs_of(make.read(name, at), inputs), inputs)
 
-    check_family(
-        tmp_path,
-        outputs_for(inputs),
-        theirs,
-        tolerance=tolerance(name),
-        single=2e-5 if name in OF_THEIR_OWN else None,
-        options=CASES[name].only.split(),
-        every=1 if thorough else 48 if name in LIKE_OTHERS else 16,
-    )
+    bounds = dict(tolerance=tolerance(name), single=2e-5 if name in OF_THEIR_OWN else None)
+    every = 1 if thorough else 48 if name in LIKE_OTHERS else 16
+    changes = dict(options=CASES[name].only.split(), every=every)
+    check_family(tmp_path, outputs_for(inputs), theirs, **bounds, **changes)
 
 
 @pytest.mark.heavy

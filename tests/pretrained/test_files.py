@@ -70,26 +70,18 @@ def test_a_model_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch, capsys
         assert find_pretrained(f"owner/small-3.2@{revision}").name == second
     assert not capsys.readouterr().err
     (cache / "snapshots" / first / "model.safetensors").unlink()
-    for name, message in [
-        ("owner/small-3.2", "safetensors"),
-        ("owner/small-3.2@v2", "hf download owner/small-3.2"),
-        ("no-such/owner-3.2", "hf download no-such/owner-3.2"),
-    ]:
-        with pytest.raises(ide.InputError, match=message) as error:
-            load_pretrained(name)
-        assert "\n" not in str(error.value)
+    with pytest.raises(ide.InputError, match="safetensors"):
+        load_pretrained("owner/small-3.2")
+    with pytest.raises(ide.InputError, match=r"hf download owner/small-3.2") as error:
+        load_pretrained("owner/small-3.2@v2")
+    assert "\n" not in str(error.value)
 
 
 def test_names_of_modules_of_newer_versions(tmp_path):
-    words = {
-        "encoder.layer.": "layers.",
-        "attention.attention.query": "attention.q_proj",
-        "attention.attention.key": "attention.k_proj",
-        "attention.attention.value": "attention.v_proj",
-        "attention.output.dense": "attention.o_proj",
-        "intermediate.dense": "mlp.fc1",
-        "output.dense": "mlp.fc2",
-    }
+    words = {"encoder.layer.": "layers.", "attention.output.dense": "attention.o_proj"}
+    maps = "query", "key", "value"
+    words |= {f"attention.attention.{x}": f"attention.{x[0]}_proj" for x in maps}
+    words |= {"intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2"}
 
     def renamed(tensors):
         for old, new in words.items():
@@ -230,9 +222,7 @@ def like_llama():
 @pytest.mark.parametrize(
     ("make", "name", "value"), [(like_gpt2, "model_type", "gpt2"), (like_llama, "head_dim", 6)]
 )
-def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(
-    make, name, value, tmp_path
-):
+def test_models_of_ones_own_are_written_in_their_layout(make, name, value, tmp_path):
     model = make()
     save_pretrained(model.with_gradient(ide.Direct()), tmp_path / "new")
     assert json.loads((tmp_path / "new/config.json").read_text())[name] == value

@@ -28,10 +28,8 @@ TEXT = " ".join(x.tobytes().decode() for x in WORDS)
 def of(name, model=None, options=None, **data):
     """A tree of the configuration of a run."""
     small = {"width": 4, "heads": 1, "layers": 1, "context": 8, "operators": ["damping"]}
-    return {
-        "data": {"name": name, **data, "options": options or {}},
-        "model": small | (model or {}),
-    }
+    data = {"name": name, **data, "options": options or {}}
+    return {"data": data, "model": small | (model or {})}
 
 
 @pytest.fixture(scope="module")
