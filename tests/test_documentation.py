@@ -98,8 +98,8 @@ class Block(NamedTuple):
 
     @property
     def commands(self):
-        """The words of each command of a shell block, and whether the paragraph above it, or the
-        comment behind it, says that it needs a clone of the repository."""
+        """The words of each command of a shell block, and whether the paragraph above it, or
+        the comment behind it, says that it needs a clone of the repository."""
         if self.language != "sh":
             return []
         above = self.above.strip().rpartition("\n\n")[2]
