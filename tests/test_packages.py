@@ -147,7 +147,6 @@ def test_a_model_is_printed_in_a_few_lines(build):
 
 
 def test_trees_without_numbers():
-    """Under transformations, and in the trees that JAX makes of a model."""
     model = language_model()
     traced = []
     eqx.filter_eval_shape(lambda model: traced.append(repr(model)), model)

@@ -138,7 +138,6 @@ def test_a_wrong_comparison_is_refused(compare, tmp_path, changes, message):
 
 
 def test_operations_grow_with_the_tokens_of_a_mesh(tmp_path):
-    """Those of a product of matrices, for each token of a batch of eight."""
     tree = stub.tree_of_text(tmp_path)
     operators = [{"kind": "feed_forward", "options": {"hidden": 5}}]
     tree["model"] |= {"layers": 3, "operators": operators, "normalization": "free"}

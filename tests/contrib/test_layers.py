@@ -110,7 +110,6 @@ def test_padded_tokens_do_not_enter_an_error():
 
 
 def test_a_layer_that_does_nothing_goes_first():
-    """The other layers cost the budget, and are an ordinary model."""
     model = model_of(scales=(1.0, 0.0, 1.0, 1.0))
     assert coarsen(model, float(LAYERS), CALIBRATION) is model
     native, first = itertools.islice(contrib.coarsenings(model, CALIBRATION, fit=None), 2)
@@ -198,7 +197,6 @@ def kernel_by_hand(attention, u):
 
 
 def test_distances_of_heads_are_those_of_numpy():
-    """Means over the queries that are no padding."""
     model = model_of("attention")
     mask = np.arange(CONTEXT) < np.array([[8], [6], [8], [5]])
     text = ide.Text(HELD_OUT, mask)

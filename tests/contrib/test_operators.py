@@ -91,7 +91,6 @@ def test_padded_samples_are_as_shorter_ones():
 
 @pytest.mark.parametrize("make", [cycle, built])
 def test_operators_conform(make):
-    """Gradients are those of finite differences, among others."""
     operator = cycle(pairs) if make is cycle else built(lambda: pairs(jax.random.key(0)))
     options = {"operator": "pair_feed_forward"} if make is cycle else {}
     OperatorConformance(operator, WIDTH, options=options).check()

@@ -104,7 +104,6 @@ def without_positions(model):
 
 
 def test_heads_read_the_states():
-    """Golden checkpoints have the other heads."""
     read = small.linear(WIDTH, 5)
     u = normal(2, 8, WIDTH)
     mean = affine(read, layer_norm(u)[:, 2:].mean(1))

@@ -28,7 +28,6 @@ ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
 
 
 def test_an_encoder_and_a_decoder_are_two_equations():
-    """Each solved by a scheme of its own, the states of the first put into the second."""
     encoder = ENCODER.with_solver(diffrax.Heun()).on(ide.Mesh(steps=4))
     model = ide.contrib.EncoderDecoder(encoder, DECODER)
     assert isinstance(model.solver, ide.LieTrotter) and not model.random

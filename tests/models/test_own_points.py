@@ -56,7 +56,6 @@ def learned(model, values, domain):
 
 
 def test_the_gradient_is_the_slope():
-    """Along a random change of the weights, the values, the points and their weights."""
     arrays, rest = eqx.partition((MODEL, FIELD.values, FIELD.domain), eqx.is_inexact_array_like)
     arrays = jax.tree.map(jnp.asarray, arrays)
     direction = jax.tree.map(lambda x: jnp.asarray(RANDOM.normal(size=x.shape)), arrays)
@@ -75,7 +74,6 @@ def test_the_gradient_is_the_slope():
 
 
 def test_outputs_at_other_points():
-    """At points of the field they are its outputs."""
     at_nodes = eqx.filter_jit(lambda x: outputs_at(MODEL, FIELD, POINTS[:, :5], x))
     assert largest(at_nodes(VALUES[:, :5]), outputs_of(MODEL, FIELD)[:, :5]) < 1e-12
 
@@ -112,7 +110,6 @@ def model(solver, steps=1, *operators):
 
 @pytest.mark.parametrize(("solver", "order"), [(diffrax.Euler(), 1), (ide.RK4(), 4)])
 def test_a_longer_time_is_a_composition_to_the_order_of_the_scheme(solver, order):
-    """Of a linear equation with equal weights at all depths."""
 
     def error_of(steps):
         solved = eqx.filter_jit(model(solver, steps))

@@ -123,7 +123,6 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough, ma
 
 @pytest.mark.heavy
 def test_a_family_of_ones_own(tmp_path, monkeypatch, unchecked):
-    """The family of the page on your own family, whose blocks run first."""
     page = (ROOT / "docs/how-to/own-family.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}

@@ -45,7 +45,6 @@ def test_a_rescaled_last_layer_is_a_checkpoint(family, tmp_path):
 
 
 def test_of_all_formats(tmp_path):
-    """An archive, and one block for all layers."""
     make_archive(tmp_path / "whole.npz", vocabulary=11)
     changes = [
         (tmp_path / "whole.npz", lambda m: rescaled(m, [0])),

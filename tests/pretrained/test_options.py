@@ -30,29 +30,18 @@ from tests.helpers import GOLDEN
 
 # As users run it: the checks of annotations would speak before the package does.
 pytestmark = pytest.mark.usefixtures("unchecked")
-# Options of published checkpoints and their numbers of parameters; images have three classes.
+# Options of published checkpoints, their numbers of parameters, and a tensor by which their
+# class is recognised; images have three classes.
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
 # What transformers takes for an option that a file does not have.
 DEFAULTS = json.loads(Path(__file__).with_name("defaults.json").read_text())
-# A tensor by which a class of transformers is recognised.
-MARKS = {
-    "AlbertForMaskedLM": "predictions.dense.weight",
-    "BertForMaskedLM": "cls.predictions.transform.dense.weight",
-    "BertModel": "pooler.dense.weight",
-    "CvtForImageClassification": "classifier.weight",
-    "DeiTForImageClassificationWithTeacher": "cls_classifier.weight",
-    "DistilBertForMaskedLM": "vocab_transform.weight",
-    "RobertaForMaskedLM": "lm_head.dense.weight",
-    "ViTForImageClassification": "classifier.weight",
-    "ViTModel": "pooler.dense.weight",
-}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_options_are_understood(name, tmp_path):
     values, parameters = PUBLISHED[name]["options"], PUBLISHED[name]["parameters"]
     family = families()[values["model_type"]]
-    names = frozenset({family.canonical(MARKS.get(values["architectures"][0], ""))})
+    names = frozenset({family.canonical(PUBLISHED[name]["mark"])})
     skeleton = eqx.filter_eval_shape(family.build, Options(values, tmp_path), names)
     shapes = expected_shapes(family.table(skeleton))
     assert sum(map(math.prod, shapes.values())) == parameters
@@ -199,7 +188,6 @@ def test_a_tokenizer(fault, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("names", [["../outside"], ["linked"], ["1", "2"]])
 def test_shards(names, tmp_path, monkeypatch):
-    """A tensor of a file elsewhere, and a tensor that is in two files."""
     monkeypatch.chdir(tmp_path)
     checkpoint = changed_copy(tmp_path / "checkpoint", "llama")
     outside = (checkpoint / "model.safetensors").rename(tmp_path / "outside.safetensors")

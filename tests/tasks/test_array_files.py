@@ -47,7 +47,6 @@ def test_what_unpacks_to_more_than_there_is_is_refused(tmp_path, monkeypatch):
 
 
 def test_tables_are_read_without_lists(tmp_path):
-    """Of several pieces, with axes in axes, and texts as labels."""
     values, names = RANDOM.normal(size=(30, 4, 5)).astype(np.float32), [*"abc"] * 10
     fixed = pa.FixedSizeListArray.from_arrays(values[:, 0, :2].ravel(), 2)
     columns = {"inputs": values.tolist(), "targets": fixed, "groups": names}
@@ -63,7 +62,6 @@ def test_tables_are_read_without_lists(tmp_path):
 
 
 def test_all_samples_of_a_file_are_held_out(tmp_path):
-    """A single sample is enough, and a file may say itself what is held out."""
     task = Arrays(VALUES[:1], VALUES[:1], validation=1.0)
     assert task.holds_out_all and [*task.data] == ["validation"]
     parts = {f"{part}_{name}": VALUES[:3] for part in ("validation", "test") for name in PAIR}
@@ -196,7 +194,6 @@ def test_a_group_is_in_one_part(tmp_path):
 
 
 def test_variables_are_named_as_parameters(tmp_path):
-    """Also those of a part."""
     names = ["nu", "mu"]
     numbers = {"nu": VALUES[:, 0], "mu": VALUES[:, 1:3]}
     part = {f"test_{x}": y[:4] for x, y in (PAIR | numbers).items()}
@@ -211,7 +208,6 @@ def test_variables_are_named_as_parameters(tmp_path):
 
 
 def test_data_and_a_model_that_differ_are_named(tmp_path, monkeypatch, capsys):
-    """The checkpoint is whole."""
     monkeypatch.chdir(tmp_path)
     np.savez("a.npz", **PATHS)
     np.savez("b.npz", **PATHS, parameters=VALUES[:, :2])

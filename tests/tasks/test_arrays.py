@@ -139,7 +139,6 @@ SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))
     ("series", "kind"), [(SERIES, "operator_model"), (TOKENS, "language_model")]
 )
 def test_a_forecast_sees_no_later_token(tmp_path, series, kind):
-    """Targets that are later inputs are refused, or a model has to be causal."""
     pair = series[:, :-3], series[:, 3:]
     with pytest.raises(InputError, match=r"shifted by 3, .*data\.options\.causal=true"):
         Arrays(*pair)
@@ -281,7 +280,6 @@ def test_a_pass_takes_each_window_once(tmp_path):
 
 
 def test_a_saved_tokenizer_is_named_by_its_file(tmp_path):
-    """A file of tokens has room for the greatest."""
     words = {"a": 0, "b": 70000, "<|endoftext|>": 2, "[UNK]": 3}
     tokenizer = tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(words, "[UNK]")))
     tokenizer.save(tmp_path / "words.json")

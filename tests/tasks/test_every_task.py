@@ -178,7 +178,6 @@ def test_a_fingerprint_is_of_all_parts_and_of_shapes():
 
 @pytest.mark.parametrize("samples", [1, 5, 9, 10, 17, 18])
 def test_samples_are_so_many_and_evenly_spread(samples):
-    """Of 17, with a rest too, and no more than there are."""
     indices = np.concatenate([*in_parts(range(3, 3 + 2 * 17, 2), 4, samples)])
     assert len(indices) == min(samples, 17) and set(indices) <= set(range(3, 37, 2))
     gaps = np.diff([*indices, indices[0] + 2 * 17]) // 2

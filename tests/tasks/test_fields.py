@@ -103,7 +103,6 @@ def test_parts_have_dimensions_in_one_order(tmp_path):
 
 
 def test_coordinates_with_unequal_steps_are_points(tmp_path):
-    """Each axis in [0, 1]; the axes in space are one of tokens."""
     arrays = read(write_fields(tmp_path, "scipy", UNEQUAL), "u")
     np.testing.assert_array_equal(arrays["u"], STATES.reshape(SAMPLES, TIMES, Y * X))
     y, x = np.meshgrid(np.arange(Y) / 2, UNEQUAL / 25, indexing="ij")
@@ -123,7 +122,6 @@ def test_nodes_have_the_coordinates_that_are_on_them(tmp_path):
 
 @needs_hdf5
 def test_hdf5_without_dimensions(tmp_path):
-    """As h5py writes it: groups too, texts, and nothing that is not asked for."""
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -250,7 +248,6 @@ def test_points_that_a_file_of_pdebench_does_not_have_are_refused(tmp_path):
 
 @needs_hdf5
 def test_two_constants_of_pdebench(tmp_path):
-    """In the order viscosity, force: fields as channels, and numbers as parameters."""
     field, numbers = RANDOM.normal(size=(2, SAMPLES, X)), RANDOM.normal(size=(2, SAMPLES))
     for index, (force, nu) in enumerate((field, numbers)):
         arrays = {"force": force, "nu": nu, "tensor": LINE, **COORDINATES}
@@ -262,7 +259,6 @@ def test_two_constants_of_pdebench(tmp_path):
 
 @needs_hdf5
 def test_a_steady_problem_of_pdebench(tmp_path):
-    """The coefficient is the input, and the solution the target."""
     steady = RANDOM.normal(size=(40, Y, X))
     arrays = {"nu": steady, "tensor": steady[:, None] ** 2, **PLANE}
     write_hdf5(tmp_path / "a.hdf5", arrays)

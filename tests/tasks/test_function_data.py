@@ -87,7 +87,6 @@ def test_a_pass_sees_each_sample_once_in_batches_of_about_one_length():
 
 @BOTH
 def test_points_that_agree_are_those_of_all_samples(build):
-    """The batches, and so the training, are the same."""
     shared, repeated = (build(x) for x in (ALL_POINTS[0], np.stack([ALL_POINTS[0]] * SAMPLES)))
     assert shared.sizes == repeated.sizes
     assert shared.tokens_per_sample == repeated.tokens_per_sample
@@ -115,7 +114,6 @@ def test_held_out_samples_are_measured_exactly():
 
 
 def test_numbers_of_samples_are_learned_from_their_functions():
-    """Padding counts in no mean."""
     numbers = (INPUTS * FEW).sum(1) / FEW.sum(1)
     task = Arrays(INPUTS, numbers, ALL_POINTS, mask=FEW, validation=0.2)
     assert task.model is ide.models.FunctionRegressor
@@ -126,7 +124,6 @@ def test_numbers_of_samples_are_learned_from_their_functions():
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_a_part_has_points_weights_and_times_of_its_own(part):
-    """Learned on one grid, measured on another."""
     x = np.linspace(0, 1, 9) ** 2
     weights = np.linspace(1, 2, 9)
     some = RANDOM.normal(size=(3, 2, 9))

@@ -91,7 +91,6 @@ def test_every_held_out_token_is_predicted_once():
 
 
 def test_windows_of_several_lengths_hold_out_the_same_tokens():
-    """Each token once, at the places of the longest windows."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
     lengths = 3, 8, 4
     language_tasks = [tasks.LanguageTask(text, x, validation=0.5) for x in lengths]

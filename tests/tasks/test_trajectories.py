@@ -162,7 +162,6 @@ PLACES = RANDOM.random((NUMBER, MOST, 2))
 
 
 def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path):
-    """Functions decay. Padding is NaN in the file."""
     rate = 0.7
     places = np.where(MASK[..., None], PLACES, np.nan)
     first = np.cos(2 * np.pi * places[..., 0]) + 2 * places[..., 1] + 0.5
