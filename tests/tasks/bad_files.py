@@ -32,36 +32,22 @@ def arrays(**changes):
     return lambda folder: npz(folder, **PAIR | changes)
 
 
-def members(*names):
-    """An archive with an array under these names."""
-
-    def write(folder):
-        path = npz(folder, **PAIR)
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read("inputs.npy")
-        with zipfile.ZipFile(path, "a") as archive:
-            for name in names:
-                archive.writestr(name, content)
-        return path
-
-    return write
+def outside_of_archive(folder):
+    path = npz(folder, **PAIR)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../x.npy", archive.read("inputs.npy"))
+    return path
 
 
 # Folders.
 
 
-def folder_of(**links):
-    """A folder of arrays and of links, in a folder that has more."""
-
-    def write(folder):
-        np.save(folder / "outside.npy", VALUES)
-        (inside := folder / "a").mkdir()
-        np.save(inside / "inputs.npy", VALUES)
-        for name, target in links.items():
-            (inside / f"{name}.npy").symlink_to(target)
-        return inside
-
-    return write
+def linked_folder(folder):
+    np.save(folder / "outside.npy", VALUES)
+    (inside := folder / "a").mkdir()
+    np.save(inside / "inputs.npy", VALUES)
+    (inside / "targets.npy").symlink_to("../outside.npy")
+    return inside
 
 
 def pickled(folder):
@@ -105,28 +91,23 @@ def pipe(folder):
 # Tables.
 
 
-def table(**columns):
-    def write(folder):
-        pq.write_table(pa.table(columns), folder / "a.parquet")
-        return folder / "a.parquet"
-
-    return write
+def unequal_lists(folder):
+    columns = {"inputs": VALUES.tolist(), "targets": [[1.0], *VALUES[1:].tolist()]}
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    return folder / "a.parquet"
 
 
 def text(*lines):
     return file_of("a.csv", "\n".join(lines).encode())
 
 
-LISTS = {"inputs": VALUES.tolist(), "targets": [[1.0], *VALUES[1:].tolist()]}
-
-
 # Fields.
 
 
-def hdf5(change=None, **arrays):
+def hdf5(change=None):
     def write(folder):
         with h5py.File(folder / "a.h5", "w") as file:
-            for name, x in (PAIR | arrays).items():
+            for name, x in PAIR.items():
                 file[name] = x
             if change is not None:
                 del file["inputs"]
