@@ -224,7 +224,7 @@ def encoded_by(source):
 
 
 def test_a_model_that_cannot_be_solved_writes_nothing():
-    nan = without_token(lambda m: m.inputs.embedding, MODEL)
+    nan = without_token(lambda m: m.inputs.embedding, SMALL)
     with pytest.raises(ide.InputError, match="position 3"):
         ide.generate(nan, UNEVEN, 8, **GREEDY)
     nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
