@@ -1,10 +1,10 @@
 """Small problems that several tests share."""
 
+import collections
 import contextlib
 import functools as ft
 import importlib
 import inspect
-import operator
 from pathlib import Path
 
 import equinox as eqx
@@ -23,27 +23,20 @@ GOLDEN = ROOT / "tests/golden"
 WIDTH, HEADS, TOKENS = 16, 4, 6
 
 
-def make_block(key, *, std=0.2, causal=True, normalization=None):
+def make_block(key, *, normalization=ide.LayerNorm(eps=1e-5)):
     """An attention and a feed-forward of moderate size, pre-normalised by default."""
-    normalization = ide.LayerNorm(eps=1e-5) if normalization is None else normalization
-    first, second = jax.random.split(key)
-    attention = ide.Attention(
-        WIDTH, HEADS, key=first, causal=causal, normalization=normalization, std=std
-    )
-    feed_forward = ide.FeedForward(
-        WIDTH, 2 * WIDTH, key=second, normalization=normalization, std=std
-    )
-    return attention, feed_forward
+    options = dict(key=key, normalization=normalization)
+    attention = ide.Attention(WIDTH, HEADS, causal=True, **options)
+    return attention, ide.FeedForward(WIDTH, 2 * WIDTH, **options)
 
 
-def make_equation(control=ide.PiecewiseConstant, intervals=3, constraint=None, **options):
+def make_equation(intervals=3, constraint=ide.Free(), std=0.2, **options):
     """The equation of `make_block` with random weights, also in the biases."""
-    theta = built_control(lambda key: make_block(key, **options), intervals, control, **options)
-    constraint = ide.Free() if constraint is None else constraint
+    theta = built_control(lambda key: make_block(key, **options), intervals, std=std)
     return ide.Equation(theta, constraint, ide.TokenDomain.uniform(TOKENS))
 
 
-def built_control(make_block, intervals, control=ide.PiecewiseConstant, std=0.2, **_):
+def built_control(make_block, intervals, control=ide.PiecewiseConstant, std=0.2):
     """A control with random weights, which costs no program."""
     return built(ft.partial(control.build, make_block, intervals, key=jax.random.key(1)), std)
 
@@ -124,22 +117,16 @@ def public_names():
     homes = {f"ide_transformer.contrib.{name}" for name in files.split()}
     contrib_names = vars(importlib.import_module("ide_transformer.contrib.public")).items()
     names |= {name: x for name, x in contrib_names if getattr(x, "__module__", None) in homes}
-    return {
-        name: names[name]
-        for name in sorted(names)
-        if not (name.startswith("_") or inspect.ismodule(names[name]))
-    }
+    names = {x: y for x, y in names.items() if x[0] != "_" and not inspect.ismodule(y)}
+    return dict(sorted(names.items()))
 
 
 def classes_of(kind, *faces):
     """The public classes of a kind by their names, without those that are abstract."""
-    names = [vars(face) for face in faces] or [public_names()]
-    return {
-        name: public
-        for name, public in ft.reduce(operator.or_, map(dict, names)).items()
-        if inspect.isclass(public) and issubclass(public, kind)
-        if not inspect.isabstract(public)
-    }
+    names = collections.ChainMap(*map(vars, faces)) if faces else public_names()
+    classes = {name: x for name, x in names.items() if inspect.isclass(x)}
+    concrete = {name: x for name, x in classes.items() if not inspect.isabstract(x)}
+    return {name: x for name, x in concrete.items() if issubclass(x, kind)}
 
 
 def largest(x, y):

@@ -50,23 +50,14 @@ def model_of(name="free", scales=None):
         def scale(x):
             return jnp.asarray(np.asarray(x) * np.reshape(scales, (-1, *[1] * (x.ndim - 1))))
 
-        theta = eqx.tree_at(
-            lambda x: (x.blocks[0].outer, x.blocks[1].matrix),
-            theta,
-            replace_fn=lambda weights: jax.tree.map(scale, weights),
-        )
+        places = lambda x: (x.blocks[0].outer, x.blocks[1].matrix)  # noqa: E731
+        theta = eqx.tree_at(places, theta, jax.tree.map(scale, places(theta)))
     constraint = ide.Free() if free else ide.Sphere(1.0, 0.1)
-    return ide.LanguageModel(
-        VOCABULARY,
-        CONTEXT,
-        WIDTH,
-        control=theta,
-        constraint=post_norm() if name == "post-norm" else ide.Tied(constraint, LAYERS),
-        solver=ide.LieTrotter() if free else ide.projected(ide.LieTrotter()),
-        input_normalization=constraint,
-        std=0.5,
-        key=jax.random.key(3),
-    )
+    options = dict(input_normalization=constraint, std=0.5, key=jax.random.key(3))
+    options["solver"] = ide.LieTrotter() if free else ide.projected(ide.LieTrotter())
+    constraint = post_norm() if name == "post-norm" else ide.Tied(constraint, LAYERS)
+    options |= dict(control=theta, constraint=constraint)
+    return ide.LanguageModel(VOCABULARY, CONTEXT, WIDTH, **options)
 
 
 @eqx.filter_jit

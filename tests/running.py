@@ -36,7 +36,7 @@ def registered():
 
 def run_here(capsys, command, *arguments, expected=0):
     """A command, or a script NAME.py, in this process, which has the package loaded; its
-    output. It may be expected to end with one of several statuses."""
+    output."""
     path, argv, environment = list(sys.path), sys.argv, dict(os.environ)
     sys.argv = [command, *map(str, arguments)]
     if not command.endswith(".py"):
@@ -58,8 +58,7 @@ def run_here(capsys, command, *arguments, expected=0):
         os.environ.clear()
         os.environ.update(environment)
     output = capsys.readouterr()
-    allowed = expected if isinstance(expected, tuple) else (expected,)
-    assert status in allowed, output.out + output.err
+    assert status == expected, output.out + output.err
     return output.out + output.err
 
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import jax
 import pytest
 import yaml
-from latex2mathml.converter import convert
 
 import ide_transformer
 from documentation.tables import PLACE, TABLES
@@ -74,18 +73,6 @@ SHORT = {
 }
 
 
-class Command(NamedTuple):
-    """A command of a page, and whether the paragraph above it, or the comment behind it, says
-    that it needs a clone of the repository."""
-
-    words: list[str]
-    in_clone: bool
-
-    @property
-    def is_run(self):
-        return not (self.in_clone or shlex.join(self.words).startswith(NOT_RUN))
-
-
 class Block(NamedTuple):
     """A fenced block of a page; `line` numbers its first line, `above` is what stands between
     it and the block before."""
@@ -111,13 +98,14 @@ class Block(NamedTuple):
 
     @property
     def commands(self):
-        """The commands of a shell block."""
+        """The words of each command of a shell block, and whether the paragraph above it, or
+        the comment behind it, says that it needs a clone of the repository."""
         if self.language != "sh":
             return []
         above = self.above.strip().rpartition("\n\n")[2]
         lines = self.text.replace("\\\n", " ").splitlines()
         each = [(shlex.split(line, comments=True), above + line) for line in lines]
-        return [Command(x, bool(re.search(r"\bclone\b", near))) for x, near in each if x]
+        return [(x, bool(re.search(r"\bclone\b", near))) for x, near in each if x]
 
 
 def blocks(page):
@@ -168,16 +156,16 @@ def run(block, names, page, capsys):
         else:
             read_section(Config, tree, page)
     elif block.language == "sh":
-        for command in block.commands:
-            if not command.is_run:
+        for words, in_clone in block.commands:
+            command = shlex.join(words)
+            if in_clone or command.startswith(NOT_RUN):
                 continue
-            first, *words = command.words
-            if first == "ide-transformer":
+            if words[0] == "ide-transformer":
                 # Here, where the package is loaded. It may switch to double precision.
-                run_here(capsys, *words)
+                run_here(capsys, *words[1:])
                 jax.config.update("jax_enable_x64", False)
             else:
-                run_apart(["bash", "-c", shlex.join(command.words)])
+                run_apart(["bash", "-c", command])
     elif block.file is None:
         # Behind as many empty lines, so that an error names the line of the page.
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
@@ -205,19 +193,6 @@ def test_the_blocks_of_a_page_run_in_order(page, folder, capsys, monkeypatch):
         run(block, names, page, capsys)
 
 
-# What the wheel does not have.
-OF_CLONE = re.compile(
-    r"make |\.venv/|(scripts|tests|configs|docs)/|(install|wheel --no-deps) '?\."
-)
-
-
-@pytest.mark.parametrize("page", LESSONS)
-def test_a_lesson_says_which_commands_need_a_clone(page):
-    for command in itertools.chain(*(x.commands for x in blocks(page))):
-        names_a_clone = OF_CLONE.search(" ".join(command.words))
-        assert command.in_clone == bool(names_a_clone), command
-
-
 @pytest.mark.parametrize("page", [written(page) for page in WITH_RESULTS])
 def test_the_commands_of_a_page_name_what_exists(page):
     page_blocks = blocks(page)
@@ -229,9 +204,8 @@ def test_the_commands_of_a_page_name_what_exists(page):
             if command in ("train", "compare") and "--resume" not in arguments:
                 check_config(command, *arguments, files=files)
         elif words[0] == "python" and words[1] != "-m" and words[1] not in files:
-            paths = [
-                x for x in words if x.startswith(("scripts/", "configs/", "docs/", "tests/"))
-            ]
+            folders = "scripts/", "configs/", "docs/", "tests/"
+            paths = [x for x in words if x.startswith(folders)]
             assert paths and all((ROOT / path).is_file() for path in paths), words
 
 
@@ -271,11 +245,8 @@ def test_every_public_name_has_one_place_on_a_page_of_the_api():
 
 
 def test_the_tests_that_pages_name_exist():
-    named_tests = [
-        pair
-        for page in SOURCES.rglob("*.md")
-        for pair in re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
-    ]
+    text = "".join(page.read_text(encoding="utf-8") for page in SOURCES.rglob("*.md"))
+    named_tests = re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", text)
     assert named_tests
     for file, name in named_tests:
         assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), (file, name)
@@ -320,23 +291,3 @@ def test_the_navigation_of_the_site_has_every_page_once():
     names = [page.relative_to(SOURCES).with_suffix(".md").as_posix() for page in pages]
     in_navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
     assert sorted(in_navigation) == sorted(names)
-
-
-# A formula; code is passed over.
-FORMULA = re.compile(
-    r"^```math\n(?P<block>.+?)^```$|^(?P<fence>```+).*?^(?P=fence)$|(?P<ticks>`+).+?(?P=ticks)"
-    r"|(?<![\\$\w])\$(?P<inline>[^$\s](?:[^$]*[^$\s\\])?)\$(?!\w)",
-    flags=re.M | re.S,
-)
-
-
-@pytest.mark.parametrize("page", [*WITH_RESULTS, *TUTORIALS], ids=written)
-def test_formulas_can_be_typeset(page):
-    text = page.read_text(encoding="utf-8")
-    if page in TUTORIALS:
-        text = re.sub(r"^# ?", "", "".join(re.findall(r"^#.*\n", text, re.M)), flags=re.M)
-    for match in FORMULA.finditer(text):
-        if formula := match["inline"] or match["block"]:
-            # An unknown command stays as it is.
-            assert "\\" not in convert(formula), formula
-            assert formula.count("{") == formula.count("}"), formula

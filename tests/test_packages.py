@@ -1,12 +1,14 @@
 """Files of packages in the cache, and what an import does not do; the public face as a user
 writes it; objects print in a few lines, and are pickled."""
 
+import ast
 import copy
 import functools as ft
 import pickle
 import sys
 import tomllib
 import zipfile
+from pathlib import Path
 
 import diffrax
 import equinox as eqx
@@ -15,9 +17,9 @@ import pytest
 from packaging.requirements import Requirement
 
 import ide_transformer as ide
-from ide_transformer import packages
+from ide_transformer import contrib, packages
 from tests.helpers import GOLDEN, ROOT, make_equation, random_state
-from tests.models.examples import filled, language_model, speech_to_text
+from tests.models.examples import language_model, speech_to_text
 from tests.running import run_apart
 from tests.typed import public_face
 
@@ -45,9 +47,8 @@ def test_a_package_is_fetched_and_unpacked_once(wheel, monkeypatch, capsys):
 
 def test_pyproject_excludes_the_wrong_versions_of_jax():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (jax_range,) = [
-        x.specifier for x in map(Requirement, project["dependencies"]) if x.name == "jax"
-    ]
+    requirements = map(Requirement, project["dependencies"])
+    (jax_range,) = [x.specifier for x in requirements if x.name == "jax"]
     # JAX issue 39103; JAX issue 39257; a whole buffer is copied at each small update in a loop.
     assert not [x for x in ("0.10.2", "0.11.0", "0.11.1") if x in jax_range]
     assert all(x in jax_range for x in ("0.10.1", "0.12.0.1", jax.__version__))
@@ -127,11 +128,6 @@ def test_the_public_face_as_a_user_writes_it(tmp_path):
     public_face.main(GOLDEN / "gpt2", tmp_path / "saved")
 
 
-def test_the_top_has_what_a_first_script_needs():
-    assert len(dir(ide)) <= 120
-    assert all(hasattr(ide, name) for name in dir(ide))
-
-
 def assert_short(text):
     lines = text.splitlines()
     assert len(lines) < 15
@@ -140,7 +136,7 @@ def assert_short(text):
 
 @pytest.mark.parametrize("build", [language_model, speech_to_text])
 def test_a_model_is_printed_in_a_few_lines(build):
-    model = filled(build)
+    model = build()
     text = repr(model)
     assert_short(text)
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
@@ -151,18 +147,14 @@ def test_a_model_is_printed_in_a_few_lines(build):
 
 
 def test_trees_without_numbers():
-    """Under transformations, and in the trees that JAX makes of a model."""
-    model = filled(language_model)
+    model = language_model()
     traced = []
     eqx.filter_eval_shape(lambda model: traced.append(repr(model)), model)
     assert traced == [repr(model)]
     with_flags = jax.tree.map(lambda _: True, model)
-    for tree in (
-        eqx.filter_eval_shape(eqx.filter_vmap(lambda _: model, axis_size=5), 0),
-        eqx.filter(model, eqx.is_array, inverse=True),
-        eqx.tree_at(lambda x: (x.control, x.constraint), with_flags, (False, False)),
-        eqx.tree_at(lambda x: x.mesh, with_flags, False),
-    ):
+    stacked = eqx.filter_eval_shape(eqx.filter_vmap(lambda _: model, axis_size=5), 0)
+    without_arrays = eqx.filter(model, eqx.is_array, inverse=True)
+    for tree in (stacked, without_arrays, eqx.tree_at(lambda x: x.mesh, with_flags, False)):
         assert_short(repr(tree))
         assert repr(tree).startswith("Model")
 
@@ -178,3 +170,25 @@ def test_a_solution_is_printed_and_pickled():
         for entry in ("status: succeeded", "steps: 3", "field evaluations: 9"):
             assert f"  {entry}\n" in text + "\n"
         assert (evaluate(copied) == evaluate(solution)).all()
+
+
+FOLDER = Path(contrib.__file__).parent
+CONTRIB = sorted(x for x in FOLDER.rglob("*.py") if x.name not in ("__init__.py", "public.py"))
+
+
+def imported_by(path):
+    """The modules of the package from which a file imports, with the names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: a copy elsewhere cannot import {node.module}"
+            if node.module.split(".")[0] == "ide_transformer":
+                yield node.module, [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", CONTRIB, ids=lambda path: path.stem)
+def test_public_names_alone_are_used_in_contrib(path):
+    """Each file is one that a user could have written."""
+    for module, names in imported_by(path):
+        _, *inside = module.split(".")
+        assert len(inside) <= 1 or inside[0] == "contrib", f"{path.name} reaches into {module}"
+        assert not any(name.startswith("_") for name in names)

@@ -14,7 +14,6 @@ import ide_transformer as ide
 from ide_transformer.integration.solve import solve_on
 from tests.helpers import built, largest, make_equation, random_state
 from tests.solvers.linear_problem import initial_state, layered_equation, tied_equation
-from tests.states import state_model
 
 
 KEY, WIDTH, TOKENS = jax.random.key(0), 16, 6
@@ -41,6 +40,7 @@ PARTS = {
     # Controls and equations.
     "on 3 intervals of length 1": lambda: equation(TWICE_DAMPED, ide.Tied(ide.Free(), 3)),
     "Damping, Damping must be AbstractConstraint": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
+    "sub-solver": lambda: ide.Strang(ide.Projected(ide.Strang())),
     # Operators, their states and their domains.
     "no states of a second domain": lambda: rate(build_operator(ide.CrossAttention, 4)),
     "window=3 needs causal=True": lambda: build_operator(ide.Attention, 4, window=3),
@@ -76,17 +76,10 @@ SCHEMES = {
 def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
     for solver in (
         ide.Strang(ide.Projected(diffrax.HalfSolver(diffrax.Bosh3()))),
-        ide.Strang(diffrax.Kvaerno3()),
         ide.contrib.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
         ide.AlgebraicallyReversible(ide.Projected(diffrax.Tsit5())),
     ):
         solver.init(LAYERED.terms, 0.0, 1.0, initial_state(), None)
-
-
-def test_a_splitting_inside_of_a_splitting_is_refused():
-    for inner in (ide.LieTrotter(), ide.Projected(ide.Strang())):
-        with pytest.raises(ide.InputError, match="sub-solver"):
-            ide.Strang(inner)
 
 
 def test_a_tuple_is_no_state_of_a_splitting():
@@ -163,25 +156,6 @@ def test_what_does_not_go_together_is_refused(message, unchecked):
             solve_on(ide.Mesh().with_defaults, options["solver"], equation, u0, **more)
         else:
             ide.solve(equation, u0, **options)
-
-
-MODEL = state_model(UNIFORM, WIDTH, control=EQUATION.control, constraint=ide.Free())
-
-
-@pytest.mark.parametrize(
-    ("message", "call"),
-    {
-        r"solve: too many positional arguments; its arguments are \(equation, u0, \*, solver": (
-            lambda: ide.solve(EQUATION, U0, ide.LieTrotter(), 0.0, 1.0)
-        ),
-        r"Model\.solve: .*unexpected keyword argument 'dt0'; .*\(inputs, \*, key, saveat\)": (
-            lambda: MODEL.solve(U0, dt0=0.1)
-        ),
-    }.items(),
-)
-def test_a_call_with_other_arguments_says_what_to_write(message, call):
-    with pytest.raises(ide.InputError, match=message):
-        call()
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,7 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, fo
 
 
 @pytest.mark.heavy
-def test_runs_that_began_with_other_weights_are_refused(
-    compare, runs, tiny_run, tmp_path, monkeypatch
-):
+def test_runs_that_began_with_other_weights_are_refused(compare, runs, tiny_run, tmp_path):
     start = shutil.copytree(tiny_run, tmp_path / "start")
     tree = {x: y for x, y in base(tmp_path).items() if x in ("name", "optimizer", "training")}
     tree["model"] = {"pretrained": str(start)}
@@ -97,51 +95,26 @@ def test_runs_that_began_with_other_weights_are_refused(
     refusal = r"ary-seed0: .*first weights: .*'step': 3, .* there, .*'step': 4,"
     with pytest.raises(ide.InputError, match=refusal):
         compare(RECIPES, **changes)
-    # So are those that did not record them.
-    for file in tmp_path.glob("compared/small/runs/*/fingerprints.json"):
-        fingerprints = json.loads(file.read_text())
-        file.write_text(json.dumps({x: y for x, y in fingerprints.items() if x != "its start"}))
-    with pytest.raises(ide.InputError, match=r"ary-seed0: .*first weights: "):
-        compare(RECIPES, **changes)
-
-    def train_and_change(config, **options):
-        runs.train(config, **options)
-        go_on(start, 5)
-
-    # So are those that began before others of the same comparison, and with other weights.
-    monkeypatch.setattr(training, "train", train_and_change)
-    with pytest.raises(ide.InputError, match="first weights: "):
-        compare(RECIPES, **changes, name="again")
-
-
-def without(text, step):
-    """A log without the evaluation after a step."""
-    lines = text.splitlines(keepends=True)
-    return "".join(x for x in lines if not x.startswith(f'{{"step": {step}, "val'))
-
-
-DAMAGES = {
-    "metrics.jsonl": [
-        lambda x: x[: len(x) // 2],
-        lambda x: x.replace(": 9.0", ": null", 1),
-        lambda x: without(x, 9),
-    ],
-    "summary.json": [lambda x: x.replace('"steps": 12', '"steps": 16')],
-}
 
 
 def test_logs_of_runs_that_are_damaged_are_named(compare, folder):
+    """Half of a log, a rate that is missing, other steps, and no log."""
     compare(RECIPES, recipes={})
-    for name, damages in DAMAGES.items():
-        file = folder / "runs/ordinary-seed1" / name
+    log, summary = (
+        folder / "runs/ordinary-seed1" / x for x in ("metrics.jsonl", "summary.json")
+    )
+    text = log.read_text()
+    for file, damaged in (
+        (log, text[: len(text) // 2]),
+        (log, text.replace(": 9.0", ": null", 1)),
+        (summary, summary.read_text().replace('"steps": 12', '"steps": 16')),
+    ):
         intact = file.read_text()
-        for damage in damages:
-            assert damage(intact) != intact
-            file.write_text(damage(intact))
-            with pytest.raises(ide.InputError, match=r"ordinary-seed1/metrics\.jsonl"):
-                compare(RECIPES, recipes={})
+        file.write_text(damaged)
+        with pytest.raises(ide.InputError, match=r"ordinary-seed1/metrics\.jsonl"):
+            compare(RECIPES, recipes={})
         file.write_text(intact)
-    (folder / "runs/ordinary-seed1/metrics.jsonl").unlink()
+    log.unlink()
     with pytest.raises(ide.InputError, match=r"ordinary-seed1/metrics\.jsonl"):
         compare(RECIPES, recipes={})
 
@@ -162,9 +135,7 @@ def test_logs_of_runs_that_are_damaged_are_named(compare, folder):
         ({RATE: [1.0004, 1.0006]}, 2, (0.1,), 99, 2, (1.0004,), [RATE]),
     ],
 )
-def test_values_go_on_where_the_best_is_at_the_edge(
-    keys, extend, best, most, tried, expected, at_edge
-):
+def test_values_go_on_at_the_edge(keys, extend, best, most, tried, expected, at_edge):
     measured_values = []
 
     def measured(trial):
@@ -183,12 +154,11 @@ def test_each_scheme_is_trained_within_each_budget(compare, runs):
     runs.loss = lambda config: 3 - config.training.steps / 24 - config.training.seed
     report = compare(RECIPES, budget={"amount": [24, 12]}, seeds=[0, 1], recipes={})
     rows = {row["scheme"]: row for row in report.rows}
-    assert {name: (row["steps"], row["difference"]) for name, row in rows.items()} == {
-        "ordinary, 24 steps": (24, None),
-        "heun, 24 steps": (24, 0.0),
-        "ordinary, 12 steps": (12, 0.5),
-        "heun, 12 steps": (12, 0.5),
-    }
+    names = [
+        f"{scheme}, {steps} steps" for steps in (24, 12) for scheme in ("ordinary", "heun")
+    ]
+    assert [rows[name]["steps"] for name in names] == [24, 24, 12, 12]
+    assert [rows[name]["difference"] for name in names] == [None, 0.0, 0.5, 0.5]
     # The reference has the largest budget, and costs differ on purpose.
     assert "bove ordinary, 24 steps: ordinary, 12 steps" in report.about
     assert "Field evaluations differ" not in report.about
@@ -202,12 +172,14 @@ SWEEP = {
 }
 
 
-def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
-    compare, runs, folder, monkeypatch, tmp_path
-):
-    (tmp_path / "base.yaml").write_text(
-        yaml.safe_dump({**base(tmp_path), "data": base(tmp_path)["data"] | {"test": 0.1}})
-    )
+def write_base_with_test_data(folder):
+    tree = base(folder)
+    tree["data"]["test"] = 0.1
+    (folder / "base.yaml").write_text(yaml.safe_dump(tree))
+
+
+def test_what_is_tuned_is_reported_on_test_data(compare, runs, folder, monkeypatch, tmp_path):
+    write_base_with_test_data(tmp_path)
 
     def loss(config):
         if config.solver.kind == "rk4":
@@ -232,32 +204,23 @@ def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
 
 
 def test_a_seed_that_only_tunes_is_not_reported(compare, runs, tmp_path):
-    (tmp_path / "base.yaml").write_text(
-        yaml.safe_dump({**base(tmp_path), "data": base(tmp_path)["data"] | {"test": 0.1}})
-    )
+    write_base_with_test_data(tmp_path)
     # The tuning seed alone would have the lowest loss.
     runs.loss = lambda config: 1 + config.training.seed + config.optimizer.learning_rate
     report = compare(SWEEP, **{"sweep/seed": 0, "seeds": [2, 1], "schemes": {"ordinary": {}}})
     (row,) = report.rows
     assert (row[RATE], row["seeds"]) == (0.05, [6.1, 4.1])
-    assert sorted(x for x in runs.made if "seed0" not in x) == [
-        "ordinary-0.05-seed1",
-        "ordinary-0.05-seed2",
-    ]
+    measured = {x for x in runs.made if "seed0" not in x}
+    assert measured == {"ordinary-0.05-seed1", "ordinary-0.05-seed2"}
     assert "loss for seed 0" in report.about
 
 
-def test_runs_with_other_configurations_or_data_are_refused_and_other_code_is_named(
+def test_runs_on_other_data_are_refused_and_other_code_is_named(
     compare, runs, folder, tmp_path
 ):
     assert "Code: 0.1 (abc)." in compare(RECIPES).about
-    costs = {"costs": {"transport": 0.02}}
-    for key, value, change in (
-        ("budget/amount", 16, "training.steps: 12 there, 16 here"),
-        ("recipes/S1/training", costs, "transport.weight: 0.01 there, 0.02 here"),
-    ):
-        with pytest.raises(ide.InputError, match=f"seed0: .*{change}"):
-            compare(RECIPES, **{key: value})
+    with pytest.raises(ide.InputError, match=r"seed0: .*training.steps: 12 there, 16 here"):
+        compare(RECIPES, **{"budget/amount": 16})
     # Not by what does not change its numbers.
     assert len(compare(RECIPES, **{"schemes/heun/parallel": {"timeout": 200}}).rows) == 4
     text = tmp_path / "text.txt"
@@ -290,12 +253,7 @@ def test_losses_that_are_not_finite_or_zero(compare, runs, folder):
     assert all(row["validation_loss"] is row["difference"] is None for row in failures)
     # A failure belongs to its configuration.
     file = folder / "runs/heun-seed2.failed.json"
-    configuration = json.loads(file.read_text())["configuration"]
-    edit(
-        file,
-        configuration=configuration
-        | {"optimizer": configuration["optimizer"] | {"learning_rate": 0.5}},
-    )
+    file.write_text(file.read_text().replace('"learning_rate": 0.01', '"learning_rate": 0.5'))
     with pytest.raises(ide.InputError, match=r"heun-seed2.failed.json: .*learning_rate: 0.5"):
         compare(RECIPES)
 
@@ -314,10 +272,8 @@ def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
 def test_costs_of_a_run_are_those_of_its_phases():
     """Half of its steps ten times as slow; evaluations of meshes of which some are logged."""
     speeds = {100: 1e4, 500: 1e4, 600: 1e3, 1000: 1e3}
-    log = [
-        {"step": step, "tokens_per_second": speed, "field_evaluations": 2 + step % 500}
-        for step, speed in speeds.items()
-    ]
+    names = "step", "tokens_per_second", "field_evaluations"
+    log = [dict(zip(names, (x, y, 2 + x % 500), strict=True)) for x, y in speeds.items()]
     # The loss at the end is measured on all samples, so it is another.
     run = {"log": log, "steps": 1000, "validation_loss": 7.0, "nfe": 3.0}
     log += [{"step": 500, "validation_loss": 2.0}, {"step": 1000, "validation_loss": 1.0}]
@@ -333,7 +289,6 @@ def loaded_without_weights(path, overrides, *, trust):
 
 
 def test_trained_runs_are_measured_on_further_tests(compare, runs, folder, monkeypatch):
-    """Each once, with differences where both schemes are tested on the same samples."""
     measured = []
 
     def evaluate(loaded, meshes, **options):
@@ -344,17 +299,12 @@ def test_trained_runs_are_measured_on_further_tests(compare, runs, folder, monke
 
     monkeypatch.setattr(further_tests, "evaluate_on_meshes", evaluate)
     monkeypatch.setattr(further_tests, "load_model", loaded_without_weights)
-    tests = {
-        "longer": {"context": 16, "mesh": {"layers": 2}, "samples": 3, "part": "validation"},
-        "own": {"schemes": ["heun"], "part": "validation"},
-    }
+    longer = {"context": 16, "mesh": {"layers": 2}, "samples": 3, "part": "validation"}
+    tests = {"longer": longer, "own": {"schemes": ["heun"], "part": "validation"}}
     compare(RECIPES, recipes={}, tests=tests)
     rows = json.loads((folder / "tests/report.json").read_text())["rows"]
-    assert [(row["test"], row["scheme"]) for row in rows] == [
-        ("longer", "ordinary"),
-        ("longer", "heun"),
-        ("own", "heun"),
-    ]
+    assert [row["test"] for row in rows] == ["longer", "longer", "own"]
+    assert [row["scheme"] for row in rows] == ["ordinary", "heun", "heun"]
     ordinary, heun, alone = rows
     assert (ordinary["seeds"], heun["seeds"]) == ([16, 16, 16], [16, 17, 20])
     assert (heun["lowest"], heun["median"], heun["highest"]) == (16, 17, 20)
@@ -369,15 +319,7 @@ def test_trained_runs_are_measured_on_further_tests(compare, runs, folder, monke
     assert measured[9:] == ["heun-seed0", "heun-seed1", "heun-seed2"]
     # Wrong tests are refused before anything is trained.
     del runs.made[:]
-    for wrong, refusal in (
-        ({"context": 0}, "tests.*context"),
-        ({"part": "test"}, "part=test"),
-        ({"mesh": {"layer": 2}}, "tests.far.*layer"),
-        ({"options": {"length": 2}, "part": "validation"}, "tests.far.*length"),
-        ({"schemes": ["rk4"]}, "rk4"),
-    ):
-        with pytest.raises(ide.InputError, match=refusal):
+    for wrong in ({"context": 0}, {"mesh": {"layer": 2}}, {"schemes": ["rk4"]}):
+        with pytest.raises(ide.InputError, match=f"tests.far.*{next(iter(wrong))}"):
             compare(RECIPES, recipes={}, tests={"far": wrong}, name="again")
     assert not runs.made
-    with pytest.raises(ide.InputError, match=r"tests.own, heun: .*accuracy"):
-        compare(RECIPES, recipes={}, tests={"own": {**tests["own"], "figures": ["accuracy"]}})

@@ -1,4 +1,4 @@
-"""Weights of a run solved by many schemes, and a page on runs."""
+"""Weights of a run solved by many schemes, orders of convergence, and a page on runs."""
 
 import html
 import json
@@ -9,11 +9,14 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from ide_transformer import load_run
+import ide_transformer as ide
+from ide_transformer.compare.convergence import find_scheme, measure_order, schemes
 from ide_transformer.figures import save_figure
 from ide_transformer.training import run_task
+from ide_transformer.training.configuration.reader import spelled_scheme
 from tests.compare.conftest import go_on
 from tests.running import run_here, write_run
+from tests.solvers.linear_problem import initial_state, matrices, tied_equation
 
 
 @pytest.mark.heavy
@@ -35,7 +38,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     assert run_here(capsys, *command).count(": measured\n") == 3
     report = json.loads((folder / "report.json").read_text())
     rows = report["rows"]
-    model, run = load_run(tiny_run)
+    model, run = ide.load_run(tiny_run)
     assert "at step 3 (" in report["about"] and "on 4 samples of 8 tokens" in report["about"]
     # Evenly spread over the part.
     task = run_task(run)
@@ -80,3 +83,39 @@ def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
     assert text.count("data:image/png") == 1 and 'alt="smooth, state norm"' in text
     assert "<th>smooth</th><th>going_on</th>" in text
     assert text.count("data:image/svg+xml") == 1
+
+
+def test_a_scheme_and_an_equation_of_your_own_are_measured():
+    problem = dict(equation=tied_equation(*matrices(2)), u0=initial_state())
+    row = measure_order("tests.training.mine:MyHeun", **problem)
+    assert row.control == "Tied" and abs(row.observed_order - row.expected_order) < 0.15
+    with pytest.raises(ide.InputError, match="pass both equation and u0"):
+        measure_order("strang(heun)", equation=problem["equation"])
+    assert find_scheme("residual(tests.training.mine:MyHeun)")[1].sphere is None
+
+
+@pytest.mark.heavy
+def test_the_table_of_orders(tmp_path, capsys):
+    """Strang with Euler: the sub-steps are what is wrong; with RK4, the splitting."""
+    table, figure = tmp_path / "orders.json", tmp_path / "orders.png"
+    expected = {"strang(euler)": 1, "strang(rk4)": 2}
+    options = [x for scheme in expected for x in ("--scheme", scheme)]
+    files = ["--constraint", "free", "--json", str(table), "--figure", str(figure)]
+    arguments = [*options, "--control", "piecewise_constant", *files]
+    run_here(capsys, "convergence", *arguments)
+    rows = {row["scheme"]: row for row in json.loads(table.read_text())}
+    assert {name: row["expected_order"] for name, row in rows.items()} == expected
+    for row in rows.values():
+        assert abs(row["observed_order"] - row["expected_order"]) < 0.15
+        assert (row["control"], row["constraint"]) == ("piecewise_constant", "free")
+    euler, rk4 = rows.values()
+    assert euler["sub_step_error"] > 20 * euler["splitting_error"]
+    assert rk4["splitting_error"] > 20 * rk4["sub_step_error"]
+    assert figure.exists()
+
+
+def test_a_scheme_is_spelled_as_in_configurations():
+    assert find_scheme("strang") == ("strang(heun)", schemes()["strang(heun)"])
+    for name in schemes():
+        scheme = name.removesuffix(", exact damping")
+        assert spelled_scheme(scheme) == scheme

@@ -8,9 +8,8 @@ import math
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,16 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ide_transformer import InputError
-from ide_transformer.models import Model
 from ide_transformer.pretrained import find_pretrained, load_pretrained, save_pretrained
 from ide_transformer.pretrained.checkpoint import Checkpoint
-from ide_transformer.pretrained.family import Family
 from ide_transformer.pretrained.files import write_archive, write_tensors
 from ide_transformer.testing.properties import equal
 
-
-# An array, or several by name.
-Outputs = Any
 
 _REMOVED = object()
 _TOMORROW = "an_option_of_tomorrow"
@@ -46,15 +40,8 @@ _WORDS = {
 
 
 def check_family(
-    checkpoint: str | Path,
-    outputs: Callable[[Any], Outputs],
-    reference: Outputs | Callable[[Path], Outputs],
-    *,
-    tolerance: float = 1e-6,
-    single: float | None = None,
-    options: Collection[str] = (),
-    every: int = 1,
-) -> None:
+    checkpoint, outputs, reference, *, tolerance=1e-6, single=None, options=(), every=1
+):
     """Check what every family must do, on a small checkpoint with random weights.
 
     **Arguments:**
@@ -64,8 +51,8 @@ def check_family(
     - `reference`: the same outputs by the original library, in double precision, or a function
       that computes them for a path. With a function every option is changed in many ways, and
       the original reads what is written here.
-    - `tolerance`: on the difference of outputs, relative to the largest number of each.
-    - `single`: the same for outputs in single precision; by default they are not computed.
+    - `tolerance`, `single`: on the difference of outputs, relative to the largest number of
+      each, in double and, if it is not `None`, in single precision.
     - `options`: those to change; by default all that the file has or the family asks for.
     - `every`: 8 makes every eighth change.
     """
@@ -88,11 +75,11 @@ def check_family(
 class _Change(NamedTuple):
     """An option and its other value; the path leads into the objects of the file."""
 
-    path: tuple[str, ...]
-    value: Any
+    path: tuple
+    value: object
 
-    def of(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        changed = copy.deepcopy(dict(options))
+    def of(self, options):
+        changed = copy.deepcopy(options)
         *outer, name = self.path
         within = ft.reduce(dict.__getitem__, outer, changed)
         within[name] = self.value
@@ -104,7 +91,7 @@ class _Change(NamedTuple):
 class _Case:
     """A sound checkpoint and its model; changed ones are written into `folder`."""
 
-    def __init__(self, source: Path, folder: Path, outputs, reference, tolerance: float):
+    def __init__(self, source, folder, outputs, reference, tolerance):
         self.source, self.folder, self.tolerance = source, folder, tolerance
         self.outputs, self.reference = outputs, reference
         self.checkpoint = Checkpoint.open(source)
@@ -113,38 +100,33 @@ class _Case:
         placed = {id(place.weight) for place in self.checkpoint.table}
         for x in jax.tree.leaves(self.checkpoint.skeleton):
             assert id(x) in placed or not isinstance(x, jax.ShapeDtypeStruct), x
-        names = self.checkpoint.original.items()
-        self.tensors = {
-            original: self.checkpoint.tensors[name].read() for name, original in names
-        }
+        self.tensors = _tensors_of(self.checkpoint)
         self.model = self.checkpoint.model(None)
-        self.computed: dict[Any, Outputs] = {}
+        self.computed = {}
 
-    def write(
-        self, tensors: Mapping[str, np.ndarray], options: Mapping[str, Any] | None = None
-    ) -> Path:
+    def write(self, tensors, options=None):
         """Another checkpoint, in a new place."""
         at = Path(tempfile.mkdtemp(dir=self.folder))
         values = self.options if options is None else options
         if self.source.is_file():
             write_archive(at / "model.npz", values, tensors)
             return at / "model.npz"
-        write_tensors(at, dict(tensors))
+        write_tensors(at, tensors)
         (at / "config.json").write_text(json.dumps(values), encoding="utf-8")
         return at
 
-    def _expected(self, at: Path) -> Outputs:
+    def _expected(self, at):
         return self.reference(at) if callable(self.reference) else self.reference
 
-    def check_outputs(self, single: float | None) -> None:
+    def check_outputs(self, single):
         """The original library gives the same."""
         expected = self._expected(self.source)
-        for dtype, bound in ((_double(), self.tolerance), ("float32", single)):
+        for dtype, bound in (("float64", self.tolerance), ("float32", single)):
             if bound is not None:
                 outputs = self.outputs(self.checkpoint.model(dtype))
                 assert _difference(expected, outputs) < bound, f"outputs in {dtype}"
 
-    def check_written(self) -> None:
+    def check_written(self):
         """Options and tensors are those that were read, to the bit, or to rounding where the
         table multiplies or adds."""
         at, again, tensors = self.saved(self.model, self.source)
@@ -161,38 +143,38 @@ class _Case:
             references = self._expected(self.source), self._expected(at)
             assert _difference(*references) < self.tolerance, "what the original library reads"
 
-    def saved(self, model: Model, like: Path) -> tuple[Path, Checkpoint, dict[str, np.ndarray]]:
+    def saved(self, model, like):
         """Where a model is saved, and the checkpoint and tensors there."""
         at = Path(tempfile.mkdtemp(dir=self.folder)) / like.name
         save_pretrained(model, at, like=like)
         again = Checkpoint.open(at)
-        tensors = {again.original[name]: x.read() for name, x in again.tensors.items()}
-        return at, again, tensors
+        return at, again, _tensors_of(again)
 
-    def check_copies(self) -> None:
+    def check_copies(self):
         """A tensor that repeats another one, as a tied read-out, is compared with it and
         written with it; weights that were trained come back as they were."""
         family, places, original = self.checkpoint.family, self.places, self.checkpoint.original
-        repeated = {
-            original.get(name, name): original[other]
-            for name, other in family.copies.items()
-            if other in places and name not in places
-        }
+        copies = {x: y for x, y in family.copies.items() if y in places and x not in places}
+        repeated = {original.get(x, x): original[y] for x, y in copies.items()}
         same = {name: self.tensors[other] for name, other in repeated.items()}
         at = self.write(self.tensors | same)
         assert equal(load_pretrained(at), self.model)
-        trained = jax.tree.map(_trained, self.model)
+        weights, rest = eqx.partition(self.model, eqx.is_inexact_array)
+        # In NumPy, which compiles nothing.
+        doubled = jax.tree.map(lambda x: jax.device_put(2 * np.asarray(x)), weights)
+        trained = eqx.combine(doubled, rest)
         _, again, tensors = self.saved(trained, at)
         loaded = again.model(None)
         for x, y in zip(jax.tree.leaves(trained), jax.tree.leaves(loaded), strict=True):
             assert not eqx.is_array(x) or _near(x, y, 4), x.shape
-        read = {x: y for x, y in repeated.items() if not _unread(family, x)}
+        unread = re.compile(family.unread).fullmatch
+        read = {x: y for x, y in repeated.items() if not unread(family.canonical(x))}
         for name, other in read.items():
             assert np.array_equal(tensors[name], tensors[other]), name
         if differing := {name: same[name] + 1 for name in read}:
             self.check_named(differing, "differs from", _refusal(self.changed(differing)))
 
-    def check_tensors(self) -> None:
+    def check_tensors(self):
         """One that is missing, of another shape or unknown is refused by its name."""
         original = [self.checkpoint.original[name] for name in self.places][: 2 * _MOST - 1]
         # Half of them missing and half of another shape; then the other way around.
@@ -205,22 +187,20 @@ class _Case:
             self.check_named(longer, "expected", text)
             self.check_named(unknown, "not known", text)
 
-    def changed(self, tensors: Mapping[str, Any]) -> Path:
+    def changed(self, tensors):
         """The checkpoint with these tensors, `None` for a missing one."""
-        every = {**self.tensors, **tensors}
+        every = self.tensors | tensors
         return self.write({name: x for name, x in every.items() if x is not None})
 
-    def check_named(self, names: Iterable[str], why: str, refusal: str) -> None:
+    def check_named(self, names, why, refusal):
         """A refusal names the first of these tensors with the reason."""
         for name in itertools.islice(names, _MOST):
             spellings = name, self.checkpoint.family.canonical(name)
-            is_named = (
-                why in x and any(f"{y} " in f"{x} ".replace(":", " ") for y in spellings)
-                for x in refusal.splitlines()
-            )
-            assert any(is_named), f"{name}, {why}"
+            lines = [f"{x} ".replace(":", " ") for x in refusal.splitlines() if why in x]
+            is_named = any(f"{y} " in x for x in lines for y in spellings)
+            assert is_named, f"{name}, {why}"
 
-    def check_shards(self) -> None:
+    def check_shards(self):
         """Several files give the same model as one; a missing file is refused."""
         at, names = self.write({}), list(self.tensors)
         (at / "model.safetensors").unlink()
@@ -234,21 +214,19 @@ class _Case:
         (at / "model-1.safetensors").unlink()
         assert "model-1.safetensors" in _refusal(at)
 
-    def check_dtypes(self) -> None:
+    def check_dtypes(self):
         """Weights and outputs are float32 where that is asked for, and where the tensors have
         less."""
         loaded = self.checkpoint.model("float32")
-        half = {
-            name: x.astype(np.float16) if jnp.issubdtype(x.dtype, np.floating) else x
-            for name, x in self.tensors.items()
-        }
+        floats = {x: y for x, y in self.tensors.items() if y.dtype.kind == "f"}
+        half = self.tensors | {name: x.astype(np.float16) for name, x in floats.items()}
         at = self.write(half, {**self.options, "dtype": "float16"})
         outputs = eqx.filter_eval_shape(self.outputs, loaded)
         for x in jax.tree.leaves((loaded, outputs, load_pretrained(at))):
             if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, np.floating):
                 assert x.dtype == np.float32, x.shape
 
-    def changes(self) -> Iterator[_Change]:
+    def changes(self):
         """All changes of the options of the file and the family, a few of others."""
         family_options = self.checkpoint.options.names_read
         harmless = self.checkpoint.family.harmless.split()
@@ -256,21 +234,19 @@ class _Case:
         absent = sorted({*family_options, *harmless} - self.options.keys())
         for name, value in {**self.options, **dict.fromkeys(absent)}.items():
             if name != "model_type":
-                option_changes = _changes_at((name,), value, present=name in self.options)
-                yield from itertools.islice(
-                    option_changes, None if name in family_options else 3
-                )
+                some = _changes_at((name,), value, present=name in self.options)
+                yield from some if name in family_options else itertools.islice(some, 3)
 
-    def check_options(self, changes: Iterable[_Change]) -> None:
+    def check_options(self, changes):
         """One that is changed is refused by name, or both libraries agree."""
         faults = [f"{x.path} = {x.value!r}: {y}" for x in changes if (y := self._fault_of(x))]
         assert not faults, "; ".join(faults[:20])
 
-    def _fault_of(self, change: _Change) -> str | None:
+    def _fault_of(self, change):
         """The fault of a change; `None` where both libraries agree, or it is refused."""
         at = self.write(self.tensors, change.of(self.options))
         try:
-            model = load_pretrained(at, dtype=_double())
+            model = load_pretrained(at, dtype="float64")
         except Exception as error:
             return _misnamed(error, change)
         try:
@@ -282,12 +258,12 @@ class _Case:
             theirs = self._expected(at)
         except Exception as error:
             # The file means nothing to the original; here it has to mean what it did.
-            same = equal(model, self.checkpoint.model(_double()))
+            same = equal(model, self.checkpoint.model("float64"))
             return None if same else f"only the original refuses it: {str(error)[:200]}"
         difference = _difference(theirs, ours)
         return None if difference < self.tolerance else f"outputs differ by {difference:.1e}"
 
-    def _computed(self, model: Model) -> Outputs:
+    def _computed(self, model):
         """The outputs, once for models that are equal."""
         leaves, structure = jax.tree.flatten(model)
         key = structure, tuple(np.asarray(x).tobytes() for x in leaves)
@@ -296,11 +272,11 @@ class _Case:
         return self.computed[key]
 
 
-def _double() -> str:
-    return jax.dtypes.canonicalize_dtype("float64").name
+def _tensors_of(checkpoint):
+    return {checkpoint.original[name]: x.read() for name, x in checkpoint.tensors.items()}
 
 
-def _changes_at(path: tuple[str, ...], value: Any, *, present: bool) -> Iterator[_Change]:
+def _changes_at(path, value, *, present):
     if present:
         yield _Change(path, _REMOVED)
     for other in _other_values(path[-1], value):
@@ -312,7 +288,7 @@ def _changes_at(path: tuple[str, ...], value: Any, *, present: bool) -> Iterator
             yield from _changes_at((*path, name), inner, present=True)
 
 
-def _other_values(name: str, value: Any) -> Iterator[Any]:
+def _other_values(name, value):
     """Values that an option could have instead, sensible and not."""
     yield None
     for part, words in _WORDS.items():
@@ -337,7 +313,7 @@ def _other_values(name: str, value: Any) -> Iterator[Any]:
             yield from (True, 3, 0.5, "nonsense", {})
 
 
-def _misnamed(error: Exception, change: _Change) -> str | None:
+def _misnamed(error, change):
     """The fault of an error that does not name the option, or the tensors that do not fit."""
     if not isinstance(error, InputError):
         return f"{type(error).__name__}: {error}"
@@ -345,7 +321,7 @@ def _misnamed(error: Exception, change: _Change) -> str | None:
     return None if is_named else f"refused without its name: {error}"
 
 
-def _refusal(at: Path) -> str:
+def _refusal(at):
     """The error for a checkpoint, empty where it is loaded."""
     try:
         Checkpoint.open(at)
@@ -354,36 +330,22 @@ def _refusal(at: Path) -> str:
     return ""
 
 
-def _trained(x: Any) -> Any:
-    """Each weight doubled; in NumPy, which compiles nothing."""
-    return jax.device_put(2 * np.asarray(x)) if eqx.is_inexact_array(x) else x
-
-
-def _unread(family: Family, name: str) -> bool:
-    return re.fullmatch(family.unread, family.canonical(name)) is not None
-
-
-def _longer(x: np.ndarray) -> np.ndarray:
+def _longer(x):
     return np.concatenate([x, x[:1]]) if x.ndim else x.reshape(1)
 
 
-def _near(x: Any, y: Any, roundings: int) -> bool:
+def _near(x, y, roundings):
     """Whether two arrays differ by at most some roundings of numbers around one."""
     x, y = np.asarray(x), np.asarray(y)
     bound = roundings * float(jnp.finfo(x.dtype).eps) * np.maximum(1, np.abs(y))
     return x.shape == y.shape and bool((np.abs(x - y) <= bound).all())
 
 
-def _difference(theirs: Outputs, ours: Outputs) -> float:
+def _difference(theirs, ours):
     """The largest difference, relative to the largest number of each output."""
-    if not isinstance(theirs, Mapping):
-        theirs, ours = {"outputs": theirs}, {"outputs": ours}
-    worst = 0.0
-    for name, x in theirs.items():
-        y = np.asarray(ours[name]) if name in ours else np.zeros(0)
-        if x.shape != y.shape:
-            return math.inf
-        worst = max(
-            worst, float(np.nan_to_num(np.abs(x - y).max() / np.abs(x).max(), nan=np.inf))
-        )
-    return worst
+    if isinstance(theirs, dict):
+        return max(_difference(x, ours.get(name, np.zeros(0))) for name, x in theirs.items())
+    if theirs.shape != ours.shape:
+        return math.inf
+    relative = np.abs(theirs - ours).max() / np.abs(theirs).max()
+    return float(np.nan_to_num(relative, nan=np.inf))

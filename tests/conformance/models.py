@@ -159,9 +159,8 @@ def other_at_padding(part):
         tokens = np.asarray(part.tokens)
         return part._replace(tokens=np.where(is_seen, tokens, (tokens + 1) % tokens.max()))
     values = np.asarray(part.values)
-    return part._replace(
-        values=values + ~is_seen.reshape(*is_seen.shape, *[1] * (values.ndim - 2))
-    )
+    unseen = ~is_seen.reshape(*is_seen.shape, *[1] * (values.ndim - 2))
+    return part._replace(values=values + unseen)
 
 
 @eqx.filter_jit

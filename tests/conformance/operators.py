@@ -18,10 +18,8 @@ class OperatorConformance(OperatorProperties):
     )
 
     def __init__(self, operator, features, domain=None, options=None):
-        if (
-            isinstance(operator, ide.equation.AbstractSourcedOperator)
-            and operator.source is None
-        ):
+        sourced = isinstance(operator, ide.equation.AbstractSourcedOperator)
+        if sourced and operator.source is None:
             tokens = 6 if domain is None else domain.num_tokens
             source = np.random.default_rng(2).normal(size=(tokens, features))
             operator = operator.with_source(jnp.asarray(source))
@@ -129,14 +127,12 @@ class OperatorConformance(OperatorProperties):
             operator.over(u, domain, lambda x, d: sides.append(x) or (x, d))
             all_sides = sides.pop()
             queries = ide.TokenDomain(domain.points[last], period=domain.period)
-            rate = new.over(
-                u[last], queries, lambda x, _: sides.append(x) or (all_sides, domain)
-            )
+            all_of = lambda x, _: sides.append(x) or (all_sides, domain)  # noqa: E731
+            rate = new.over(u[last], queries, all_of)
             return [rate, sides.pop()], jax.tree.map(lambda y: y[-2:], all_sides)
 
-        marched, last_sides = march_both(
-            self.operator, self.of_tokens(last), self.u, self.points
-        )
+        operators = self.operator, self.of_tokens(last)
+        marched, last_sides = march_both(*operators, self.u, self.points)
         return marched, [self.rate[last], last_sides], 1e-12
 
     def nodal(self):
@@ -154,16 +150,14 @@ class OperatorConformance(OperatorProperties):
 
         @eqx.filter_jit
         def flow(operator, u, h):
-            return jax.jvp(
-                lambda h: operator.flow(u, self.points, h), (h,), (jnp.ones_like(h),)
-            )
+            flow_of = lambda h: operator.flow(u, self.points, h)  # noqa: E731
+            return jax.jvp(flow_of, (h,), (jnp.ones_like(h),))
 
         # Arrays, so that one program solves over all of the times.
         half_time, quarter_time, zero_time = np.array([0.5, 0.25, 0.0])
         later, slope = flow(self.operator, self.u, half_time)
         half, _ = flow(self.operator, self.u, quarter_time)
-        halves, still = (
-            flow(self.operator, *x)[0] for x in ((half, quarter_time), (self.u, zero_time))
-        )
+        halves, _ = flow(self.operator, half, quarter_time)
+        still, _ = flow(self.operator, self.u, zero_time)
         expected = [rate_of(self.operator, later, self.points), later, self.u]
         return [slope, halves, still], expected, 1e-10

@@ -65,24 +65,17 @@ def test_files_that_hold_anything_else(content, message):
 
 def test_a_file_larger_than_the_memory(monkeypatch):
     monkeypatch.setenv("IDE_TRANSFORMER_MEMORY", str(1600 / 2**30))
-    content = torch_file({"x": np.zeros(400, np.float32)})
     with pytest.raises(ide.InputError, match=r"^a file .*IDE_TRANSFORMER_MEMORY"):
-        torch_arrays(content, "a file")
-    monkeypatch.delenv("IDE_TRANSFORMER_MEMORY")
-    assert torch_arrays(content, "a file")["x"].shape == (400,)
+        torch_arrays(torch_file({"x": np.zeros(400, np.float32)}), "a file")
 
 
 @pytest.mark.heavy
 def test_what_torch_reads_is_the_same(tmp_path):
     torch = pytest.importorskip("torch")
     random = torch.Generator().manual_seed(0)
-    tensor_of_normals = torch.randn(5, 4, 6, generator=random)
-    kinds = {
-        "x": tensor_of_normals > 0,
-        "y": tensor_of_normals.transpose(0, 2),
-        "z": tensor_of_normals.double()[1:, ::2],
-    }
-    kinds |= {"n": torch.arange(7), "h": tensor_of_normals.half()}
+    normal = torch.randn(5, 4, 6, generator=random)
+    kinds = {"x": normal > 0, "y": normal.transpose(0, 2), "z": normal.double()[1:, ::2]}
+    kinds |= {"n": torch.arange(7), "h": normal.half()}
     torch.save(kinds, tmp_path / "tensors.pt")
     arrays = torch_arrays((tmp_path / "tensors.pt").read_bytes(), "a file")
     assert arrays.keys() == kinds.keys()

@@ -11,7 +11,7 @@ import pytest
 
 from ide_transformer import InputError, training
 from ide_transformer.contrib import Stacked, text_of_packages
-from ide_transformer.training.steps.growth import Refinement, grown_state
+from ide_transformer.training.steps.growth import grown_state
 from tests.training import stub
 
 
@@ -48,9 +48,8 @@ def test_moments_of_copies_are_copies():
     model = stub.model_of(config)
     rule = training.build_optimizer(config.optimizer, 10)
     state, static = training.initial_state(model, rule, jax.random.key(0))
-    state = jax.tree.map(
-        lambda x: jnp.ones_like(x) if eqx.is_inexact_array(x) else x + 3, state
-    )
+    moved = lambda x: jnp.ones_like(x) if eqx.is_inexact_array(x) else x + 3  # noqa: E731
+    state = jax.tree.map(moved, state)
     grown = grown_state(state, growth=Stacked(), optimizer=rule, static=static, layers=4)
     adam = grown.optimizer[1][0]
     for x in jax.tree.leaves((adam.mu, adam.nu)):
@@ -62,10 +61,8 @@ def test_moments_of_copies_are_copies():
 
 @pytest.mark.heavy
 def test_a_run_grows_by_a_rule(tmp_path):
-    changes = [
-        *("model.layers=4", "model.operators=[damping]", "training.growth=stacked"),
-        "training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]",
-    ]
+    changes = ["model.layers=4", "model.operators=[damping]", "training.growth=stacked"]
+    changes += ["training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]"]
     with stub.known():
         run = stub.train(tmp_path, *changes)
         first, _ = training.load_run(run.path, checkpoint=2)
@@ -88,10 +85,3 @@ def test_a_text_of_packages_has_each_long_file_once(tmp_path, monkeypatch):
         text_of_packages({"one==1.0": "0"})
     with pytest.raises(InputError, match=r"sympy==1\.14\.0"):
         text_of_packages({"sympy": "0"})
-
-
-def test_refinement_is_the_default_and_divides_the_step():
-    rule = training.read(training.AbstractGrowth, "refinement", "training.growth")
-    assert isinstance(rule, Refinement)
-    fine = rule.grown(rule.coarse(language_model(4), 1), 4)
-    assert fine.control.horizon == 4.0 and fine.control.interval_length == 1.0

@@ -1,32 +1,28 @@
-"""Models as lists of layers, moves that keep some, and the search for coarser meshes."""
+"""Models as lists of layers, moves that keep some, the search for coarser meshes, windows that
+are walked in several steps, and distances of heads."""
 
 import itertools
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.contrib import (
-    coarsen,
-    coarsenings,
-    drops,
-    extensions,
-    fit_rates,
-    mergers,
-    native_layers,
-    native_target,
-    replace_layers,
-)
+from ide_transformer import contrib
+from ide_transformer.contrib import coarsen, native_layers, native_target, replace_layers
 from ide_transformer.contrib.layers import in_layers
 from ide_transformer.contrib.meshes import field_evaluations, relative_error, zero_padding
+from ide_transformer.contrib.windows import walks
 from ide_transformer.dynamics import keep_layers
-from tests.helpers import WIDTH, drawn, largest
+from tests.helpers import HEADS, WIDTH, drawn, largest
 from tests.layered_models import (
     CALIBRATION,
+    CONTEXT,
     HELD_OUT,
     LAYERS,
+    _step,
     by_hand,
     layer_by_layer,
     mean_over_tokens,
@@ -34,6 +30,8 @@ from tests.layered_models import (
     outputs,
     states_by_hand,
 )
+from tests.published.numpy_blocks import layer_norm, linear, softmax_kernel
+from tests.running import run_here
 
 
 def test_layers_are_the_model_and_may_be_left_out():
@@ -48,7 +46,7 @@ def test_layers_are_the_model_and_may_be_left_out():
 
 def test_neighbouring_operators_are_left_out():
     model = model_of("post-norm")
-    coarse = list(drops(native_layers(model)))
+    coarse = list(contrib.drops(native_layers(model)))
     native = layer_by_layer(range(LAYERS))
     assert len(coarse) == len(native) - 1
     for first in (0, 3):
@@ -80,10 +78,9 @@ def test_a_map_of_the_feed_forward_replaces_layers():
 
 
 def test_an_extension_makes_the_step_before_longer():
-    layered = list(extensions(native_layers(model_of())))[2]
-    steps = [
-        (layer, index, h) for layer, h in ((0, 2.0), (2, 1.0), (3, 1.0)) for index in (0, 1)
-    ]
+    layered = list(contrib.extensions(native_layers(model_of())))[2]
+    longer = [(0, 2.0), (2, 1.0), (3, 1.0)]
+    steps = [(layer, index, h) for layer, h in longer for index in (0, 1)]
     assert largest(outputs(layered.model), by_hand(model_of(), steps)) < 1e-12
 
 
@@ -93,7 +90,7 @@ def test_layers_that_came_of_halving_merge_into_the_native_ones():
     halved = eqx.tree_at(lambda m: (m.control, m.constraint), model, halves)
     layered = native_layers(halved)
     for pair in range(2):
-        layered = next(itertools.islice(mergers(layered), pair, None))
+        layered = next(itertools.islice(contrib.mergers(layered), pair, None))
     assert layered.steps[:, 0].tolist() == ["0+1", "2+3"]
     assert largest(outputs(layered.model), outputs(model)) < 1e-12
     assert largest(outputs(halved), outputs(model)) > 1e-3
@@ -103,19 +100,19 @@ def test_padded_tokens_do_not_enter_an_error():
     domain = ide.TokenDomain.uniform(6)
     y = np.random.default_rng(0).normal(size=(2, 6, 3))
     worse = y + (np.arange(6) >= 4)[:, None]
-    errors = [
-        relative_error(*(zero_padding(jnp.asarray(x), where) for x in (worse, y)))
-        for where in (domain.padded(jnp.arange(6) < 4), domain)
-    ]
+
+    def error(where):
+        return relative_error(*(zero_padding(jnp.asarray(x), where) for x in (worse, y)))
+
+    assert error(domain.padded(jnp.arange(6) < 4)) == 0
     exact = np.linalg.norm(worse - y) / np.linalg.norm(y)
-    assert errors[0] == 0 and abs(errors[1] - exact) < 1e-12
+    assert abs(error(domain) - exact) < 1e-12
 
 
 def test_a_layer_that_does_nothing_goes_first():
-    """The other layers cost the budget, and are an ordinary model."""
     model = model_of(scales=(1.0, 0.0, 1.0, 1.0))
     assert coarsen(model, float(LAYERS), CALIBRATION) is model
-    native, first = itertools.islice(coarsenings(model, CALIBRATION, fit=None), 2)
+    native, first = itertools.islice(contrib.coarsenings(model, CALIBRATION, fit=None), 2)
     assert (native.evaluations, first.evaluations) == (LAYERS, LAYERS - 1)
     assert first.steps[:, 0].tolist() == ["0", "2", "3"] and first.error < 1e-12
     assert largest(outputs(first.model), outputs(model)) < 1e-12
@@ -131,7 +128,88 @@ def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs():
     coarse = keep_layers(model, [0, 1, 3])
     many = np.random.default_rng(5).integers(11, size=(24, HELD_OUT.shape[1]))
     target = native_target(model, many, read)
-    fitted = fit_rates(coarse, target, steps=24, batch=8)
+    fitted = contrib.fit_rates(coarse, target, steps=24, batch=8)
     assert fitted.control.blocks[0].rate.shape == (3, WIDTH)
     for judge in (target, native_target(model, HELD_OUT, read)):
         assert judge.error(fitted) < 0.9 * judge.error(coarse)
+
+
+FIRST, END = 1, 3
+
+
+def through(model, u, layers):
+    _, domain = model.embed(HELD_OUT)
+    for layer in layers:
+        for index in (0, 1):
+            u = _step(model, jnp.asarray(float(layer)), index, jnp.asarray(1.0), u, domain)
+    return u
+
+
+def walked_by_hand(model, walk):
+    windows = [range(FIRST, END)]
+    if walk.by_layer:
+        windows = [[layer] for layer in range(FIRST, END)]
+    u = through(model, model.embed(HELD_OUT)[0], range(FIRST))
+    h = walk.length / walk.steps
+    for window in windows:
+        v = u
+        for _ in range(walk.steps):
+            once = through(model, v, window)
+            if walk.heun:
+                second = v + h * (once - v)
+                v = v + h / 2 * (once - v + through(model, second, window) - second)
+            else:
+                v = (1 - h) * v + h * once
+        u = walk.anchor * through(model, u, window) + (1 - walk.anchor) * v
+    return through(model, u, range(END, LAYERS))
+
+
+@pytest.mark.parametrize("name", walks(2))
+def test_windows_are_walked_by_their_formulas(name):
+    model = model_of("post-norm")
+    walk = walks(2)[name]
+    end = contrib.walked_state(model, HELD_OUT, jnp.asarray(FIRST), jnp.asarray(END), walk)
+    assert largest(end, walked_by_hand(model, walk)) < 1e-12
+
+
+@pytest.mark.heavy
+def test_the_command_walks_the_windows_of_a_run_on_a_text(tiny_run, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat and the dog. " * 200)
+    options = "--calibration", 2, "--held-out", 2, "--out", tmp_path, "--text", text
+    run_here(capsys, "depth", tiny_run, "--windows", 2, *options)
+    assert (tmp_path / "windows/report.json").exists()
+
+
+def test_evaluations_are_counted():
+    assert contrib.Walk(1).evaluations(12, 4) == 12
+    assert contrib.Walk(3, anchor=0.5).evaluations(12, 4) == 20
+    assert contrib.Walk(3, heun=True).evaluations(12, 4) == 32
+
+
+def kernel_by_hand(attention, u):
+    """`[heads, tokens, others]` of one sample."""
+    v = layer_norm(u)
+    maps = attention.query, attention.key
+    query, key = (linear(x, v).reshape(len(v), HEADS, -1).swapaxes(0, 1) for x in maps)
+    mass = softmax_kernel(query, key) * np.tri(len(v))
+    return mass / mass.sum(-1, keepdims=True)
+
+
+def test_distances_of_heads_are_those_of_numpy():
+    model = model_of("attention")
+    mask = np.arange(CONTEXT) < np.array([[8], [6], [8], [5]])
+    text = ide.Text(HELD_OUT, mask)
+    distances = contrib.distances(model, text)
+    assert distances.bands.tolist() == [0, 1, 2, 4]
+    apart = np.abs(np.subtract.outer(np.arange(CONTEXT), np.arange(CONTEXT)))
+    states = states_by_hand(model, layer_by_layer(range(LAYERS)), text)[:-1:2]
+    for layer, u in enumerate(map(np.asarray, states)):
+        attention = jax.tree.map(lambda x, n=layer: np.asarray(x)[n], model.control.blocks[0])
+        gamma = np.stack([kernel_by_hand(attention, sample) for sample in u], axis=1)
+        gamma = gamma * mask[..., None]
+        mean = (gamma * apart).sum((1, 2, 3)) / mask.sum()
+        assert largest(distances.mean[layer], mean) < 1e-10
+        for band, inside in enumerate([apart == 0, apart == 1, apart // 2 == 1, apart > 3]):
+            share = gamma[..., inside].sum((1, 2)) / mask.sum()
+            assert largest(distances.spectrum[layer, :, band], share) < 1e-10

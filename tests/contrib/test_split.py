@@ -1,5 +1,8 @@
 """Equations whose linear part is exact: against solutions in closed form, on any grid."""
 
+import json
+from pathlib import Path
+
 import diffrax
 import equinox as eqx
 import jax
@@ -14,14 +17,14 @@ from ide_transformer.testing import check_operator
 from tests.helpers import ROOT, built, drawn, largest, observed_order
 from tests.running import run_here
 from tests.tasks.files import write_trajectories
+from tests.training import stub
 
 
 TAU = 2 * np.pi
 # The waves of a function in each dimension.
 WAVES = {1: [(1,), (3,), (7,)], 2: [(1, 0), (2, -3), (0, 4)]}
-COEFFICIENTS = dict(
-    damping=0.3, advection=0.7, diffusion=-1e-3, dispersion=2e-4, hyper_diffusion=1e-6
-)
+COEFFICIENTS = dict(damping=0.3, advection=0.7, diffusion=-1e-3)
+COEFFICIENTS |= dict(dispersion=2e-4, hyper_diffusion=1e-6)
 
 
 def growth_rate(k):
@@ -58,24 +61,23 @@ def test_the_linear_part_is_exact_over_any_time_on_any_grid(grid, time):
 
 def test_coefficients_of_features_and_axes():
     domain = ide.TokenDomain.periodic((12, 15))
-    operator = contrib.ConstantCoefficients(
-        2, dimension=2, advection=((0.3, -0.2), (0.0, 0.5)), diffusion=(0.01, 0.02)
-    )
-    rates = [
-        lambda k: -1j * (k @ [0.3, -0.2]) - 0.01 * (k**2).sum(),
-        lambda k: -1j * (k @ [0.0, 0.5]) - 0.02 * (k**2).sum(),
-    ]
-    u, expected = (
-        jnp.concatenate([waves(domain.points, x, t) for x in rates], -1) for t in (0, 0.7)
-    )
-    assert largest(solved((operator,), u, domain, ide.Strang(), 0.7), expected) < 1e-10
+    speeds, rates = ((0.3, -0.2), (0.0, 0.5)), (0.01, 0.02)
+    options = dict(dimension=2, advection=speeds, diffusion=rates)
+    operator = contrib.ConstantCoefficients(2, **options)
+
+    def states(time):
+        pairs = zip(speeds, rates, strict=True)
+        growth = [lambda k, c=c, d=d: -1j * (k @ c) - d * (k**2).sum() for c, d in pairs]
+        return jnp.concatenate([waves(domain.points, x, time) for x in growth], -1)
+
+    end = solved((operator,), states(0.0), domain, ide.Strang(), 0.7)
+    assert largest(end, states(0.7)) < 1e-10
 
 
 def test_learned_coefficients_are_the_weights_and_never_grow():
     coefficients = dict(diffusion=0.02, dispersion=3e-4, hyper_diffusion=1e-6)
-    operator = contrib.ConstantCoefficients(
-        1, **coefficients, learned=("diffusion", "dispersion"), spacing=1 / 80
-    )
+    options = dict(learned=("diffusion", "dispersion"), spacing=1 / 80)
+    operator = contrib.ConstantCoefficients(1, **coefficients, **options)
     assert {*operator.weights} == {"diffusion", "dispersion"}
     for name, value in coefficients.items():
         assert operator.coefficients[name] == pytest.approx(value)
@@ -88,14 +90,10 @@ def test_learned_coefficients_are_the_weights_and_never_grow():
 
 
 def test_what_would_grow_is_refused():
-    for options, value in (
-        (dict(diffusion=-1.0), "diffusion=-1"),
-        (dict(damping=-0.1), "damping=-0.1"),
-        (dict(learned=("diffusion",)), "diffusion=0"),
-        (dict(advection=(1.0, 2.0)), "advection="),
-    ):
-        with pytest.raises(ide.InputError, match=value):
-            contrib.ConstantCoefficients(1, **options)
+    options = dict(diffusion=-1.0), dict(damping=-0.1), dict(advection=(1.0, 2.0))
+    for wrong in (*options, dict(diffusion=0.0, learned=("diffusion",))):
+        with pytest.raises(ide.InputError, match=f"{next(iter(wrong))}="):
+            contrib.ConstantCoefficients(1, **wrong)
 
 
 def local_flux(features=1, dimension=1, **options):
@@ -145,10 +143,8 @@ def test_a_flux_is_a_divergence_of_second_order():
 
 def test_the_parts_do_what_every_operator_does():
     circle = ide.TokenDomain.periodic(6)
-    linear = contrib.ConstantCoefficients(
-        4, diffusion=0.1, dispersion=0.01, learned=("diffusion",)
-    )
-    check_operator(linear, 4, circle)
+    coefficients = dict(diffusion=0.1, dispersion=0.01, learned=("diffusion",))
+    check_operator(contrib.ConstantCoefficients(4, **coefficients), 4, circle)
     check_operator(local_flux(4), 4, circle, options={"spacing": 0.1})
 
 
@@ -156,9 +152,8 @@ def heat(k):
     return -0.02 * (k**2).sum()
 
 
-@pytest.fixture
-def config(tmp_path):
-    """Pairs of states of the heat equation, which are Δt = 0.1 apart."""
+def test_a_model_takes_its_depth_from_the_data_and_solves_other_times(tmp_path):
+    """The data are pairs of states of the heat equation, which are Δt = 0.1 apart."""
     x = np.arange(24)[:, None] / 24
     states = np.stack([waves(x, heat, 0.1 * n)[:, 0] for n in range(4)])
     shifted = np.stack([np.roll(states, n, axis=1) for n in range(24)]).astype(np.float32)
@@ -167,19 +162,14 @@ def config(tmp_path):
     tree["data"] = {"name": "trajectories", "path": str(tmp_path / "heat.npz")}
     tree["model"] |= {"context": 24, "hidden": 4, "std": 1e-8}
     tree["model"]["operators"][1]["options"]["spacing"] = 0.125
-    (tmp_path / "heat.yaml").write_text(yaml.safe_dump(tree))
-    return training.load_config(tmp_path / "heat.yaml")
-
-
-def test_a_model_takes_its_depth_from_the_data_and_solves_other_times(config):
+    config = stub.read_config(tree)
     task = training.build_task(config)
     model = built(lambda: training.build_model(config, task, jax.random.key(0)), std=1e-8)
     u = task.batch(0, 4, 0).inputs
     assert model.control.horizon == pytest.approx(0.1) and model.layers == 2
     # The diffusion is known, so nothing is left to learn.
     times = np.array([0.1, 0.2, 0.1, 0.2])
-    wave_numbers = TAU * np.arange(13)
-    decay = np.exp(-0.02 * wave_numbers**2 * times[:, None])
+    decay = np.exp(-0.02 * (TAU * np.arange(13)) ** 2 * times[:, None])
     expected = np.fft.irfft(decay * np.fft.rfft(u), 24)
     assert largest(eqx.filter_jit(model)(ide.Timed(u, times)), expected) < 1e-5
 
@@ -192,9 +182,14 @@ def test_a_run_on_own_trajectories_and_its_baseline_are_rolled_out(
     write_trajectories(tmp_path / "trajectories.nc", samples=20, points=64)
     network = "resnet:hidden_channels=2:num_blocks=1"
     small = "training.steps=20", "training.batch_size=4", "optimizer.warmup=1"
-    run_here(capsys, "train", "emulators/own", *small, "--baseline", network)
-    for run in ("runs/own", "runs/own-resnet"):
-        assert "0.6 " in run_here(capsys, "rollout", run, "--steps", "3")
+    printed = run_here(capsys, "train", "emulators/own", *small, "--baseline", network)
+    rows = json.loads(Path("runs/own/baselines.json").read_text())
+    assert [row["model"] for row in rows] == ["own", network]
+    for row in rows:
+        assert row["steps"] == 20 and f"{row['test_loss']:.4g}" in printed
+        test_loss = training.evaluate_loss(training.load_model(row["run"]), part="test")["loss"]
+        assert test_loss == pytest.approx(row["test_loss"], rel=1e-5)
+        assert "0.6 " in run_here(capsys, "rollout", row["run"], "--steps", "3")
 
 
 def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation():
@@ -202,15 +197,9 @@ def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation():
     stays positive, as its deviation from the mean would not."""
     damping = 0.9
     linear = contrib.ConstantCoefficients(1, damping=damping, diffusion=1e-3)
-    model = contrib.SplitModel(
-        16,
-        1,
-        control=ide.Tied((linear,), 1),
-        constraint=ide.Nonnegative(),
-        solver=diffrax.Dopri8(),
-        statistics=((3.0, 2.0),),
-        output_statistics=((7.0, 5.0),),
-    )
+    parts = dict(control=ide.Tied((linear,), 1), constraint=ide.Nonnegative())
+    units = dict(statistics=((3.0, 2.0),), output_statistics=((7.0, 5.0),))
+    model = contrib.SplitModel(16, 1, **parts, **units, solver=diffrax.Dopri8())
     wave = jnp.sin(TAU * model.domain.points[:, 0])
     expected = np.exp(-damping) * (2 + np.exp(-1e-3 * TAU**2) * wave)
     assert largest(eqx.filter_jit(model)(2 + wave), expected) < 1e-7

@@ -8,11 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from tests import states
 from tests.helpers import built
-
-
-filled = built
 
 
 def small(make):
@@ -58,8 +54,6 @@ def parts(
     *,
     intervals=2,
     control=ide.PiecewiseConstant,
-    constraint=ide.Free(),
-    solver=ide.LieTrotter(),
     dropout=0.0,
     **options,
 ):
@@ -70,8 +64,9 @@ def parts(
         return tuple(ide.Dropout(x, dropout) if dropout else x for x in block)
 
     theta = control.build(block, intervals, key=KEY)
-    mesh = ide.Mesh(**options)
-    return dict(control=theta, constraint=constraint, solver=solver, mesh=mesh)
+    others = dict(constraint=ide.Free(), solver=ide.LieTrotter())
+    others |= {name: options.pop(name) for name in others.keys() & options.keys()}
+    return dict(control=theta, **others, mesh=ide.Mesh(**options))
 
 
 @small
@@ -100,13 +95,9 @@ def image_classifier(*, class_token=True, area_weights=True, **options):
 
 @small
 def image_encoder(prefix=1):
-    input_options = dict(
-        prefix=(jnp.zeros(WIDTH),) * prefix, positions=jnp.zeros((prefix + 6, WIDTH))
-    )
-    embedding = linear(4 * 3, WIDTH)
-    inputs = ide.models.ImageInputs(
-        (4, 6, 3), embedding, 2, 2, **input_options, fixed_size=True
-    )
+    tokens = (jnp.zeros(WIDTH),) * prefix
+    options = dict(prefix=tokens, positions=jnp.zeros((prefix + 6, WIDTH)), fixed_size=True)
+    inputs = ide.models.ImageInputs((4, 6, 3), linear(4 * 3, WIDTH), 2, 2, **options)
     return ide.Model(inputs, **parts(), read_out=ide.models.States())
 
 
@@ -134,36 +125,6 @@ def stages(**last):
 def operator_model(points=16, *, operators=(attention, feed_forward), **options):
     all_options = dict(modes=2, key=KEY) | options
     return ide.OperatorModel(points, WIDTH, **parts(operators, intervals=1), **all_options)
-
-
-@small
-def function_classifier():
-    input_options = dict(channels=2, modes=2, statistics=((1.0, 2.0), (0.0, 0.5)), key=KEY)
-    return ide.FunctionClassifier(
-        16, 3, WIDTH, **parts((attention,), intervals=1), **input_options
-    )
-
-
-FIELD = ide.Field.at(normal(2, 16), np.linspace(0, 1, 16) ** 2)
-
-
-@small
-def function_regressor():
-    input_options = dict(
-        modes=2, statistics=((1.0, 2.0),), output_statistics=((3.0, 4.0),), key=KEY
-    )
-    return ide.FunctionRegressor(16, WIDTH, **parts((attention,), intervals=1), **input_options)
-
-
-@small
-def sequence_regressor():
-    input_options = dict(numbers=2, key=KEY)
-    return ide.SequenceRegressor(VOCABULARY, CONTEXT, WIDTH, **parts(), **input_options)
-
-
-@small
-def state_model(domain, operators=(attention,), **options):
-    return states.state_model(domain, WIDTH, **parts(operators, intervals=1, **options))
 
 
 @small

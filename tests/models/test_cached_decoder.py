@@ -1,5 +1,5 @@
 """Decoders with a cache and models compiled for a few lengths give the outputs of the model;
-models that they refuse."""
+models that they refuse; texts that models write, drawn and greedy, and of speech."""
 
 import diffrax
 import equinox as eqx
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
+from ide_transformer import contrib
+from ide_transformer.models.generate import Draw
 from tests.conformance.models import logits_one_by_one
 from tests.helpers import drawn, fast_first, largest, programs_compiled
 from tests.models import examples as small
@@ -24,16 +26,12 @@ def sourced(key):
 
 
 # Each of them goes another way through the march.
+EULER = ide.LieTrotter(ide.Projected(diffrax.Euler()))
+OF_TOKENS = dict(control=ide.Chebyshev, operators=(small.causal(),))
 SOLVERS = {
-    "heun": dict(
-        solver=diffrax.Heun(), control=ide.Chebyshev, steps=2, operators=(small.causal(),)
-    ),
-    "post-norm": dict(
-        solver=ide.LieTrotter(ide.Projected(diffrax.Euler())), constraint=ide.LayerNorm()
-    ),
-    "adams-bashforth": dict(
-        solver=ide.AdamsBashforth(3), control=ide.PiecewiseLinear, steps=2, operators=(sourced,)
-    ),
+    "heun": dict(solver=diffrax.Heun(), steps=2, **OF_TOKENS),
+    "post-norm": dict(solver=EULER, constraint=ide.LayerNorm()),
+    "adams-bashforth": dict(solver=ide.AdamsBashforth(3), steps=2, operators=(sourced,)),
 }
 
 
@@ -79,19 +77,17 @@ def test_a_failed_step_makes_the_logits_nan():
     assert np.isnan(failed[first:]).all()
 
 
+def neighbours(key):
+    return ide.equation.Scaled(Neighbours(jnp.ones(())), 0.5)
+
+
+TIGHT = diffrax.PIDController(1e-3, 1e-3)
 REFUSED = {
     "ImplicitEuler": dict(solver=ide.ImplicitEuler()),
-    "adaptive": dict(
-        solver=diffrax.Tsit5(), stepsize_controller=diffrax.PIDController(1e-3, 1e-3)
-    ),
+    "adaptive": dict(solver=diffrax.Tsit5(), stepsize_controller=TIGHT),
     "ReversibleHeun": dict(solver=diffrax.ReversibleHeun(), control=ide.PiecewiseLinear),
     "Attention .*causal=True": dict(operators=(small.attention,)),
-    "Neighbours.*pointwise": dict(
-        operators=(
-            small.causal(),
-            lambda key: ide.equation.Scaled(Neighbours(jnp.ones(())), 0.5),
-        )
-    ),
+    "Neighbours.*pointwise": dict(operators=(small.causal(), neighbours)),
     "VelocityInputs": dict(solver=ide.contrib.Nesterov(), velocity=True),
 }
 
@@ -135,3 +131,128 @@ def test_ten_texts_of_ten_lengths_are_two_programs():
     assert names.count("jit(compiled_outputs)") <= 2
     text = ide.Text(TOKENS[:, :8], small.MASK[:, :8])
     assert largest(compiled(text), outputs_of(model, text)) < 1e-12
+
+
+# Of one operator, which compiles in less time.
+BLOCK = (small.causal(),)
+SMALL = small.language_model(BLOCK, intervals=1)
+OF_VELOCITY = dict(velocity=True, solver=contrib.Nesterov())
+UNCACHED = small.language_model(BLOCK, intervals=1, **OF_VELOCITY)
+# Prompts of integers in which the numbers of all tokens may not fit.
+PROMPTS = TOKENS[:, :2].astype(np.int8)
+UNEVEN = ide.Text(TOKENS[:, :4].astype(np.int8), np.arange(4) < np.array([[4], [3]]))
+GREEDY = dict(temperature=0.0)
+
+
+def most_likely(model, prompt, length):
+    """By hand, from the outputs for the whole context. Tokens behind a text do not matter."""
+    tokens = [*map(int, prompt)]
+    for _ in range(length):
+        window = tokens[-CONTEXT:]
+        logits = outputs_of(model, np.array(window + [0] * (CONTEXT - len(window))))
+        tokens.append(int(np.argmax(logits[len(window) - 1])))
+    return tokens
+
+
+def test_prompts_that_fit_into_the_context_are_one_program():
+    with programs_compiled() as names:
+        texts = [ide.generate(SMALL, TOKENS[:, :n], 2, **GREEDY) for n in (1, 8)]
+    assert names.count("jit(_fill_buffers)") <= 1, names
+    for text, n in zip(texts, (1, 8), strict=True):
+        assert text[1].tolist() == most_likely(SMALL, TOKENS[1, :n], 2)
+
+
+@pytest.mark.parametrize("model", fast_first(1, [SMALL, UNCACHED]))
+def test_prompts_of_different_lengths_also_beyond_the_context(model, unchecked):
+    assert (ide.models.why_not_cached(model) is None) == (model is SMALL)
+    length = 8
+    text = ide.generate(model, UNEVEN, length, **GREEDY)
+    for i, n in enumerate((4, 3)):
+        expected = [*most_likely(model, TOKENS[i, :n], length), *[0] * (4 - n)]
+        assert text.tokens[i].tolist() == expected
+        assert (text.mask[i] == (np.arange(4 + length) < n + length)).all()
+
+
+def test_padding_stands_behind_a_prompt(unchecked):
+    before = ide.Text(TOKENS, jax.device_put(np.arange(CONTEXT) > np.array([[1], [-1]])))
+    with pytest.raises(ide.InputError, match="mask"):
+        ide.generate(SMALL, before, 2, **GREEDY)
+    with pytest.raises(ide.InputError, match=r"key=jax\.random"):
+        ide.generate(SMALL, TOKENS, 2)
+
+
+def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):
+    logits = np.asarray(outputs_of(SMALL, np.zeros(CONTEXT, int)))[0]
+    many, random = np.tile(logits, (4000, 1)), np.random.default_rng(0).normal(size=(50, 11))
+
+    @eqx.filter_jit
+    def drawn(logits, *draws):
+        return [draw(logits, key) for draw in draws]
+
+    def frequencies(tokens):
+        return np.bincount(tokens, minlength=small.VOCABULARY) / len(tokens)
+
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    samples = ide.generate(SMALL, np.zeros((4000, 1), int), 1, key=key)[:, 1]
+    assert np.abs(frequencies(samples) - probabilities).max() < 0.04
+    top, nucleus, cold = map(np.asarray, drawn(many, Draw(top_k=3), Draw(top_p=0.6), Draw(0.5)))
+    order = np.argsort(-logits)
+    assert {*top} == {*order[:3]}
+    # As few of the most likely tokens as have the probability together.
+    before = np.cumsum(probabilities[order]) - probabilities[order]
+    assert {*nucleus} == {*order[before < 0.6]}
+    squared = probabilities**2 / (probabilities**2).sum()
+    assert np.abs(frequencies(cold) - squared).max() < 0.04
+    # A token that is excluded is no failure, and the least temperature no division by zero.
+    random[:, 5] = -np.inf
+    (coldest,) = drawn(random.astype(np.float32), Draw(1e-39, top_k=3))
+    assert (coldest == random.argmax(axis=-1)).all()
+
+
+def without_token(embedding_of, model):
+    embedding = np.array(embedding_of(model))
+    embedding[5] = np.nan
+    return eqx.tree_at(embedding_of, model, jax.device_put(embedding))
+
+
+SPOKEN, LENGTH = small.speech_to_text(intervals=1), 3
+
+
+@eqx.filter_jit
+def encoded_by(source):
+    return SPOKEN.inputs.encoded(source)[0]
+
+
+def test_a_model_that_cannot_be_solved_writes_nothing():
+    nan = without_token(lambda m: m.inputs.embedding, SMALL)
+    with pytest.raises(ide.InputError, match="position 3"):
+        ide.generate(nan, UNEVEN, 8, **GREEDY)
+    nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
+    with pytest.raises(ide.InputError, match="position 2"):
+        contrib.generate_greedy(nan, encoded_by(small.SPEECH), PROMPTS, LENGTH, end=0)
+
+
+def test_nothing_is_drawn_behind_the_end_of_a_text():
+    free = np.asarray(ide.generate(SMALL, PROMPTS, 6, **GREEDY))
+    end = int(free[0, 4])
+    expected = free.copy()
+    for row in expected:
+        places = np.flatnonzero(row[2:] == end)
+        row[2 + places[0] if len(places) else len(row) :] = end
+    assert np.array_equal(ide.generate(SMALL, PROMPTS, 6, end=end, **GREEDY), expected)
+
+
+def test_greedy_texts_of_speech_are_those_by_hand_up_to_their_end():
+    by_hand = PROMPTS
+    for _ in range(LENGTH):
+        padded = np.pad(by_hand, ((0, 0), (0, 2 + LENGTH - by_hand.shape[1])))
+        logits = np.asarray(outputs_of(SPOKEN, contrib.SourceAndText(small.SPEECH, padded)))
+        likely = logits[:, by_hand.shape[1] - 1].argmax(axis=-1)
+        by_hand = np.column_stack((by_hand, likely))
+    end = int(by_hand[0, 3])  # ends the first text before its last token
+    text = contrib.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPTS, LENGTH, end=end)
+    for tokens, expected in zip(text.tolist(), by_hand.tolist(), strict=True):
+        if end in expected[2:]:
+            stop = expected.index(end, 2)
+            expected[stop:] = [end] * (2 + LENGTH - stop)
+        assert tokens == expected

@@ -18,17 +18,7 @@ from ide_transformer.training import SolverConfig
 from ide_transformer.training.steps.build import with_solver
 from tests.helpers import fast_first, largest
 from tests.models import examples as small
-from tests.models.examples import (
-    CONTEXT,
-    TOKENS,
-    WIDTH,
-    attention,
-    causal,
-    feed_forward,
-    language_model,
-    normal,
-    outputs_of,
-)
+from tests.models.examples import CONTEXT, TOKENS, WIDTH, causal, outputs_of
 from tests.training.mine import Ahead
 
 
@@ -38,7 +28,6 @@ ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
 
 
 def test_an_encoder_and_a_decoder_are_two_equations():
-    """Each solved by a scheme of its own, the states of the first put into the second."""
     encoder = ENCODER.with_solver(diffrax.Heun()).on(ide.Mesh(steps=4))
     model = ide.contrib.EncoderDecoder(encoder, DECODER)
     assert isinstance(model.solver, ide.LieTrotter) and not model.random
@@ -63,9 +52,8 @@ def test_an_encoder_and_a_decoder_are_two_equations():
 
 def test_dropout_of_the_embedding_needs_a_key():
     model = small.language_model((small.feed_forward,), text_options=dict(dropout=0.5))
-    first, other, again = (
-        small.embedded_by(model, TOKENS, jax.random.key(n))[0] for n in (8, 9, 8)
-    )
+    keys = map(jax.random.key, (8, 9, 8))
+    first, other, again = (small.embedded_by(model, TOKENS, key)[0] for key in keys)
     assert (first == again).all() and (first != other).any()
     assert 0.3 < np.mean(np.asarray(first) == 0) < 0.7
     assert (small.embedded_by(model, TOKENS)[0] != 0).all()
@@ -125,7 +113,7 @@ def test_meshes_that_are_too_fine(message, monkeypatch):
 
 def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     model = small.image_classifier(class_token=False, control=ide.Tied, intervals=6)
-    images = normal(6, 4, 6, 1)
+    images = small.normal(6, 4, 6, 1)
     with pytest.raises(ide.InputError, match="stops='sample'"):
         model.with_exit(ide.EstimatedExit(0.01))(images)
     stopped = model.with_exit(ide.EstimatedExit(0.1, stops="sample"))
@@ -163,8 +151,8 @@ def model_of(*operators, **options):
         (lambda key, x=x: x) if isinstance(x, AbstractOperator) else x for x in operators
     ]
     # A norm of each token would hide what changes its size alone.
-    read_out_options = dict(output_normalization=ide.Free())
-    return language_model(builders, control=ide.Tied, text_options=read_out_options, **options)
+    options |= dict(control=ide.Tied, text_options=dict(output_normalization=ide.Free()))
+    return small.language_model(builders, **options)
 
 
 # By a rate that is zero at first.
@@ -206,21 +194,17 @@ class Mixing(diffrax.Euler):
         return y1 + jnp.roll(y1, 1, axis=-2), *rest
 
 
-ADAPTIVE = dict(
-    solver=diffrax.Tsit5(),
-    stepsize_controller=diffrax.PIDController(0.1, 0.1),
-    steps_for="sample",
-)
+LOOSE = diffrax.PIDController(0.1, 0.1)
+ADAPTIVE = dict(solver=diffrax.Tsit5(), stepsize_controller=LOOSE, steps_for="sample")
+EXIT = ide.EstimatedExit(0.1, stops="sample")
 LEAKS = {
     "operator 1, Ahead": lambda: model_of(causal(), AHEAD),
-    "operator 0, Attention.*causal=True": lambda: model_of(attention),
+    "operator 0, Attention.*causal=True": lambda: model_of(small.attention),
     "operator 0, ByWeights": lambda: model_of(ByWeights()),
     "operator 0, SaysThatItIsPointwise": lambda: model_of(SaysThatItIsPointwise()),
     "Centred": lambda: model_of(causal(), constraint=Centred()),
-    "stops='token'": lambda: model_of(causal()).with_exit(
-        ide.EstimatedExit(0.1, stops="sample")
-    ),
-    "Mixing": lambda: model_of(feed_forward, solver=Mixing()),
+    "stops='token'": lambda: model_of(causal()).with_exit(EXIT),
+    "Mixing": lambda: model_of(small.feed_forward, solver=Mixing()),
     # Adaptive steps hide none.
     "Ahead(?#adaptive)": lambda: model_of(AHEAD, **ADAPTIVE),
 }
@@ -242,4 +226,4 @@ NO_LEAKS = dict(solver=ide.ImplicitMidpoint()), ADAPTIVE, dict(constraint=ide.Sp
 
 @pytest.mark.parametrize("options", fast_first(1, NO_LEAKS))
 def test_no_alarm(options):
-    check_causal("text", model_of(causal(), feed_forward, **options))
+    check_causal("text", model_of(causal(), small.feed_forward, **options))

@@ -1,4 +1,4 @@
-"""Writes files that cannot be read as arrays, for test_bad_files."""
+"""Writes files that cannot be read as arrays, for test_array_files."""
 
 import json
 import os
@@ -32,36 +32,22 @@ def arrays(**changes):
     return lambda folder: npz(folder, **PAIR | changes)
 
 
-def members(*names):
-    """An archive with an array under these names."""
-
-    def write(folder):
-        path = npz(folder, **PAIR)
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read("inputs.npy")
-        with zipfile.ZipFile(path, "a") as archive:
-            for name in names:
-                archive.writestr(name, content)
-        return path
-
-    return write
+def outside_of_archive(folder):
+    path = npz(folder, **PAIR)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../x.npy", archive.read("inputs.npy"))
+    return path
 
 
 # Folders.
 
 
-def folder_of(**links):
-    """A folder of arrays and of links, in a folder that has more."""
-
-    def write(folder):
-        np.save(folder / "outside.npy", VALUES)
-        (inside := folder / "a").mkdir()
-        np.save(inside / "inputs.npy", VALUES)
-        for name, target in links.items():
-            (inside / f"{name}.npy").symlink_to(target)
-        return inside
-
-    return write
+def linked_folder(folder):
+    np.save(folder / "outside.npy", VALUES)
+    (inside := folder / "a").mkdir()
+    np.save(inside / "inputs.npy", VALUES)
+    (inside / "targets.npy").symlink_to("../outside.npy")
+    return inside
 
 
 def pickled(folder):
@@ -105,28 +91,23 @@ def pipe(folder):
 # Tables.
 
 
-def table(**columns):
-    def write(folder):
-        pq.write_table(pa.table(columns), folder / "a.parquet")
-        return folder / "a.parquet"
-
-    return write
+def unequal_lists(folder):
+    columns = {"inputs": VALUES.tolist(), "targets": [[1.0], *VALUES[1:].tolist()]}
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    return folder / "a.parquet"
 
 
 def text(*lines):
     return file_of("a.csv", "\n".join(lines).encode())
 
 
-LISTS = {"inputs": VALUES.tolist(), "targets": [[1.0], *VALUES[1:].tolist()]}
-
-
 # Fields.
 
 
-def hdf5(change=None, **arrays):
+def hdf5(change=None):
     def write(folder):
         with h5py.File(folder / "a.h5", "w") as file:
-            for name, x in (PAIR | arrays).items():
+            for name, x in PAIR.items():
                 file[name] = x
             if change is not None:
                 del file["inputs"]
@@ -142,23 +123,8 @@ def linked(file, folder):
     file["inputs"] = h5py.ExternalLink("other.h5", "inputs")
 
 
-def virtual(file, folder):
-    layout = h5py.VirtualLayout(VALUES.shape, VALUES.dtype)
-    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "inputs", VALUES.shape)
-    file.create_virtual_dataset("inputs", layout)
-
-
 def huge_chunk(file, folder):
     file.create_dataset("inputs", (1, 24), "f4", maxshape=(None, 24), chunks=(2**20, 24))
-
-
-def netcdf(**coordinates):
-    def write(folder):
-        data = {name: (("sample", "node"), x) for name, x in PAIR.items()}
-        xarray.Dataset(data, coordinates).to_netcdf(folder / "a.nc", engine="scipy")
-        return folder / "a.nc"
-
-    return write
 
 
 def zarr(change=None, version=2):
@@ -196,30 +162,3 @@ def hidden_pickle(store):
 def chunk_outside(store):
     (store / "inputs" / "0.0").unlink()
     (store / "inputs" / "0.0").symlink_to("/etc/hostname")
-
-
-# Layouts.
-
-
-def well(trajectories=2):
-    def write(folder):
-        with h5py.File(folder / "a.h5", "w") as file:
-            file.attrs["n_trajectories"] = trajectories
-            dimensions = {"time": np.arange(3.0), "x": np.arange(4.0)}
-            for dimension, x in dimensions.items():
-                file[f"dimensions/{dimension}"] = x
-            file["dimensions"].attrs["spatial_dims"] = ["x"]
-            file["t0_fields/u"] = np.ones((2, 3, 4))
-        return folder / "a.h5"
-
-    return write
-
-
-def pdebench(**arrays):
-    def write(folder):
-        with h5py.File(folder / "a.hdf5", "w") as file:
-            for name, x in arrays.items():
-                file[name.replace("_", "-")] = x
-        return folder / "a.hdf5"
-
-    return write

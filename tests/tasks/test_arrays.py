@@ -26,11 +26,9 @@ WORDS = RANDOM.integers(0, 5, (20, 8))
 
 def started(path, kind, options=None, **model):
     """The task and the model of a run on arrays."""
-    tree = {
-        "data": {"name": "arrays", "path": str(path), "options": options or {}},
-        "model": {"kind": kind, "width": 8, "heads": 1, "layers": 1, **model},
-    }
-    run = setup(read_config(tree))
+    data = {"name": "arrays", "path": str(path), "options": options or {}}
+    model = {"kind": kind, "width": 8, "heads": 1, "layers": 1, **model}
+    run = setup(read_config({"data": data, "model": model}))
     return run.task, run.model
 
 
@@ -61,10 +59,8 @@ def test_points_and_parts_of_its_own_are_of_the_data(tmp_path):
         arrays = {"points": points**power, "validation_inputs": VALUES[:2]}
         arrays["validation_targets"] = VALUES[:2]
         np.savez(tmp_path / f"{name}.npz", inputs=VALUES, targets=VALUES, **arrays)
-    fingerprint, other_fingerprint = (
-        Arrays.build(tmp_path / f"{name}.npz").fingerprint() for name in "ab"
-    )
-    assert fingerprint != other_fingerprint
+    first, other = (Arrays.build(tmp_path / f"{name}.npz").fingerprint() for name in "ab")
+    assert first != other
     with pytest.raises(ide.InputError, match=r"data\.validation=0\.3: "):
         Arrays.build(tmp_path / "a.npz", validation=0.3)
 
@@ -90,7 +86,6 @@ def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
     tasks = [Arrays.build(tmp_path / name, **names) for name in ("a.npz", "", "a.parquet")]
     assert len({task.fingerprint() for task in tasks}) == 1
     assert tasks[0].sizes == sizes and tasks[0].tokens_per_sample == tokens
-    # The test of forecasts starts runs on the others.
     if kind.endswith("classifier"):
         options = {"inputs": "x", "targets": "y"}
         small = {"context": 8, "patch": 2, "operators": ["damping"]}
@@ -111,33 +106,24 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "message"),
+    ("arguments", "message"),
     [
-        ((IMAGES, np.eye(20)), {}, r"targets\.argmax\(1\)"),
-        ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, "occurs twice"),
-        (
-            (VALUES, 1e39 * VALUES),
-            {},
-            r"targets: the number at \[0, 0\] is .*e\+3[89], .* float32",
-        ),
-        (
-            (VALUES, VALUES * (np.arange(20) % 4 > 0)[:, None]),
-            {},
-            r"targets of \d+ \w+ samples have a norm of 0e\+00",
-        ),
+        ((IMAGES, np.eye(20)), r"targets\.argmax\(1\)"),
+        ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), "occurs twice"),
+        ((VALUES, 1e39 * VALUES), r"targets: .* \[0, 0\] is .*e\+3[89], .* float32"),
+        ((VALUES, 0 * VALUES), r"targets of \d+ \w+ samples have a norm of 0e\+00"),
         # Their norms, as a relative error computes them.
-        ((VALUES, 1e-25 * VALUES), {}, r"targets of 2 .* norm of \de-25, whose square"),
-        ((VALUES, 1e20 * VALUES), {}, r"targets of 2 .* norm of \de\+2[01], whose square"),
+        ((VALUES, 1e-25 * VALUES), r"targets of 2 .* norm of \de-25, whose square"),
+        ((VALUES, 1e20 * VALUES), r"targets of 2 .* norm of \de\+2[01], whose square"),
         (
             (VALUES, np.where(POINTS < 0.5, VALUES, 0), POINTS, 1.0 * (POINTS >= 0.5)),
-            {},
             r"targets of 2 validation samples have a norm of 0e\+00",
         ),
     ],
 )
-def test_arrays_that_do_not_fit(arguments, options, message):
+def test_arrays_that_do_not_fit(arguments, message):
     with pytest.raises(InputError, match=message):
-        Arrays(*arguments, **options)
+        Arrays(*arguments)
 
 
 def test_functions_that_are_zero_on_a_coarser_grid_are_not_learned_there():
@@ -153,7 +139,6 @@ SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))
     ("series", "kind"), [(SERIES, "operator_model"), (TOKENS, "language_model")]
 )
 def test_a_forecast_sees_no_later_token(tmp_path, series, kind):
-    """Targets that are later inputs are refused, or a model has to be causal."""
     pair = series[:, :-3], series[:, 3:]
     with pytest.raises(InputError, match=r"shifted by 3, .*data\.options\.causal=true"):
         Arrays(*pair)
@@ -234,11 +219,14 @@ def test_tables_with_missing_texts_in_another_column(tmp_path):
     file = written(tmp_path / "a.jsonl", [None, "abc", "", "de"], "body")
     task = Dataset(file, 1, column="body", validation=0.5)
     assert task.tokenizer.decode(all_tokens(task)) == "abc\x03de\x03"
+    # These words are no missing values.
+    (tmp_path / "a.csv").write_text('text\nNA\nnull\n""\nabc\n')
+    task = Dataset(tmp_path / "a.csv", 1, validation=0.5)
+    assert task.tokenizer.decode(all_tokens(task)) == "NA\x03null\x03abc\x03"
 
 
 def test_texts_that_programs_write_their_own_way(tmp_path):
-    """Names in capitals, a mark of the byte order, hidden copies; and words of tables that are
-    no missing values."""
+    """Names in capitals, a mark of the byte order, hidden copies."""
     folder = tmp_path / "texts"
     (folder / ".copies").mkdir(parents=True)
     (folder / ".copies" / "a.txt").write_text("three\n")
@@ -247,9 +235,6 @@ def test_texts_that_programs_write_their_own_way(tmp_path):
     assert tasks.read_text(folder) == "two\n\none\n"
     task = Dataset(folder, 1, validation=0.5)
     assert task.tokenizer.decode(all_tokens(task)) == "two\n\x03one\n\x03"
-    (tmp_path / "a.csv").write_text('text\nNA\nnull\n""\nabc\n')
-    task = Dataset(tmp_path / "a.csv", 1, validation=0.5)
-    assert task.tokenizer.decode(all_tokens(task)) == "NA\x03null\x03abc\x03"
 
 
 def test_a_line_between_documents(tmp_path):
@@ -262,12 +247,9 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"good\n" * 40 + b"\xff\n")
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
     os.mkfifo(tmp_path / "pipe.txt")
-    for name, message in (
-        ("bad.txt", r"bad\.txt: invalid start byte at the end of b'.*good\\n\\xff'; the text"),
-        ("bad.jsonl", r"bad\.jsonl: cannot be read"),
-        ("pipe.txt", r"pipe\.txt is not a file but a pipe"),
-    ):
-        with pytest.raises(InputError, match=message):
+    messages = {"bad.txt": r"b'.*good\\n\\xff'", "bad.jsonl": "", "pipe.txt": "a pipe"}
+    for name, message in messages.items():
+        with pytest.raises(InputError, match=rf"{name}.*{message}"):
             Dataset(tmp_path / name, 8)
     (tmp_path / "pipe.txt").unlink()
     with pytest.raises(InputError, match="json, text"):
@@ -276,14 +258,10 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_options_that_a_file_does_not_use_are_refused(tmp_path):
     table, folder = written(tmp_path / "a.jsonl"), written(tmp_path / "texts")
-    for path, options, message in (
-        (table, {"between": "---"}, r"options\.between=--- is for text files; .*/a\.jsonl"),
-        (table, {"subset": "en"}, r"options\.subset=en is for data sets of the hub"),
-        (folder, {"split": "train"}, r"options\.split=train is for data sets of the hub"),
-        (folder, {"vocabulary": 300}, r"vocabulary=300 .* data\.tokenizer"),
-    ):
-        with pytest.raises(InputError, match=message):
-            Dataset(path, 8, **options)
+    options = {"between": "---", "subset": "en", "split": "train", "vocabulary": 300}
+    for name, value in options.items():
+        with pytest.raises(InputError, match=f"{name}={value}"):
+            Dataset(folder if name == "vocabulary" else table, 8, **{name: value})
 
 
 def test_a_pass_takes_each_window_once(tmp_path):
@@ -302,7 +280,6 @@ def test_a_pass_takes_each_window_once(tmp_path):
 
 
 def test_a_saved_tokenizer_is_named_by_its_file(tmp_path):
-    """A file of tokens has room for the greatest."""
     words = {"a": 0, "b": 70000, "<|endoftext|>": 2, "[UNK]": 3}
     tokenizer = tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(words, "[UNK]")))
     tokenizer.save(tmp_path / "words.json")

@@ -103,7 +103,6 @@ def test_parts_have_dimensions_in_one_order(tmp_path):
 
 
 def test_coordinates_with_unequal_steps_are_points(tmp_path):
-    """Each axis in [0, 1]; the axes in space are one of tokens."""
     arrays = read(write_fields(tmp_path, "scipy", UNEQUAL), "u")
     np.testing.assert_array_equal(arrays["u"], STATES.reshape(SAMPLES, TIMES, Y * X))
     y, x = np.meshgrid(np.arange(Y) / 2, UNEQUAL / 25, indexing="ij")
@@ -123,7 +122,6 @@ def test_nodes_have_the_coordinates_that_are_on_them(tmp_path):
 
 @needs_hdf5
 def test_hdf5_without_dimensions(tmp_path):
-    """As h5py writes it: groups too, texts, and nothing that is not asked for."""
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -136,13 +134,13 @@ def test_hdf5_without_dimensions(tmp_path):
     assert stored["large"].numbers == 10**18
 
 
-def write_well(path, x=EQUAL, samples=SAMPLES):
+def write_well(path, samples=SAMPLES):
     import h5py
 
     with h5py.File(path, "w") as file:
         file.attrs.update(n_trajectories=samples, grid_type="cartesian", n_spatial_dims=2)
         file["dimensions/time"] = TIME
-        file["dimensions/y"], file["dimensions/x"] = np.arange(Y), x
+        file["dimensions/y"], file["dimensions/x"] = np.arange(Y), EQUAL
         file["dimensions"].attrs["spatial_dims"] = ["y", "x"]
         file["t0_fields/pressure"] = STATES[:samples]
         file["t0_fields/density"] = STATES[:samples, 0, 0]
@@ -192,11 +190,14 @@ def test_the_layout_of_the_well(tmp_path, where):
 
 
 @needs_hdf5
-def test_the_points_of_the_well(tmp_path):
-    write_well(tmp_path / "a.hdf5", UNEQUAL)
-    arrays = read(tmp_path / "a.hdf5")
-    assert arrays["trajectories"].shape == (SAMPLES, TIMES, Y * X, 7)
-    assert arrays["constant"].shape == (SAMPLES, Y * X, 1) and arrays["points"].shape == (18, 2)
+def test_sizes_that_a_file_of_the_well_does_not_have_are_refused(tmp_path):
+    import h5py
+
+    write_well(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file.attrs["n_trajectories"] = SAMPLES + 1
+    with pytest.raises(ide.InputError, match=r"\[5, 4, 3, 6\].*\[6, 4, 3, 6\]"):
+        read(tmp_path / "a.hdf5")
 
 
 LINE = STATES[:, :, 0]
@@ -239,8 +240,14 @@ def test_the_layouts_of_pdebench(tmp_path, kind):
 
 
 @needs_hdf5
+def test_points_that_a_file_of_pdebench_does_not_have_are_refused(tmp_path):
+    write_hdf5(tmp_path / "a.hdf5", {"tensor": LINE, "x-coordinate": np.arange(4.0)})
+    with pytest.raises(ide.InputError, match=r"tensor is \[5, 4, 6\]"):
+        read(tmp_path / "a.hdf5")
+
+
+@needs_hdf5
 def test_two_constants_of_pdebench(tmp_path):
-    """In the order viscosity, force: fields as channels, and numbers as parameters."""
     field, numbers = RANDOM.normal(size=(2, SAMPLES, X)), RANDOM.normal(size=(2, SAMPLES))
     for index, (force, nu) in enumerate((field, numbers)):
         arrays = {"force": force, "nu": nu, "tensor": LINE, **COORDINATES}
@@ -252,7 +259,6 @@ def test_two_constants_of_pdebench(tmp_path):
 
 @needs_hdf5
 def test_a_steady_problem_of_pdebench(tmp_path):
-    """The coefficient is the input, and the solution the target."""
     steady = RANDOM.normal(size=(40, Y, X))
     arrays = {"nu": steady, "tensor": steady[:, None] ** 2, **PLANE}
     write_hdf5(tmp_path / "a.hdf5", arrays)
@@ -271,7 +277,7 @@ home;5;6e-1;9;dog
 """
 
 
-def test_the_columns_of_a_text(tmp_path, capsys):
+def test_the_columns_of_a_text(tmp_path):
     """Numbers that have no other role are inputs; texts are groups, or classes."""
     (tmp_path / "a.csv").write_text(CSV, "utf-8-sig")
     roles = {"inputs": "inputs", "targets": "targets", "groups": "place"}

@@ -87,12 +87,9 @@ def test_a_pass_sees_each_sample_once_in_batches_of_about_one_length():
 
 @BOTH
 def test_points_that_agree_are_those_of_all_samples(build):
-    """The batches, and so the training, are the same."""
     shared, repeated = (build(x) for x in (ALL_POINTS[0], np.stack([ALL_POINTS[0]] * SAMPLES)))
-    assert (
-        shared.sizes == repeated.sizes
-        and shared.tokens_per_sample == repeated.tokens_per_sample
-    )
+    assert shared.sizes == repeated.sizes
+    assert shared.tokens_per_sample == repeated.tokens_per_sample
     batches = zip(shared.held_out(9), repeated.held_out(9), strict=True)
     for a, b in ((shared.batch(3, 5, 1), repeated.batch(3, 5, 1)), *batches):
         assert np.array_equal(a.inputs.values, b.inputs.values)
@@ -117,7 +114,6 @@ def test_held_out_samples_are_measured_exactly():
 
 
 def test_numbers_of_samples_are_learned_from_their_functions():
-    """Padding counts in no mean."""
     numbers = (INPUTS * FEW).sum(1) / FEW.sum(1)
     task = Arrays(INPUTS, numbers, ALL_POINTS, mask=FEW, validation=0.2)
     assert task.model is ide.models.FunctionRegressor
@@ -128,7 +124,6 @@ def test_numbers_of_samples_are_learned_from_their_functions():
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_a_part_has_points_weights_and_times_of_its_own(part):
-    """Learned on one grid, measured on another."""
     x = np.linspace(0, 1, 9) ** 2
     weights = np.linspace(1, 2, 9)
     some = RANDOM.normal(size=(3, 2, 9))
@@ -147,13 +142,8 @@ def test_a_part_has_points_weights_and_times_of_its_own(part):
     np.testing.assert_allclose(path.times_up_to(2, part), [0, 0.25, 0.5])
     np.testing.assert_allclose(path.batch(0, 3, 0).inputs.duration, 1)
     # On a grid it has only another number of points.
-    data, path = (
-        f(**{part: x})
-        for f, x in (
-            (pairs, (some[:, 0], some[:, 1])),
-            (paths, Paths(np.tile(some, (1, 2, 1)))),
-        )
-    )
+    data = pairs(**{part: (some[:, 0], some[:, 1])})
+    path = paths(**{part: Paths(np.tile(some, (1, 2, 1)))})
     for task in (data, path):
         assert next(task.held_out(3, part=part)).inputs.shape == (3, 9)
 

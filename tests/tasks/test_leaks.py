@@ -62,13 +62,9 @@ def test_a_trajectory_is_wholly_in_one_part():
     (inputs, targets), names = pairs(PATHS)
     task = Arrays(inputs, targets, groups=names, validation=0.2, test=0.3)
     rows = {x.astype(np.float32).tobytes(): name for x, name in zip(inputs, names, strict=True)}
-    names_of_parts = {
-        part: {rows[x.tobytes()] for x in pair[0]} for part, pair in task.data.items()
-    }
-    assert {part: len(x) for part, x in names_of_parts.items()} == dict(
-        validation=2, test=4, training=6
-    )
-    assert set.union(*names_of_parts.values()) == set(NAMES)
+    of_part = {part: {rows[x.tobytes()] for x in pair[0]} for part, pair in task.data.items()}
+    assert {x: len(y) for x, y in of_part.items()} == dict(validation=2, test=4, training=6)
+    assert set.union(*of_part.values()) == set(NAMES)
     numbers = np.unique(names, return_inverse=True)[1]
     again = Arrays(inputs, targets, groups=numbers, validation=0.2, test=0.3)
     assert again.fingerprint() == task.fingerprint()
@@ -106,17 +102,11 @@ def test_samples_that_come_twice_are_counted():
     for inputs, targets in ((values, values + 1), (words, words[:, 0] % 2)):
         task = Arrays(inputs, targets, validation=0.2, test=0.2)
         learned = {x.tobytes() for x in task.data["training"][0]}
-        expected = {
-            part: (sum(x.tobytes() in learned for x in task.data[part][0]), 10)
-            for part in task.parts
-        }
-        assert task.repeated() == expected
-        assert any(num_repeated for num_repeated, _ in expected.values()) == (inputs is values)
-    images = tasks.LabelledImages(
-        *(np.zeros(shape, np.float32) for shape in ((20, 4, 4, 1), 20))
-    )
+        numbers = [sum(x.tobytes() in learned for x in task.data[y][0]) for y in task.parts]
+        assert [*task.repeated().values()] == [(number, 10) for number in numbers]
+        assert any(numbers) == (inputs is values)
+    images = tasks.LabelledImages(np.zeros((20, 4, 4, 1), np.float32), np.zeros(20, np.int32))
     images.images[:5] += np.arange(1, 6)[:, None, None, None]
-    images = images._replace(labels=images.labels.astype(np.int32))
     task = tasks.ClassificationTask(images, images.select(np.arange(5)), patch=2)
     assert task.repeated()["test"][0] + task.repeated()["validation"][0] >= 5
 

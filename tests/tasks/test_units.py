@@ -31,15 +31,10 @@ MODEL |= {"options": {"modes": 2}}
 
 
 def config(name, kind, path, **data):
-    return read_config(
-        {
-            "name": name,
-            "data": {"name": "arrays", "path": str(path), "test": 0.1, **data},
-            "model": {"kind": kind, **MODEL},
-            "optimizer": {"warmup": 0},
-            "training": {"steps": 1, "batch_size": 32, "sample": 0},
-        }
-    )
+    data = {"name": "arrays", "path": str(path), "test": 0.1, **data}
+    training = {"steps": 1, "batch_size": 32, "sample": 0}
+    tree = {"name": name, "data": data, "model": {"kind": kind, **MODEL}}
+    return read_config({**tree, "optimizer": {"warmup": 0}, "training": training})
 
 
 def started(kind, *arrays, **options):
@@ -62,9 +57,8 @@ def test_numbers_are_learned_as_if_normalized_by_hand():
     options = dict(points=POINTS, validation=0.5)
     task, model = started("function_regressor", FUNCTIONS, NUMBERS, **options)
     hand, plain = started("function_regressor", by_hand(FUNCTIONS), by_hand(NUMBERS), **options)
-    loss, loss_by_hand = (
-        eqx.filter_jit(t.loss)(m, t.batch(0, 16, 0)) for t, m in ((task, model), (hand, plain))
-    )
+    loss = eqx.filter_jit(task.loss)(model, task.batch(0, 16, 0))
+    loss_by_hand = eqx.filter_jit(hand.loss)(plain, hand.batch(0, 16, 0))
     np.testing.assert_allclose(loss.loss, loss_by_hand.loss, rtol=2e-5)
     assert 0.3 < float(loss.loss) < 3  # in variances
     outputs = eqx.filter_jit(model)(task.batch(0, 16, 0).inputs)
@@ -76,13 +70,12 @@ def test_functions_are_given_in_the_units_of_the_data():
     channels = np.stack([FUNCTIONS, 1e4 * FUNCTIONS[::-1]], axis=2)
     options = dict(points=POINTS, validation=0.5, channels=True)
     task, model = started("operator_model", channels, 2 * channels, normalize=True, **options)
-    inner = dataclasses.replace(
-        model.with_inputs(dataclasses.replace(model.inputs, statistics=None)),
-        read_out=dataclasses.replace(model.read_out, statistics=None),
+    inputs, read_out = (
+        dataclasses.replace(x, statistics=None) for x in (model.inputs, model.read_out)
     )
-    (m, s), (m_out, s_out) = (
-        np.transpose(task.sizes[x]) for x in ("statistics", "output_statistics")
-    )
+    inner = dataclasses.replace(model.with_inputs(inputs), read_out=read_out)
+    m, s = np.transpose(task.sizes["statistics"])
+    m_out, s_out = np.transpose(task.sizes["output_statistics"])
     batch = task.batch(0, 4, 0)
     hand = batch.inputs._replace(values=((batch.inputs.values - m) / s).astype(np.float32))
     outputs = np.asarray(eqx.filter_jit(model)(batch.inputs))
@@ -90,11 +83,10 @@ def test_functions_are_given_in_the_units_of_the_data():
     np.testing.assert_allclose((outputs - expected) / s_out, 0, atol=1e-5)
     # Each channel counts in its own unit.
     loss = eqx.filter_jit(task.loss)(model, batch).loss
-    same = (x / s_out for x in (outputs, batch.targets.values))
-    relative = tasks.RelativeError()
-    first, second = (x.astype(np.float32) for x in same)
+    first, second = ((x / s_out).astype("f4") for x in (outputs, batch.targets.values))
     targets = batch.targets._replace(values=second)
-    np.testing.assert_allclose(loss, relative.measure(first, targets)["loss"].value, rtol=1e-5)
+    relative = tasks.RelativeError().measure(first, targets)["loss"].value
+    np.testing.assert_allclose(loss, relative, rtol=1e-5)
 
 
 def test_a_constant_channel_is_not_scaled():
@@ -105,32 +97,13 @@ def test_a_constant_channel_is_not_scaled():
     np.testing.assert_allclose(by_channel[0], (FUNCTIONS.mean(), FUNCTIONS.std()))
 
 
-def test_parameters_are_constant_channels(tmp_path):
-    viscosity = RANDOM.uniform(1, 2, 300)
-    np.savez(
-        tmp_path / "a.npz",
-        inputs=FUNCTIONS,
-        targets=FUNCTIONS + 1,
-        points=POINTS,
-        parameters=viscosity,
-    )
-    task = Arrays.build(tmp_path / "a.npz", validation=0.1, normalize=True)
-    inputs, targets = task.data["training"]
-    assert (task.sizes["channels"], task.sizes["output_channels"]) == (2, 1)
-    assert np.ptp(inputs[..., 1], axis=1).max() == 0 and targets.shape[2:] == (1,)
-    assert sorted(inputs[:, 0, 1]) == sorted(
-        {*viscosity.astype(np.float32)} - {*task.data["validation"][0][:, 0, 1]}
-    )
-
-
 def test_a_run_keeps_its_labels_and_units_without_its_data(tmp_path, monkeypatch, capsys):
     """Other files have fewer labels, or one that the run does not know."""
     monkeypatch.chdir(tmp_path)
     kinds = {"a": "cat cow dog", "b": "dog cat", "c": "dog eel", "d": "0 3"}
     for name, labels in kinds.items():
-        rows = [
-            f"{i % 7},{i % 5},{label}" for i, label in zip(range(60), cycle(labels.split()))
-        ]
+        pairs = zip(range(60), cycle(labels.split()))
+        rows = [f"{i % 7},{i % 5},{label}" for i, label in pairs]
         Path(f"{name}.csv").write_text("\n".join(["x,y,kind", *rows]))
     options = {"targets": "kind", "channels": True}
     tree = config("a", "function_classifier", "a.csv", options=options).as_tree()

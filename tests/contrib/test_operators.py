@@ -1,4 +1,5 @@
-"""A V-cycle written out token by token, causality, padding, and a loop on longer words."""
+"""Attention among slices, by hand; a V-cycle written out token by token, causality, and
+padding."""
 
 import equinox as eqx
 import jax
@@ -8,14 +9,14 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import InputError
-from ide_transformer.contrib import PairFeedForward, VCycle
+from ide_transformer.contrib import PairFeedForward, SliceAttention, VCycle
 from tests.conformance.operators import OperatorConformance
 from tests.helpers import built, drawn, largest
-from tests.published.numpy_blocks import attended, gelu, layer_norm, linear, softmax_kernel
+from tests.published import numpy_blocks
+from tests.published.numpy_blocks import gelu, layer_norm, linear
 
 
 WIDTH, HEADS, LEVELS = 4, 2, 2
-LENGTHS = 1, 2, 7, 17
 NORM = ide.LayerNorm(eps=1e-5)
 
 
@@ -44,7 +45,7 @@ def rate_of_pairs(operator, u):
 
 def rate_of_attention(operator, u):
     v = layer_norm(u)
-    return attended(operator, v, v, v, 1.0, softmax_kernel)
+    return numpy_blocks.attended(operator, v, v, v, 1.0, numpy_blocks.softmax_kernel)
 
 
 def by_hand(operator, rate, u):
@@ -67,9 +68,10 @@ def by_hand(operator, rate, u):
     return v - u
 
 
-@pytest.mark.parametrize(("tokens", "constraint"), [(1, ide.Free()), (6, ide.Sphere())])
-def test_it_is_a_cycle_written_out(tokens, constraint):
-    operator = cycle(pairs, constraint=constraint)
+@pytest.mark.parametrize("tokens", [1, 7, 17])
+def test_it_is_a_cycle_written_out(tokens):
+    """With all kinds of lines: a token sees all earlier ones and no later one."""
+    operator = cycle(pairs, constraint=ide.Sphere())
     u = drawn((2, tokens, WIDTH), seed=3)
     expected = [by_hand(operator, rate_of_pairs, np.asarray(x)) for x in u]
     assert largest(apply(operator, u, ide.TokenDomain.uniform(tokens)), expected) < 1e-12
@@ -85,45 +87,11 @@ def test_padded_samples_are_as_shorter_ones():
     for length, (ours, state) in enumerate(zip(rates, u, strict=True), start=1):
         expected = by_hand(operator, rate_of_attention, np.asarray(state[:length]))
         assert largest(ours[:length], expected) < 1e-12
-    # Outside a program, where a domain knows that all of its weights are 0.
-    operator = VCycle(Joined(jnp.array(0.7)))
-    rates = operator(u[0, :2], ide.TokenDomain.uniform(2).padded(mask[0, :2]))
-    assert largest(rates[:1], operator(u[0, :1], ide.TokenDomain.uniform(1))) < 1e-12
 
 
-class Joined(ide.AbstractOperator):
-    """A rate of a token and the one before it, quick to compile."""
-
-    weight: jax.Array
-
-    def __call__(self, u, domain):
-        before = jnp.pad(u, [(0, 0)] * (u.ndim - 2) + [(1, 0), (0, 0)])[..., :-1, :]
-        return jnp.sin(self.weight * u + before)
-
-
-def test_a_token_sees_all_earlier_tokens_and_no_later_one():
-    operator = VCycle(Joined(jnp.array(0.7)))
-
-    @eqx.filter_jit
-    def changes(u):
-        """`[x', x]`: how much a change of x' changes the rate at x."""
-        change = jnp.eye(len(u))[:, :, None] * jnp.linspace(0, 1, WIDTH)[None, None, :]
-        # The first state is unchanged.
-        states = u[None] + jnp.pad(change, [(1, 0), (0, 0), (0, 0)])
-        rates = operator(states, ide.TokenDomain.uniform(len(u)))
-        return jnp.max(jnp.abs(rates[1:] - rates[:1]), axis=-1)
-
-    for tokens in LENGTHS:
-        sees = changes(drawn((tokens, WIDTH), seed=tokens)) > 1e-10
-        np.testing.assert_array_equal(sees, np.tri(tokens, dtype=bool).T)
-
-
-@pytest.mark.parametrize("make", [cycle, built])
-def test_operators_conform(make):
-    """Gradients are those of finite differences, among others."""
-    operator = cycle(pairs) if make is cycle else built(lambda: pairs(jax.random.key(0)))
-    options = {"operator": "pair_feed_forward"} if make is cycle else {}
-    OperatorConformance(operator, WIDTH, options=options).check()
+def test_operators_conform():
+    OperatorConformance(cycle(pairs), WIDTH, options={"operator": "pair_feed_forward"}).check()
+    OperatorConformance(built(lambda: pairs(jax.random.key(0))), WIDTH).check()
 
 
 def test_what_is_no_line_or_sees_no_neighbour_is_refused():
@@ -133,3 +101,30 @@ def test_what_is_no_line_or_sees_no_neighbour_is_refused():
             cycle(pairs)(u, domain)
     with pytest.raises(InputError, match="VCycle: Damping"):
         VCycle(ide.Damping(1.0))
+
+
+def slices_by_hand(operator, u, weights):
+    v = layer_norm(u)
+    shares = numpy_blocks.softmax(linear(operator.assignment, v).reshape(len(u), HEADS, 3))
+    values = linear(operator.value, v).reshape(len(u), HEADS, -1)
+    rate = np.zeros_like(values)
+    for head in range(HEADS):
+        a = shares[:, head] * weights[:, None]
+        means = a.T @ values[:, head] / a.sum(0)[:, None]
+        maps = operator.query, operator.key, operator.mixing
+        query, key, mixed = (linear(x, means) for x in maps)
+        scores = query @ key.T / np.sqrt(WIDTH / HEADS)
+        rate[:, head] = shares[:, head] @ numpy_blocks.softmax(scores) @ mixed
+    return linear(operator.output, rate.reshape(len(u), WIDTH))
+
+
+def test_it_is_attention_among_weighted_means():
+    options = dict(normalization=NORM, key=jax.random.key(0))
+    operator = built(lambda: SliceAttention(WIDTH, HEADS, 3, **options))
+    random, tokens = np.random.default_rng(0), 11
+    u, weights = random.normal(size=(tokens, WIDTH)), random.random(tokens)
+    points = jnp.asarray(random.random((tokens, 2)))
+    weighted = apply(operator, jnp.asarray(u), ide.TokenDomain(points, jnp.asarray(weights)))
+    assert largest(weighted, slices_by_hand(operator, u, weights)) < 1e-12
+    plain = apply(operator, jnp.asarray(u), ide.TokenDomain(points))
+    assert largest(plain, slices_by_hand(operator, u, np.ones(tokens))) < 1e-12
