@@ -89,10 +89,9 @@ for points in (80, 160, 320):
         states.append(u := model(u))
     roll_outs[points] = np.stack(states)
     exact = truth[:, :, :: 320 // points]
-    relative_errors = np.linalg.norm(roll_outs[points] - exact, axis=-1) / np.linalg.norm(
-        exact, axis=-1
-    )
-    errors = ", ".join(f"{x:.3f}" for x in relative_errors.mean(1)[[1, 5, steps]])
+    differences = np.linalg.norm(roll_outs[points] - exact, axis=-1)
+    relative = differences / np.linalg.norm(exact, axis=-1)
+    errors = ", ".join(f"{x:.3f}" for x in relative.mean(1)[[1, 5, steps]])
     print(f"{points} points: relative error after 1, 5 and {steps} steps {errors}")
 
 # %% [markdown]
