@@ -113,9 +113,9 @@ chosen = np.concatenate([near, far])
 with_weights = ide.TokenDomain.from_points(x[chosen, None], period=(1.0,))
 plain = ide.TokenDomain(with_weights.points, period=(1.0,))
 for name, domain in (("plain softmax", plain), ("with weights", with_weights)):
-    found = model(ide.Field(before[:, chosen], domain))
+    prediction = model(ide.Field(before[:, chosen], domain))
     truth = ide.Field(after[:, chosen], with_weights)
-    error = task.loss.measure(found, truth)["loss"].value
+    error = task.loss.measure(prediction, truth)["loss"].value
     print(f"{name}: relative error {error:.3f}")
 
 # %% [markdown]

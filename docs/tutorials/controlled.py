@@ -99,20 +99,20 @@ def odds(logits):
     return contrib.log_odds(logits, others)
 
 
-found = contrib.steer(model, few, odds, level)
+push = contrib.steer(model, few, odds, level)
 single = [contrib.steer(model, few, odds, level, intervals=[i]).energy for i in range(4)]
 print("image  becomes  energy  best layer alone")
 for i in range(8):
     alone = np.array([energy[i] for energy in single])
     best = f"{alone.min():.1f} in layer {alone.argmin()}"
-    print(f"{digits[i]:5}  {others[i]:7}  {found.energy[i]:6.1f}  {best}")
+    print(f"{digits[i]:5}  {others[i]:7}  {push.energy[i]:6.1f}  {best}")
 
 # %% [markdown]
 # The energy of the push over layers says at which depth the model is easiest to steer. Its
 # energy over patches says which part of the image the model has to mistake.
 
 # %%
-density = np.sum(np.array(found.pushes) ** 2, axis=-1).reshape(4, 8, 4, 4)
+density = np.sum(np.array(push.pushes) ** 2, axis=-1).reshape(4, 8, 4, 4)
 figure, axes = plt.subplots(2, 4, figsize=(7, 3.8), layout="constrained")
 for i, ax in enumerate(axes.flat):
     ax.imshow(np.array(few[i]).reshape(8, 8), cmap="gray_r", extent=(0, 8, 8, 0))

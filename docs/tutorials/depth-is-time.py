@@ -105,8 +105,8 @@ schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-2, training_steps // 20, t
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
 
-def errors(found, exact):
-    return jnp.linalg.norm(found - exact, axis=-1) / jnp.linalg.norm(exact, axis=-1)
+def errors(prediction, exact):
+    return jnp.linalg.norm(prediction - exact, axis=-1) / jnp.linalg.norm(exact, axis=-1)
 
 
 @eqx.filter_jit
@@ -114,8 +114,8 @@ def train_step(block, state, key):
     chosen = jax.random.choice(key, len(before), (32,))
 
     def loss(block):
-        found = solve(block, before[chosen], nu[chosen])
-        return jnp.mean(errors(found, after[chosen]) ** 2)
+        prediction = solve(block, before[chosen], nu[chosen])
+        return jnp.mean(errors(prediction, after[chosen]) ** 2)
 
     updates, state = optimizer.update(jax.grad(loss)(block), state)
     return optax.apply_updates(block, updates), state
@@ -139,11 +139,11 @@ tests = {
 for name, (exact, viscosity) in tests.items():
     for points in (64, 128, 256):
         u = exact[..., :: FINE // points]
-        found = [
+        time_errors = [
             errors(solve(block, u[:, 0], viscosity, time=n * DT / 4, steps=n), u[:, n])
             for n in (1, 2, 4, 8, 16)
         ]
-        row = ", ".join(f"{x.mean():.3f}" for x in found)
+        row = ", ".join(f"{x.mean():.3f}" for x in time_errors)
         print(f"ν {name}; {points} points: after Δt/4, Δt/2, Δt, 2Δt, 4Δt {row}")
 
 # %% [markdown]
@@ -179,8 +179,10 @@ left.legend()
 
 x = np.arange(POINTS) / POINTS
 for n in (0, 1, 2, 4, 8, 16):
-    found = u[0, 0] if n == 0 else solve(block, u[:, 0], viscosity, time=n * DT / 4, steps=n)[0]
-    right.plot(x, found, color=plt.cm.viridis(np.log2(n + 1) / 4.6), label=f"{n / 4:g} Δt")
+    solution = (
+        u[0, 0] if n == 0 else solve(block, u[:, 0], viscosity, time=n * DT / 4, steps=n)[0]
+    )
+    right.plot(x, solution, color=plt.cm.viridis(np.log2(n + 1) / 4.6), label=f"{n / 4:g} Δt")
     right.plot(x, u[0, n], "k:", linewidth=1)
 right.set(title="A solution, and the simulation (dotted)", xlabel="x")
 right.legend(fontsize="small", ncols=2)

@@ -81,16 +81,17 @@ task = training.evaluation_task(loaded, tokens=320)
 steps = 12
 truth = task.trajectory(steps, 8)
 model = ide.compiled(loaded.model)
-found = {}
+roll_outs = {}
 for points in (80, 160, 320):
     u = truth[0, :, :: 320 // points].astype(np.float32)
     states = [u]
     for _ in range(steps):
         states.append(u := model(u))
-    found[points] = np.stack(states)
+    roll_outs[points] = np.stack(states)
     exact = truth[:, :, :: 320 // points]
-    off = np.linalg.norm(found[points] - exact, axis=-1) / np.linalg.norm(exact, axis=-1)
-    errors = ", ".join(f"{x:.3f}" for x in off.mean(1)[[1, 5, steps]])
+    differences = np.linalg.norm(roll_outs[points] - exact, axis=-1)
+    relative = differences / np.linalg.norm(exact, axis=-1)
+    errors = ", ".join(f"{x:.3f}" for x in relative.mean(1)[[1, 5, steps]])
     print(f"{points} points: relative error after 1, 5 and {steps} steps {errors}")
 
 # %% [markdown]
@@ -99,7 +100,7 @@ for points in (80, 160, 320):
 
 # %%
 figure, every = plt.subplots(1, 3, figsize=(7.5, 3.4), layout="constrained", sharey=True)
-shown = {"simulation": truth, "on 160 points": found[160], "on 80 points": found[80]}
+shown = {"simulation": truth, "on 160 points": roll_outs[160], "on 80 points": roll_outs[80]}
 for axes, (name, states) in zip(every, shown.items(), strict=True):
     limits = dict(vmin=-3, vmax=3, cmap="RdBu_r", aspect="auto", origin="lower")
     axes.imshow(states[:, 0], extent=(0, 60, 0, steps / 2), **limits)
