@@ -13,7 +13,7 @@ import ide_transformer as ide
 from ide_transformer.compare.convergence import find_scheme, measure_order, schemes
 from ide_transformer.figures import save_figure
 from ide_transformer.training import run_task
-from ide_transformer.training.configuration.reader import spelled_scheme
+from ide_transformer.training.configuration.reader import spell_scheme
 from tests.compare.conftest import go_on
 from tests.running import run_here, write_run
 from tests.solvers.linear_problem import initial_state, matrices, tied_equation
@@ -118,4 +118,4 @@ def test_a_scheme_is_spelled_as_in_configurations():
     assert find_scheme("strang") == ("strang(heun)", schemes()["strang(heun)"])
     for name in schemes():
         scheme = name.removesuffix(", exact damping")
-        assert spelled_scheme(scheme) == scheme
+        assert spell_scheme(scheme) == scheme

@@ -100,7 +100,7 @@ def test_every_class_of_the_package_is_here():
 class Wrong(MyHeun):
     """Wrong in one way."""
 
-    fault: str = eqx.field(static=True)
+    fault: str = eqx.field(static=True, default="")
 
     def advance(self, field, u):
         if self.fault == "order":

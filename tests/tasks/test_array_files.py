@@ -63,7 +63,7 @@ def test_tables_are_read_without_lists(tmp_path):
 
 def test_all_samples_of_a_file_are_held_out(tmp_path):
     task = Arrays(VALUES[:1], VALUES[:1], validation=1.0)
-    assert task.holds_out_all and [*task.data] == ["validation"]
+    assert task.holds_out_all and task.parts == ("validation",)
     parts = {f"{part}_{name}": VALUES[:3] for part in ("validation", "test") for name in PAIR}
     task = Arrays.build(npz(tmp_path, **PAIR, **parts), validation=1.0, test=0.0)
     assert not task.holds_out_all
