@@ -67,7 +67,9 @@ def test_all_samples_of_a_file_are_held_out(tmp_path):
     parts = {f"{part}_{name}": VALUES[:3] for part in ("validation", "test") for name in PAIR}
     task = Arrays.build(npz(tmp_path, **PAIR, **parts), validation=1.0, test=0.0)
     assert not task.holds_out_all
-    assert [len(x[0]) for x in task.data.values()] == [20, 3, 3]
+    assert {part: len(data[0]) for part, data in task.data.items()} == dict(
+        training=20, validation=3, test=3
+    )
 
 
 def test_an_empty_path_is_not_the_current_folder(tmp_path, capsys, monkeypatch):
