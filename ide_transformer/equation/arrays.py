@@ -1,4 +1,4 @@
-"""Types of arrays and fields, and affine maps over features."""
+"""Array types, and affine maps over features."""
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -11,15 +11,10 @@ from ..arguments import above, at_least
 from ..errors import InputError
 
 
-# `Depth`: a depth t, counted in layers, as a number or a scalar array. `AbstractVar`: a field
-# that a subclass defines, or a constant of its class.
+# A depth t, counted in layers: a number or a scalar array.
 if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-
     Depth: TypeAlias = float | jax.Array | np.ndarray
 else:
-    from equinox import AbstractVar as AbstractVar
-
     Depth = Float[ArrayLike, ""] | Int[ArrayLike, ""]
 
 # The state u, or its rate du/dt.

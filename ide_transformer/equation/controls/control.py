@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -14,7 +14,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
-from ..arrays import AbstractVar, Depth
+from ..arrays import Depth
+
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 # Draws the weights of one block.

@@ -3,17 +3,23 @@
 import abc
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...errors import InputError
-from ..arrays import AbstractVar, Depth, State
+from ..arrays import Depth, State
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
 from ..tree import with_fields
+
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractOperator(eqx.Module):
