@@ -37,7 +37,7 @@ SECTIONS = {
 def main() -> None:
     folder, options, layouts = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
     placed: list[int] = []
-    place = parallel.Layout.placed
+    place = parallel.Layout.place
 
     def measured(layout, state):
         state = place(layout, state)
@@ -47,7 +47,7 @@ def main() -> None:
             placed.append(sum(x.addressable_shards[0].data.nbytes for x in arrays))
         return state
 
-    parallel.Layout.placed = measured
+    parallel.Layout.place = measured
     results = []
 
     def report(run):
