@@ -131,10 +131,16 @@ def run_script(main: Callable[[], None]) -> None:
     sys.path.append(str(Path.cwd()))
     # jaxlib 0.10 prints a false alarm for each program that it reads from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = str(cache_folder() / "compiled")
-        if "jax" in sys.modules:
-            sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
+    # The many small programs of a start are loaded sooner than they are compiled again.
+    settings = {
+        "jax_compilation_cache_dir": str(cache_folder() / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            os.environ[name.upper()] = str(value)
+            if "jax" in sys.modules:
+                sys.modules["jax"].config.update(name, value)
     keep_freed_memory()
     # Orbax logs errors with tracebacks and also raises them.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -23,8 +23,8 @@ def describe_memory(
         f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
         f"a step with gradient {mode_name(gradient)} {_mebibytes(temporary)}"
     )
-    # Each mode traces the whole step, which takes longer than many steps of a small model.
-    if temporary >= 2**20:
+    # Each mode traces the whole step, which is worth its time where memory matters.
+    if temporary >= 2**30:
         rest = temporary - residual_bytes(model, gradient, loss, batch)
         sizes = {
             mode_name(mode): rest + residual_bytes(model, mode, loss, batch)
