@@ -5,7 +5,8 @@ A model of this package is a configuration, by its name or path, with changes be
 `emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without
 coefficients gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil`
 and `fno`, as published, or any other by its text, such as "Res;26;8;relu". Their learning rate
-is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`.
+is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`. The control
+`exact+dil` gives a network B the linear part L: `u_t = L u + B(u)`, by one exponential step.
 `coarse:64` is the solver of the data on 64 points, without training.
 
 A scenario is a name of APEBench, with options:
@@ -33,11 +34,12 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from commands import start, trajectories
 from commands.trajectories import STEPS, Row, clip_errors, mean_of
-from ide_transformer import InputError, training
+from ide_transformer import InputError, TokenDomain, training
 from ide_transformer.commands.options import (
     config_file,
     figure_file,
@@ -48,9 +50,10 @@ from ide_transformer.commands.options import (
 )
 from ide_transformer.compare import fingerprint
 from ide_transformer.compare.results import difference
-from ide_transformer.contrib import ChannelsFirst
+from ide_transformer.contrib import ChannelsFirst, ConstantCoefficients
 from ide_transformer.packages import require
 from ide_transformer.reporting import show_table, write_json
+from ide_transformer.solvers.multistep import phi
 from ide_transformer.training.folder.run_folder import source
 
 
@@ -71,6 +74,8 @@ NETWORKS = {
 }
 # A solver on fewer points.
 COARSE = "coarse:"
+# A network beside the exact linear part of the scenario.
+EXACT = "exact+"
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
 # The linear parts of scenarios, by the order of the derivative: the names and the signs of
 # `constant_coefficients`.
@@ -232,6 +237,7 @@ def network_of(cell: Cell, key: Any) -> Any:
     from apebench.components import architecture_dict
 
     config = config_of(cell.model)
+    is_exact = cell.model.startswith(EXACT)
     text = text_of(cell.model)
     scenario, _ = scenario_of(cell)
     if cell.model.startswith(COARSE):
@@ -245,7 +251,10 @@ def network_of(cell: Cell, key: Any) -> Any:
         architecture_dict[cell.model.lower()] = ft.partial(emulator, config)
         text = f"{cell.model};identity"
     try:
-        return scenario.get_neural_stepper(task_config="predict", network_config=text, key=key)
+        network = scenario.get_neural_stepper(
+            task_config="predict", network_config=text, key=key
+        )
+        return beside_linear_part(network, scenario) if is_exact else network
     except (KeyError, IndexError) as error:
         raise InputError(
             f"--models {cell.model}: {error!r}; pass a configuration, one of "
@@ -265,7 +274,7 @@ def config_of(model: str) -> training.Config | None:
 
 def text_of(model: str) -> str:
     """The name of a network in APEBench."""
-    name, *_ = model.split(":")
+    name, *_ = model.removeprefix(EXACT).split(":")
     return NETWORKS.get(name, name)
 
 
@@ -285,22 +294,51 @@ def learning_rate_of(model: str) -> float:
         ) from None
 
 
-def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
-    """Gives the linear part of a scenario to an operator `constant_coefficients` that has no
-    coefficients. Its difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle
-    of length 1 over a time of 1, N points and D dimensions; `α_0 u` counts once for each."""
+def linear_part_of(scenario: Any) -> dict[str, float]:
+    """The coefficients of the linear part of a scenario, over a step of its data. Its
+    difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle of length 1 over a
+    time of 1, N points and D dimensions; `α_0 u` counts once for each."""
     points, dimension = scenario.num_points, scenario.num_spatial_dims
     coefficients = {}
     for order, (name, sign) in enumerate(LINEAR.items()):
         factor = points**order * 2 ** (order - 1) * dimension if order else 1 / dimension
-        rate = sign * scenario.gammas[order] / factor
-        coefficients[name] = rate / (config.control.horizon or config.model.layers)
-    options = {**coefficients, "dimension": dimension}
+        coefficients[name] = sign * scenario.gammas[order] / factor
+    return coefficients
+
+
+def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
+    """Gives the linear part of a scenario to an operator `constant_coefficients` that has no
+    coefficients."""
+    dimension = scenario.num_spatial_dims
+    depth = config.control.horizon or config.model.layers
+    options = {name: x / depth for name, x in linear_part_of(scenario).items()}
     kind = "constant_coefficients"
-    linear_part = {"kind": kind, "options": options}
+    linear_part = {"kind": kind, "options": {**options, "dimension": dimension}}
     unknown = kind, {"kind": kind, "options": {"dimension": dimension}}
     operators = [linear_part if x in unknown else x for x in config.model.operators]
     return config.changed("model", operators=tuple(operators))
+
+
+class BesideLinearPart(eqx.Module):
+    """A network B beside an exact linear part L: a step of exponential Euler of
+    `u_t = L u + B(u)`, which is `e^L u + φ_1(L) B(u)`."""
+
+    network: Any
+    linear: ConstantCoefficients
+
+    def __call__(self, u: Any) -> Any:
+        domain = TokenDomain.periodic(u.shape[1:])
+
+        def times(function: Any, v: Any) -> Any:
+            tokens = v.reshape(len(v), -1).T
+            return self.linear.apply(function, tokens, domain).T.reshape(v.shape)
+
+        return times(jnp.exp, u) + times(ft.partial(phi, 1), self.network(u))
+
+
+def beside_linear_part(network: Any, scenario: Any) -> BesideLinearPart:
+    options = {**linear_part_of(scenario), "dimension": scenario.num_spatial_dims}
+    return BesideLinearPart(network, ConstantCoefficients(scenario.num_channels, **options))
 
 
 def emulator(

@@ -79,15 +79,16 @@ def statistics(network: Any, scenario: Any, data: Any) -> Row:
     start = data[:, 0]
     marches: Any = [exponax.rollout(x, LONG) for x in (scenario.get_ref_stepper(), network)]
     truth, states = (np.asarray(eqx.filter_jit(jax.vmap(x))(start), float) for x in marches)
-    size = np.nan_to_num(np.abs(states), nan=np.inf).max(axis=(1, 2, 3))
+    size = np.nan_to_num(np.abs(states), nan=np.inf).max(axis=tuple(range(1, states.ndim)))
     stays = size < 10 * np.abs(truth).max()
     row: Row = {"blew_up_later": int((~stays).sum())}
     row |= dict.fromkeys(("mean_drift", "energy", "autocorrelation"))
     if not stays.any():
         return row
     truth, states = truth[stays], states[stays]
-    before = np.asarray(start, float)[stays].mean(-1)[:, None]
-    row["mean_drift"] = float(np.abs(states.mean(-1) - before).max())
+    points = tuple(range(3, states.ndim))
+    before = np.asarray(start, float)[stays, None].mean(points)
+    row["mean_drift"] = float(np.abs(states.mean(points) - before).max())
     row["energy"] = _difference(_energy(truth), _energy(states))
     row["autocorrelation"] = _difference(_autocorrelation(truth), _autocorrelation(states))
     return row
@@ -159,7 +160,7 @@ def _errors(network: Any, start: Any, truth: Any) -> list[float]:
 
 def _energy(u: np.ndarray) -> np.ndarray:
     """The energy of each wave, its mean over trajectories and steps."""
-    return (np.abs(np.fft.rfft(u, axis=-1)) ** 2).mean(axis=(0, 1, 2))
+    return (np.abs(np.fft.rfftn(u, axes=range(3, u.ndim))) ** 2).mean(axis=(0, 1, 2))
 
 
 def _autocorrelation(u: np.ndarray) -> np.ndarray:

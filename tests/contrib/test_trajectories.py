@@ -31,11 +31,15 @@ class Burgers(eqx.Module):
     coarse_proportion: float = 0.5
     test_temporal_horizon: int = 20
 
+    @property
+    def num_channels(self):
+        return self.num_spatial_dims
+
     def solver(self, share):
         options = dict(linear_difficulties=tuple(share * x for x in self.gammas))
         options |= dict(convection_difficulty=-share * self.convection_delta, conservative=True)
         stepper = exponax.stepper.generic.DifficultyConvectionStepper
-        return stepper(1, self.num_points, **options)
+        return stepper(self.num_spatial_dims, self.num_points, **options)
 
     def get_ref_stepper(self):
         return self.solver(1.0)
@@ -46,6 +50,9 @@ class Burgers(eqx.Module):
     def get_test_data(self):
         x = jnp.linspace(0, 2 * jnp.pi, self.num_points, endpoint=False)
         start = jnp.stack([jnp.sin(x), jnp.cos(2 * x) - 0.5 * jnp.sin(x)])[:, None]
+        if self.num_spatial_dims == 2:
+            velocities = jnp.stack([jnp.cos(x) + 0.3, jnp.sin(2 * x)])
+            start = start[..., None] * velocities[:, None]
         stepper, steps = self.get_ref_stepper(), self.test_temporal_horizon
         return jax.vmap(exponax.rollout(stepper, steps, include_init=True))(start)
 
@@ -63,8 +70,25 @@ def test_a_split_emulator_of_a_linear_equation_is_exact_in_steps_of_any_duration
     assert trajectories.errors_over(lambda u: u, scenario, data, 0.5) == []
 
 
-def test_the_statistics_of_the_solver_are_the_truth_and_runs_that_blow_up_are_counted():
-    scenario = Burgers()
+def test_a_network_beside_the_exact_linear_part_in_the_plane():
+    """With derivatives of every order it is the solver of the data; without, `u + B(u)`."""
+    options = dict(num_points=16, num_spatial_dims=2, convection_delta=0.0)
+    network = eqx.nn.Conv(2, 2, 2, kernel_size=1, use_bias=False, key=jax.random.key(0))
+    zero = eqx.tree_at(lambda x: x.weight, network, 0 * network.weight)
+    linear = Burgers(gammas=(-0.02, -1.0, 1.5, -14.0, -9.0), **options)
+    u, truth = linear.get_test_data()[0, :2]
+    end = eqx.filter_jit(emulators.beside_linear_part(zero, linear))(u)
+    assert jnp.allclose(end, truth, atol=1e-6)
+    still = Burgers(gammas=(0.0,) * 5, **options)
+    end = eqx.filter_jit(emulators.beside_linear_part(network, still))(u)
+    assert jnp.allclose(end, u + network(u), atol=1e-6)
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_the_statistics_of_the_solver_are_the_truth_and_runs_that_blow_up_are_counted(
+    dimension,
+):
+    scenario = Burgers(num_points=64 // dimension**2, num_spatial_dims=dimension)
     data = scenario.get_test_data()
     statistics = trajectories.statistics(scenario.get_ref_stepper(), scenario, data)
     assert statistics["blew_up_later"] == 0
