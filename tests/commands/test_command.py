@@ -13,7 +13,7 @@ import pytest
 from ide_transformer import InputError
 from ide_transformer.commands import main, run_script
 from ide_transformer.commands.command import COMMANDS, GROUP
-from ide_transformer.commands.options import check_can_be_written, config_file, results_folder
+from ide_transformer.commands.options import check_can_be_written, config_file
 from tests import running
 from tests.helpers import ROOT, largest
 from tests.running import run_here
@@ -68,12 +68,6 @@ def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
     assert config_file("quick").samefile(tmp_path / "quick")
     with pytest.raises(InputError, match=r"shakespear: .* shakespeare, "):
         config_file("shakespear")
-
-
-def test_results_of_runs_are_named_as_these(tmp_path):
-    (tmp_path / "model.safetensors").touch()
-    for path, name in (("q1.5", "q1.5"), (tmp_path / "model.safetensors", "model")):
-        assert str(results_folder("depth", str(path), None)) == f"depth/{name}"
 
 
 def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):

@@ -56,8 +56,6 @@ class Runs:
         task = training.build_task(config)
         task.save(run.tokenizer)
         recorded = {"run": "0", "sources": [self.source], "its data": task.fingerprint()}
-        if config.model.run is not None:
-            recorded["its start"] = setup(config, task).origin
         run.fingerprints.write_text(json.dumps(recorded))
         cost = 1 + (config.solver.kind == "heun")
         summary = {"steps": steps, "nfe": 2 * cost, "parameters": 7, "seconds": 90.0}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from types import SimpleNamespace
 
 import filelock
@@ -16,7 +15,6 @@ from ide_transformer.compare import budget, further_tests
 from ide_transformer.compare.results import learning_curve
 from ide_transformer.compare.sweep import Sweep, Trial, tune
 from ide_transformer.compare.train_schemes import TrainingComparison
-from tests.compare.conftest import go_on
 from tests.training.stub import TEXT, tree_of_text as base
 
 
@@ -78,23 +76,6 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, fo
     refused = pytest.raises(ide.InputError, match="another process")
     with filelock.FileLock(folder / "lock"), refused:
         compare(RECIPES)
-
-
-@pytest.mark.heavy
-def test_runs_that_began_with_other_weights_are_refused(compare, runs, tiny_run, tmp_path):
-    start = shutil.copytree(tiny_run, tmp_path / "start")
-    tree = {x: y for x, y in base(tmp_path).items() if x in ("name", "optimizer", "training")}
-    tree["model"] = {"pretrained": str(start)}
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
-    changes = dict(recipes={}, seeds=[0], schemes={"ordinary": {}})
-    report = compare(RECIPES, **changes)
-    assert " step 3, weights " in report.rows[0]["start"]
-    assert compare(RECIPES, **changes) == report and len(runs.made) == 1
-    go_on(start, 4)
-    changes["schemes"]["more"] = {"optimizer": {"beta1": 0.8}}
-    refusal = r"ary-seed0: .*first weights: .*'step': 3, .* there, .*'step': 4,"
-    with pytest.raises(ide.InputError, match=refusal):
-        compare(RECIPES, **changes)
 
 
 def test_logs_of_runs_that_are_damaged_are_named(compare, folder):
@@ -256,17 +237,6 @@ def test_losses_that_are_not_finite_or_zero(compare, runs, folder):
     file.write_text(file.read_text().replace('"learning_rate": 0.01', '"learning_rate": 0.5'))
     with pytest.raises(ide.InputError, match=r"heun-seed2.failed.json: .*learning_rate: 0.5"):
         compare(RECIPES)
-
-
-def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
-    """With twice the context a step has twice the tokens, and takes twice the time at the same
-    rate: it has made half of its steps when the other has made all."""
-    runs.losses["long"] = LOSSES["heun"]
-    schemes = {"ordinary": {}, "long": {"model": {"context": 16}}}
-    report = compare(RECIPES, schemes=schemes, recipes={}, seeds=[0])
-    rows = {row["scheme"]: row for row in report.rows}
-    assert rows["long"]["at_equal_time"] == pytest.approx(rows["long"]["validation_loss"] + 6)
-    assert rows["long"]["difference"] == pytest.approx(-0.1)
 
 
 def test_costs_of_a_run_are_those_of_its_phases():

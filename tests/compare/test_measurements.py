@@ -2,7 +2,9 @@
 
 import html
 import json
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -10,10 +12,9 @@ import yaml
 from matplotlib.figure import Figure
 
 import ide_transformer as ide
-from ide_transformer.compare.convergence import find_scheme, measure_order, schemes
+from ide_transformer.compare.convergence import find_scheme, measure_order
 from ide_transformer.figures import save_figure
 from ide_transformer.training import run_task
-from ide_transformer.training.configuration.reader import spell_scheme
 from tests.compare.conftest import go_on
 from tests.running import run_here, write_run
 from tests.solvers.linear_problem import initial_state, matrices, tied_equation
@@ -67,22 +68,66 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     assert "above tolerance=1e-06" in run_here(capsys, *command, expected=2)
 
 
+END = {"validation_loss": 1.25, "validation_exact_match": 0.0, "bad_steps": 0}
+END |= {"steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
-    end = {"validation_loss": 1.25, "validation_exact_match": 0.0, "bad_steps": 0}
-    end |= {"steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
-    smooth = write_run(tmp_path / "smooth", solver="nesterov", losses=[3.0, 2.0, 1.5], **end)
+    smooth = write_run(tmp_path / "smooth", solver="nesterov", losses=[3.0, 2.0, 1.5], **END)
     going = write_run(tmp_path / "going_on", solver="rk4", losses=[3.5, 2.5])
     (smooth / "sample.txt").write_bytes(b"To <be\xff\n")
     save_figure(Figure(), smooth / "plots/state_norm.png")
+    (smooth / "plots/<i>\x1b.png").write_bytes(PNG)
     page = tmp_path / "report.html"
     run_here(capsys, "report", smooth, going, "--output", page)
     text = page.read_text(encoding="utf-8")
     assert "Not finished: going_on." in text and html.escape("To <be\ufffd") in text
     assert "<td>1.25</td>" in text and "<td>2.5</td>" in text and "nesterov" in text
     assert "validation exact match</th>" in text and "bad steps</th>" not in text
-    assert text.count("data:image/png") == 1 and 'alt="smooth, state norm"' in text
+    assert text.count("data:image/png") == 2 and 'alt="smooth, state norm"' in text
+    assert "<i>" not in text and "\x1b" not in text
     assert "<th>smooth</th><th>going_on</th>" in text
     assert text.count("data:image/svg+xml") == 1
+
+
+def link(target):
+    return lambda path: path.symlink_to(target)
+
+
+def content(text):
+    return lambda path: path.write_bytes(text)
+
+
+def write_8_gib(path):
+    path.write_bytes(PNG)
+    os.truncate(path, 2**33)
+
+
+LOG, FIGURE = "metrics.jsonl", "plots/a.png"
+# A file of a run of somebody else, and what it became.
+HARMFUL = [
+    *((LOG, os.mkfifo), (LOG, link("/dev/zero")), (LOG, content(b"[" * 100_000))),
+    *((LOG, content(b'{"step": 1, "loss": %s}\n' % x)) for x in (b'{"a": 1}', b"9" * 400)),
+    ("summary.json", content(b'{"seconds": {"a": 1}}')),
+    ("fingerprints.json", content(b'{"sources": 3}')),
+    *((FIGURE, write_8_gib), (FIGURE, link("/etc/hostname")), (FIGURE, content(b"<script>"))),
+    ("sample.txt", link("../secret.txt")),
+]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("file", "change"), HARMFUL)
+def test_no_page_is_made_of_harmful_files(file, change, tmp_path, capsys, unchecked):
+    run = write_run(tmp_path / "run", solver="rk4", losses=[2.0], **END)
+    (tmp_path / "secret.txt").touch()
+    (run / file).unlink(missing_ok=True)
+    change(run / file)
+    began = time.process_time()
+    output = run_here(capsys, "report", run, "--output", tmp_path / "a.html", expected=2)
+    assert time.process_time() - began < 5
+    assert len(output.splitlines()) == 1 and file in output
+    assert {x.name for x in tmp_path.iterdir()} == {"run", "secret.txt"}
 
 
 def test_a_scheme_and_an_equation_of_your_own_are_measured():
@@ -112,10 +157,3 @@ def test_the_table_of_orders(tmp_path, capsys):
     assert euler["sub_step_error"] > 20 * euler["splitting_error"]
     assert rk4["splitting_error"] > 20 * rk4["sub_step_error"]
     assert figure.exists()
-
-
-def test_a_scheme_is_spelled_as_in_configurations():
-    assert find_scheme("strang") == ("strang(heun)", schemes()["strang(heun)"])
-    for name in schemes():
-        scheme = name.removesuffix(", exact damping")
-        assert spell_scheme(scheme) == scheme

@@ -1,13 +1,9 @@
 """The runs of a comparison: the steps of its budget, and what it refuses before anything is
 measured or written."""
 
-import math
-
 import pytest
-from scipy import special
 
 import ide_transformer as ide
-import savings
 from ide_transformer.compare import budget
 from ide_transformer.compare.budget import advice, plan_refinement
 from ide_transformer.training.steps import build
@@ -150,21 +146,3 @@ def test_operations_grow_with_the_tokens_of_a_mesh(tmp_path):
     products = 3 * 8 * 8 * 2 * 2 * 16 * 5
     assert costs[8] == pytest.approx(2 * costs[4], rel=0.01)
     assert 1 < costs[8] / products < 1.5
-
-
-def test_savings_are_the_cost_at_the_loss_of_the_reference():
-    """The loss falls by 1 for each factor of e; the seeds need 0.5 and 0.25 of the cost."""
-
-    def row(name, cost, better):
-        losses = [x - math.log(cost) for x in better]
-        return {"scheme": name, "flops": cost, "seconds": 2 * cost, "seeds": losses}
-
-    reference = row("deep", 100.0, [0.0, 0.0])
-    rows = [row("grown", cost, [math.log(0.5), math.log(0.25)]) for cost in (80.0, 10.0)]
-    saving = savings.saving("grown", rows, reference)
-    root = math.sqrt(0.125)
-    half = special.stdtrit(1, 0.975) * math.log(2) / 2
-    assert saving["cost"] == pytest.approx(root)
-    assert saving["seconds"] == pytest.approx(root)
-    assert saving["interval"] == pytest.approx([root * math.exp(-half), root * math.exp(half)])
-    assert savings.saving("grown", rows[:1], reference)["cost"] is None

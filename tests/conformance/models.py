@@ -1,7 +1,5 @@
 """What every model of this package does beyond `check_model`."""
 
-import io
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,6 @@ from ide_transformer.integration import Mesh
 from ide_transformer.models import Field, Text
 from ide_transformer.models.text_inputs import as_text
 from ide_transformer.testing.models import ModelProperties, outputs_at
-from ide_transformer.testing.properties import equal
 
 
 class ModelConformance(ModelProperties):
@@ -21,7 +18,7 @@ class ModelConformance(ModelProperties):
 
     properties = (
         *ModelProperties.properties,
-        *("shape", "finite", "saved", "jit", "dropout", "mesh", "cache"),
+        *("shape", "finite", "jit", "dropout", "mesh", "cache"),
     )
 
     @property
@@ -75,14 +72,6 @@ class ModelConformance(ModelProperties):
         """outputs are finite."""
         finite = [np.isfinite(x) for x in jax.tree.leaves(self.outputs)]
         return finite, [np.ones_like(x) for x in finite]
-
-    def saved(self):
-        """saved and loaded by equinox it is the same."""
-        file = io.BytesIO()
-        eqx.tree_serialise_leaves(file, self.model)
-        file.seek(0)
-        blank = eqx.filter_eval_shape(lambda: self.model)
-        return equal(eqx.tree_deserialise_leaves(file, blank), self.model), True
 
     def jit(self):
         """a sample by itself, not compiled, has the outputs that it has in a batch."""

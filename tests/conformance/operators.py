@@ -14,7 +14,7 @@ class OperatorConformance(OperatorProperties):
     properties = (
         *OperatorProperties.properties[:-1],
         *("dtype", "compiled", "weights", "finite", "causal", "pointwise"),
-        *("quadrature", "march", "nodal", "flow", "yaml"),
+        *("quadrature", "nodal", "flow", "yaml"),
     )
 
     def __init__(self, operator, features, domain=None, options=None):
@@ -115,25 +115,6 @@ class OperatorConformance(OperatorProperties):
         halves = self.weighted(np.where(same == 1, 0.5, 1.0), same)
         merged = self.weighted(np.append(self.ones[1:], 0.0), same)
         return self.rate_of_tokens(same, halves), self.rate_of_tokens(same, merged), 1e-12
-
-    def march(self):
-        """`over` gives the last tokens alone the rate that they have among all."""
-        if not isinstance(self.operator, ide.AbstractTokenIntegral):
-            return (), ()
-        sides, last = [], np.arange(len(self.u))[-2:]
-
-        @eqx.filter_jit
-        def march_both(operator, new, u, domain):
-            operator.over(u, domain, lambda x, d: sides.append(x) or (x, d))
-            all_sides = sides.pop()
-            queries = ide.TokenDomain(domain.points[last], period=domain.period)
-            all_of = lambda x, _: sides.append(x) or (all_sides, domain)  # noqa: E731
-            rate = new.over(u[last], queries, all_of)
-            return [rate, sides.pop()], jax.tree.map(lambda y: y[-2:], all_sides)
-
-        operators = self.operator, self.of_tokens(last)
-        marched, last_sides = march_both(*operators, self.u, self.points)
-        return marched, [self.rate[last], last_sides], 1e-12
 
     def nodal(self):
         """`at_points` of nodal functions, one for each feature, changes nothing."""

@@ -74,16 +74,6 @@ def config(tmp_path):
     return stub.read_config(tree)
 
 
-def test_a_network_has_the_data_and_the_steps_of_the_run(config):
-    network = "resnet:hidden_channels=2:num_blocks=1:learning_rate=0.02"
-    (baseline,) = (x.config for x in read_baselines([network], config))
-    assert baseline.data == config.data and baseline.model.kind == "resnet"
-    assert baseline.model.options["modes"] == 1 and baseline.optimizer.learning_rate == 0.02
-    for name in ("steps", "batch_size", "seed", "evaluate_samples"):
-        assert getattr(baseline.training, name) == getattr(config.training, name)
-    assert not baseline.training.costs and not baseline.training.schedule
-
-
 def test_what_cannot_be_compared_is_refused(config, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be, " * 40, encoding="utf-8")

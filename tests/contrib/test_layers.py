@@ -181,12 +181,6 @@ def test_the_command_walks_the_windows_of_a_run_on_a_text(tiny_run, tmp_path, ca
     assert (tmp_path / "windows/report.json").exists()
 
 
-def test_evaluations_are_counted():
-    assert contrib.Walk(1).evaluations(12, 4) == 12
-    assert contrib.Walk(3, anchor=0.5).evaluations(12, 4) == 20
-    assert contrib.Walk(3, heun=True).evaluations(12, 4) == 32
-
-
 def kernel_by_hand(attention, u):
     """`[heads, tokens, others]` of one sample."""
     v = layer_norm(u)

@@ -13,13 +13,7 @@ import tokenizers as tk
 import ide_transformer as ide
 from ide_transformer.contrib import least_turned
 from ide_transformer.contrib.depth_problem import Problem, halves_of_speeches, make_problem
-from ide_transformer.contrib.shorter import (
-    METHODS,
-    budgets,
-    save_shorter,
-    study_shortening,
-    summary,
-)
+from ide_transformer.contrib.shorter import METHODS, save_shorter, study_shortening, summary
 from tests.golden.copies import changed_copy
 from tests.helpers import drawn, largest
 from tests.layered_models import (
@@ -77,10 +71,6 @@ def test_shortgpt_drops_the_layers_that_turn_the_state_least():
     # Of all but layer 0.
     first = 1 + np.argmin(turns[1:])
     assert least_turned(model, 1, CALIBRATION) == range(first, first + 1)
-
-
-def test_budgets_are_the_most_layers_that_a_share_of_the_evaluations_allows():
-    assert budgets(4) == {3: "90%, 75%", 2: "50%"}
 
 
 def test_a_table_of_methods_is_paired_over_samples():

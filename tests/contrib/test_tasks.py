@@ -5,7 +5,6 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csgraph
 
@@ -162,24 +161,6 @@ def test_the_shortest_ways_are_marked(options):
     both = task, contrib.Maze(7)
     trained, plain = (x.draw(3, np.random.default_rng(0), held_out=False) for x in both)
     np.testing.assert_array_equal(trained.inputs, plain.inputs)
-
-
-def test_walls_are_removed_with_their_probability_and_halls_are_rectangles():
-    random = np.random.default_rng(0)
-    cells = contrib.Maze(29, removed=0.2).draw(20, random, held_out=False).inputs[..., 0] == 0
-    removed = cells.sum() - 20 * (2 * 14**2 - 1)
-    walls = 20 * (2 * 13 * 14 - (14**2 - 1))
-    assert stats.binomtest(int(removed), walls, 0.2).pvalue > 1e-3
-    # A post between four rooms is free only in a hall.
-    assert not cells[:, 2:-1:2, 2:-1:2].any()
-    halls = contrib.Maze(15, halls=1).draw(80, random, held_out=False).inputs[..., 0] == 0
-    sizes = set()
-    for free in halls:
-        posts = 2 * np.argwhere(free[::2, ::2])
-        first, last = posts.min(axis=0), posts.max(axis=0)
-        assert free[first[0] - 1 : last[0] + 2, first[1] - 1 : last[1] + 2].all()
-        sizes.add(tuple((last - first) // 2 + 2))
-    assert sizes == {*itertools.product((2, 3, 4), repeat=2)}
 
 
 def test_a_way_that_no_maze_has_is_refused():

@@ -128,16 +128,6 @@ def test_a_budget_is_what_is_measured():
     )
 
 
-@pytest.mark.heavy
-def test_operations_are_those_of_all_pairs_also_where_attention_is_a_loop():
-    periodic = dataclasses.replace(model_of(ide.LieTrotter()).inputs, grid="periodic")
-    model = dataclasses.replace(model_of(ide.LieTrotter()), inputs=periodic)
-    costs = [FunctionSolve(model, wave, points).cost for points in (1500, 2000, 3000)]
-    # Of attention alone it would be `(3 / 2) ** 2`.
-    assert costs[1] / costs[0] == pytest.approx((4 / 3) ** 2, rel=0.05)
-    assert costs[2] / costs[1] == pytest.approx((3 / 2) ** 2, rel=0.05)
-
-
 class Opposite(ide.AbstractSequentialSplitting):
     """A splitting of somebody's own: Lie–Trotter from the last operator to the first."""
 

@@ -13,7 +13,6 @@ from ide_transformer.equation import (
     partition_weights,
     parts,
     with_low_rank,
-    without_low_rank,
 )
 from tests.helpers import built_control, drawn, largest, make_block
 from tests.layered_models import model_of
@@ -47,14 +46,6 @@ def test_the_first_outputs_are_those_of_the_model_and_targets_are_named():
         with_low_rank(model, targets=["q_proj"], key=jax.random.key(0))
     with pytest.raises(ide.InputError, match="low-rank"):
         unchanged(unchanged(model))
-
-
-def test_merged_matrices_give_the_outputs():
-    model = changed(model_of("attention"))
-    merged = merge_low_rank(model)
-    assert len(parts(model, LowRank)) == 3 and not parts(merged, LowRank)
-    assert largest(outputs(model), outputs(merged)) < 1e-12
-    assert largest(outputs(model), outputs(without_low_rank(model))) > 1e-2
 
 
 def test_terms_of_an_expansion_are_not_merged():

@@ -17,16 +17,6 @@ from tests.helpers import GOLDEN, largest
 from tests.models import examples as small
 
 
-def test_links_in_a_cache_of_hugging_face_are_followed(tmp_path):
-    checkpoint = changed_copy(tmp_path / "checkpoint", "llama")
-    blobs, snapshot = tmp_path / "models/blobs", tmp_path / "models/snapshots/1"
-    for folder in (blobs, snapshot):
-        folder.mkdir(parents=True)
-    for file in list(checkpoint.iterdir()):
-        (snapshot / file.name).symlink_to(file.rename(blobs / file.name))
-    assert eqx.tree_equal(load_pretrained(snapshot), load_pretrained(GOLDEN / "llama"))
-
-
 def test_dtypes_that_weights_cannot_have(tmp_path):
     for dtype in ("int32", "bfloat16", "flaot32"):
         with pytest.raises(ide.InputError, match=f"dtype={dtype}.*with_precision"):
@@ -60,7 +50,10 @@ def test_a_model_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch, capsys
     first, second = "1" * 40, "2" * 40
     cache = tmp_path / "models--owner--small-3.2"
     for commit, ref in ((first, "main"), (second, "refs/pr/1")):
-        changed_copy(cache / "snapshots" / commit, "llama")
+        folder = changed_copy(cache / "blobs" / commit, "llama")
+        (cache / "snapshots" / commit).mkdir(parents=True)
+        for file in folder.iterdir():
+            (cache / "snapshots" / commit / file.name).symlink_to(file)
         (cache / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
         (cache / "refs" / ref).write_text(commit)
     assert eqx.tree_equal(load_pretrained("owner/small-3.2"), expected)

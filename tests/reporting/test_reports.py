@@ -1,4 +1,4 @@
-"""Reports, progress, full disks, figures and pages."""
+"""Reports, full disks, figures and pages."""
 
 import base64
 import csv
@@ -13,7 +13,6 @@ import pytest
 from ide_transformer import figures
 from ide_transformer.figures import Curve, Part, draw_panels, plot_fields, plots, write_page
 from ide_transformer.reporting import Report, show_table, write_json, write_report
-from ide_transformer.training.folder.metrics import TrainingProgress
 
 
 def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
@@ -47,22 +46,6 @@ def test_numbers_of_numpy_and_such_that_are_not_finite_are_written(tmp_path):
     written = json.loads((tmp_path / "row.json").read_text(), parse_constant=pytest.fail)
     expected = {"on": True, "loss": pytest.approx(1.2345679), "failed": None, "all": [None, 2]}
     assert written == expected
-
-
-def test_progress_and_lines_beside_it_are_said_where_there_is_no_terminal(capsys):
-    with TrainingProgress(4, 0) as progress:
-        progress.say("[/tmp/x] [bold]")
-        for step in (1, 2):
-            progress.show({"step": step, "loss": 2.0, "tokens_per_second": 1e4})
-        progress.show({"step": 3, "validation_loss": 1.5})
-    lines = capsys.readouterr().out.splitlines()
-    # The second step comes within five seconds of the first. Old versions of rich end with an
-    # empty line.
-    assert [line.split() for line in lines if line] == [
-        ["[/tmp/x]", "[bold]"],
-        ["step", "1/4", "loss", "2.0000", "10,000", "tokens/s"],
-        ["step", "3/4", "validation_loss", "1.5000"],
-    ]
 
 
 LONG = Report("a", "b", [{"a": 1}] * 2000)
@@ -130,17 +113,6 @@ def test_a_figure_shows_a_name_as_it_is(tmp_path, drawn):
     assert shown == tuple(map(plots.literal, (first, third, first)))
     shown = [text.get_text() for text in last.figure.legends[0].get_texts()]
     assert shown == [*map(plots.literal, NAMES)]
-
-
-def test_functions_have_one_scale_for_truth_and_prediction(tmp_path, drawn):
-    random = np.random.default_rng(0)
-    points, (truth, off) = random.random((12, 2)), random.normal(size=(2, 12))
-    row = {"truth": truth, "prediction": 9 + truth + off, "error": off}
-    plot_fields(tmp_path / "a.png", points, {"one": row, "two": row})
-    (plane,) = drawn
-    limits = [axes.collections[0].get_clim() for axes in plane[:3]]
-    assert limits[0] == limits[1] == (truth.min(), truth.max())
-    assert limits[2][0] == -limits[2][1]
 
 
 def test_a_page_needs_nothing_but_itself(tmp_path):

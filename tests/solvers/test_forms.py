@@ -13,7 +13,7 @@ import scipy.special
 
 import ide_transformer as ide
 from ide_transformer.solvers.multistep import phi
-from tests.helpers import largest
+from tests.helpers import largest, observed_order
 from tests.models import examples
 from tests.solvers.linear_problem import (
     TOKENS,
@@ -97,6 +97,25 @@ def test_exponential_euler_makes_the_step_of_parcae():
     decay = np.exp(-3 * rates)
     u = decay * start + (1 - decay) / rates * injected
     assert largest(final(tied_equation(*sourced, intervals=3), ide.ETDAB2()), u) < 1e-13
+
+
+@pytest.mark.parametrize("scheme", [ide.AdamsBashforth(3), ide.ETDAB2()])
+def test_steps_of_other_lengths_keep_the_order(scheme):
+    """By diffrax, with every second step twice as long."""
+    (matrix,) = matrices(1)
+    equation, u0 = tied_equation(matrix, ide.Damping(0.7)), initial_state()
+    exact = u0 @ scipy.linalg.expm(2 * (matrix - 0.7 * np.eye(WIDTH)))
+
+    def error(num_steps):
+        ends = np.cumsum(np.tile([1.0, 2.0], num_steps // 2))
+        steps = diffrax.StepTo(np.append(0, 2 * ends / ends[-1]))
+        options = dict(stepsize_controller=steps)
+        return largest(
+            diffrax.diffeqsolve(equation.terms, scheme, 0, 2, None, u0, **options).ys, exact
+        )
+
+    order = observed_order(error, (32, 64))
+    assert order == pytest.approx(scheme.order(equation.terms), abs=0.15)
 
 
 def test_phi_functions_and_their_derivatives_in_single_precision():

@@ -162,15 +162,6 @@ def test_functions_on_a_coarser_grid(grid):
     np.testing.assert_allclose(coarse.data["training"][0][0], expected, atol=1e-6)
 
 
-def test_functions_in_the_plane_are_learned(tmp_path):
-    values = RANDOM.normal(size=(20, 17, 18, 2))
-    np.savez(tmp_path / "plane.npz", inputs=values, targets=2 * values[..., :1])
-    options = {"channels": True}
-    task, model = started(tmp_path / "plane.npz", "operator_model", options)
-    batch = task.batch(0, 4, 0)
-    assert eqx.filter_eval_shape(model, batch.inputs).shape == batch.targets.shape
-
-
 SEA = "the sea is wide\nand the night\n"
 TEXTS = [SEA * 3, "", "∫ wörter ß\r\n\nwithout end" * 9, SEA]
 

@@ -189,17 +189,6 @@ def test_the_layout_of_the_well(tmp_path, where):
     assert task.sizes["channels"] == 7 + 2 + 1
 
 
-@needs_hdf5
-def test_sizes_that_a_file_of_the_well_does_not_have_are_refused(tmp_path):
-    import h5py
-
-    write_well(tmp_path / "a.hdf5")
-    with h5py.File(tmp_path / "a.hdf5", "a") as file:
-        file.attrs["n_trajectories"] = SAMPLES + 1
-    with pytest.raises(ide.InputError, match=r"\[5, 4, 3, 6\].*\[6, 4, 3, 6\]"):
-        read(tmp_path / "a.hdf5")
-
-
 LINE = STATES[:, :, 0]
 COORDINATES = {"x-coordinate": EQUAL, "t-coordinate": 0.5 * np.arange(TIMES + 1)}
 PLANE = {"x-coordinate": np.arange(Y), "y-coordinate": EQUAL}
@@ -237,13 +226,6 @@ def test_the_layouts_of_pdebench(tmp_path, kind):
     stored = read(tmp_path / "a.hdf5")
     np.testing.assert_array_equal(stored["trajectories"], states)
     np.testing.assert_array_equal(stored["times"], TIME)
-
-
-@needs_hdf5
-def test_points_that_a_file_of_pdebench_does_not_have_are_refused(tmp_path):
-    write_hdf5(tmp_path / "a.hdf5", {"tensor": LINE, "x-coordinate": np.arange(4.0)})
-    with pytest.raises(ide.InputError, match=r"tensor is \[5, 4, 6\]"):
-        read(tmp_path / "a.hdf5")
 
 
 @needs_hdf5

@@ -4,7 +4,6 @@ none is read; names, and the code that is recorded."""
 import importlib
 import json
 import re
-import resource
 import shutil
 import signal
 import threading
@@ -113,25 +112,6 @@ def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(folder, end,
     run = training.train(config(), runs=Path("again"), resume=True)
     assert requests and logged(run.path) == logged(RUN)
     assert equal(training.load_run(run.path)[0], end)
-
-
-@pytest.mark.heavy
-def test_a_run_on_a_full_disk_ends_with_an_error_and_goes_on_later(folder, end, monkeypatch):
-    batch, allowed = tasks.LanguageTask.part_of_batch, resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill_disk_at_step_2(self, step, *arguments):
-        if step == 1 and Path("full/small").exists():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, allowed[1]))
-        return batch(self, step, *arguments)
-
-    with monkeypatch.context() as patch, pytest.raises((InputError, OSError)):
-        patch.setattr(tasks.LanguageTask, "part_of_batch", fill_disk_at_step_2)
-        try:
-            training.train(config(), runs=Path("full"))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
-    run = training.train(config(), runs=Path("full"), resume=True)
-    assert logged(run.path) == logged(RUN) and equal(training.load_run(run.path)[0], end)
 
 
 # In the middle of a checkpoint, and the thread that reads finds no loop any more.

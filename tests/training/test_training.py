@@ -123,6 +123,16 @@ def test_an_average_of_constant_weights_is_they_themselves():
         state = dataclasses.replace(state, average=mean)
 
 
+def test_each_step_has_dropout_of_its_own():
+    model = stub.model_of(stub.config("model.operators=[feed_forward]", "model.dropout=0.5"))
+    rule, batch = optax.sgd(0.0), stub.Stub(4).batch(0, 4, 0)
+    state, static = training.initial_state(model, rule, jax.random.key(0))
+    take = training.make_train_step(rule, static, CrossEntropy())
+    state, first = take(state, batch)
+    _, second = take(state, batch)
+    assert first["loss"] != second["loss"]
+
+
 def test_low_precision_is_that_of_the_products_alone():
     config = stub.config("model.operators=[feed_forward]", "training.compute_dtype=bfloat16")
     model = stub.model_of(config).with_precision(config.training.precision)
@@ -148,40 +158,9 @@ def test_a_run_is_evaluated_in_the_precision_of_its_training(tmp_path):
     assert jnp.dtype(loaded.measured.compute_dtype) == jnp.bfloat16
 
 
-def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
-    traces = {"step": 0, "evaluation": 0}
-
-    class Counted(CrossEntropy):
-        def __call__(self, *arguments, **options):
-            traces["step" if "costs" in options else "evaluation"] += 1
-            return super().__call__(*arguments, **options)
-
-    monkeypatch.setattr(stub.Stub, "loss", Counted())
-    monkeypatch.setattr(loop, "describe_memory", lambda *_: "")
-    stub.train(tmp_path)
-    # Before anything is written, and when it is compiled.
-    assert traces == {"step": 2, "evaluation": 1}
-
-
-def test_batches_are_made_ahead_and_in_order():
-    numbers_made, ahead = [], threading.Semaphore(0)
-
-    def make(step):
-        assert threading.current_thread() is not threading.main_thread()
-        numbers_made.append(step)
-        ahead.release()
-        return step**2
-
-    with loop.prefetch(make, range(3, 9), ahead=2) as values:
-        assert not numbers_made
-        assert next(values) == 9
-        for _ in range(3):  # the one in use, and two more
-            assert ahead.acquire(timeout=60)
-        assert not ahead.acquire(timeout=0.05)
-        assert list(values) == [16, 25, 36, 49, 64]
-    assert numbers_made == [3, 4, 5, 6, 7, 8]
-    with loop.prefetch(lambda n: 1 // (2 - n), range(10**9)) as values:
-        assert [next(values), next(values)] == [0, 1]
+def test_batches_come_in_order_and_so_does_an_error():
+    with loop.prefetch(lambda n: 6 // (5 - n), range(3, 10**9)) as values:
+        assert [next(values), next(values)] == [3, 6]
         with pytest.raises(ZeroDivisionError):
             next(values)
     # Others may begin and end threads of theirs at any time.
