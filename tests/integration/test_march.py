@@ -121,6 +121,15 @@ def test_states_between_layers_are_on_the_constraint():
     assert solution.stats["steps"] == solution.stats["accepted"] == 6
 
 
+def test_no_layer_uses_a_stage_of_the_layer_before():
+    """The last stage of Bosh3 is the first one of the next step, if the field does not jump."""
+    options, u = dict(solver=diffrax.Bosh3(), steps_per_interval=2), BATCH
+    for layer in range(3):
+        operators = jax.tree.map(lambda x, n=layer: x[n], EQUATION.control.blocks)
+        u = ide.solve(on(*operators, intervals=1), u, **options).u1
+    assert largest(ide.solve(EQUATION, BATCH, **options).u1, u) < 1e-13
+
+
 def test_a_constant_token_has_no_projection():
     constant = jnp.ones_like(BATCH)
     with pytest.raises(ide.InputError, match=r"Sphere.*eps=1e-5"):

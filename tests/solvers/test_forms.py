@@ -18,6 +18,8 @@ from tests.models import examples
 from tests.solvers.linear_problem import (
     TOKENS,
     WIDTH,
+    Matrix,
+    equation_of,
     final,
     initial_state,
     layered_equation,
@@ -63,6 +65,18 @@ def test_a_flow_in_closed_form_takes_the_place_of_the_sub_solver():
     assert largest(u1, u) < 1e-13
     alone = tied_equation(ide.Damping(0.7))
     assert largest(final(alone, ide.ParallelSplitting()), damped) < 1e-14
+
+
+def test_parallel_splitting_reads_the_weights_of_its_step():
+    """Each operator, of twice the rate, by Heun's method from the first to the last knot."""
+    knots, u = matrices(2, layers=2), np.asarray(initial_state())
+    ends = []
+    for first, last in knots:
+        increment = 2 * u @ first
+        ends.append(u + increment / 2 + (u + increment) @ last)
+    control = ide.PiecewiseLinear(tuple(Matrix(jnp.asarray(x)) for x in knots))
+    solver = ide.ParallelSplitting(diffrax.Heun())
+    assert largest(final(equation_of(control), solver), np.mean(ends, axis=0)) < 1e-13
 
 
 LAYERED = layered_equation()
