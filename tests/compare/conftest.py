@@ -3,7 +3,6 @@
 import copy
 import json
 
-import equinox as eqx
 import jax
 import pytest
 import yaml
@@ -11,8 +10,7 @@ import yaml
 from ide_transformer import training
 from ide_transformer.compare import load_comparison
 from ide_transformer.compare.train_schemes import TrainingComparison
-from ide_transformer.training.folder.checkpoints import Checkpoints
-from ide_transformer.training.setup import Setup, setup
+from ide_transformer.training.setup import Setup
 from tests.training import stub
 
 
@@ -24,16 +22,6 @@ def tiny_run(tmp_path_factory):
     changes += [f"training.{x}=3" for x in ("evaluate_every", "checkpoint_every")]
     with stub.known():
         return stub.train(folder, *changes, **stub.tree_of_text(folder)).path
-
-
-def go_on(path, step):
-    """Gives a run a checkpoint of a later step, with other weights."""
-    run = training.RunFolder(path)
-    config = run.load_config()
-    start = setup(config, training.build_task(config))
-    state = start.programs.start(start.model, start.key)
-    with Checkpoints(run, keep=2) as checkpoints:
-        checkpoints.save(step, eqx.tree_at(lambda x: x.step, state, state.step + step))
 
 
 class Runs:

@@ -3,7 +3,6 @@
 import html
 import json
 import os
-import shutil
 import time
 
 import numpy as np
@@ -15,7 +14,6 @@ import ide_transformer as ide
 from ide_transformer.compare.convergence import find_scheme, measure_order
 from ide_transformer.figures import save_figure
 from ide_transformer.training import run_task
-from tests.compare.conftest import go_on
 from tests.running import run_here, write_run
 from tests.solvers.linear_problem import initial_state, matrices, tied_equation
 
@@ -54,14 +52,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     assert [row["field_evaluations"] for row in rows[:2]] == [4, 8]
     assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
     assert (folder / "work_precision_field_evaluations.png").exists()
-    # A run that is not finished is solved too. What was measured on the same weights is kept.
-    going = shutil.copytree(tiny_run, tmp_path / "going")
-    (going / "summary.json").unlink()
-    changes = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}
-    path.write_text(yaml.safe_dump({**tree, **changes}))
-    assert "[1/1] euler, 1 steps: stored" in run_here(capsys, *command)
-    go_on(going, 4)
-    assert "[1/1] euler, 1 steps: measured" in run_here(capsys, *command)
+    assert run_here(capsys, *command).count(": stored\n") == 3
     # A reference that is no better than what it judges is refused.
     poor = {"reference": {"kind": "euler", "steps": 2}, "tolerance": 1e-6}
     path.write_text(yaml.safe_dump({**tree, **poor}))

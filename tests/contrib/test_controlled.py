@@ -17,6 +17,7 @@ from ide_transformer.contrib import costates, log_odds, steer
 from ide_transformer.dynamics import March, Path
 from tests.helpers import GOLDEN, WIDTH, built_control, largest
 from tests.layered_models import HELD_OUT, LAYERS, model_of, simple_block
+from tests.models.examples import StateInputs
 from tests.running import run_here
 
 
@@ -177,13 +178,8 @@ def test_steering_reaches_a_probability_with_the_least_energy():
     assert largest(np.delete(in_one_layer.pushes, 1, axis=0), 0.0) == 0
 
 
-class Start(ide.AbstractInputs):
-    """Inputs are states of one token."""
-
+class OneToken(StateInputs):
     features, domain = 3, ide.TokenDomain.uniform(1)
-
-    def embed(self, inputs, *, key=None):
-        return ide.models.Embedded(jnp.asarray(inputs), self.domain)
 
 
 class Drift(ide.AbstractOperator):
@@ -212,7 +208,7 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
     start, target = np.array([1.0, 0.0, -1.0]), np.array([0.5, -1.0, 0.3])
     drift = Drift(tuple(map(tuple, matrix.tolist())))
     control = ide.PiecewiseConstant((drift, Push(jnp.zeros((num_steps, 3)))), h)
-    parts = Start(), control, ide.Free(), ide.models.States()
+    parts = OneToken(), control, ide.Free(), ide.models.States()
     model = ide.Model(*parts, solver=diffrax.Heun())
 
     def loss(u):

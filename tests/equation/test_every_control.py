@@ -166,5 +166,7 @@ def test_draws_are_those_of_each_interval():
         # A mask of its own in each layer.
         assert len(np.unique(rate == 0, axis=0)) == layers
         assert abs((rate != 0).mean() - share) < 0.02
+    plain, dropped = np.broadcast_to(-u, at_starts[0].shape), at_starts[0] != 0
+    assert largest(at_starts[0][dropped], plain[dropped] / 0.75) < 1e-14
     # Without a key nothing is left out.
     assert (apply(block[0], u) == -u).all()

@@ -45,15 +45,6 @@ def test_feed_forwards(key):
         assert largest(apply(operator, u), linear(operator.outer, inner)) < 1e-13
 
 
-def test_dropout_is_a_function_of_its_key(key):
-    inner, u = built(lambda: ide.FeedForward(WIDTH, key=key)), state(64)
-    plain = np.asarray(apply(inner, u))
-    dropped = np.asarray(apply(ide.Dropout(inner, 0.25, key), u))
-    zeros = dropped == 0
-    assert abs(zeros.mean() - 0.25) < 0.02
-    assert np.abs(np.where(zeros, 0, dropped * 0.75 - plain)).max() < 1e-14
-
-
 def test_wrapped_operators_keep_the_flow_that_they_know(key):
     damping, u, domain = ide.Damping(2.0), state(), ide.TokenDomain.uniform(6)
 

@@ -69,6 +69,16 @@ def parts(
     return dict(control=theta, **others, mesh=ide.Mesh(**options))
 
 
+class StateInputs(ide.AbstractInputs):
+    """Inputs are states, which are solved over the time 0.5 by default."""
+
+    def embed(self, inputs, *, key=None):
+        if isinstance(inputs, ide.Timed):
+            rate = jnp.asarray(inputs.duration) / 0.5
+            return self.embed(inputs.inputs)._replace(rate=rate)
+        return ide.models.Embedded(jnp.asarray(inputs), self.domain)
+
+
 @small
 def linear(features_in, features_out):
     return ide.Linear(features_in, features_out, bias=True, key=KEY)

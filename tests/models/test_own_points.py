@@ -89,17 +89,8 @@ def test_an_equation_has_the_points_of_one_sample():
 U = np.random.default_rng(0).normal(size=(3, 12, 2))
 
 
-class Equal(ide.AbstractInputs):
-    """Inputs are states, over the time 0.5."""
-
-    features = 2
-    domain = ide.TokenDomain.periodic(12)
-
-    def embed(self, inputs, *, key=None):
-        if isinstance(inputs, ide.Timed):
-            rate = jnp.asarray(inputs.duration) / 0.5
-            return self.embed(inputs.inputs)._replace(rate=rate)
-        return ide.models.Embedded(jnp.asarray(inputs), self.domain)
+class Equal(small.StateInputs):
+    features, domain = 2, ide.TokenDomain.periodic(12)
 
 
 def model(solver, steps=1, *operators):

@@ -83,12 +83,9 @@ LAYERED = layered_equation()
 
 
 def test_special_cases():
-    for scheme, other, steps in (
-        (ide.contrib.Nesterov(0.0, 0.0, 1.0), ide.LieTrotter(), 1),
-        # A multistep scheme starts again where the field jumps.
-        (ide.AdamsBashforth(3), diffrax.Heun(), 1),
-    ):
-        assert largest(final(LAYERED, scheme, steps), final(LAYERED, other, steps)) < 1e-13
+    # A multistep scheme starts again where the field jumps.
+    heun = final(LAYERED, diffrax.Heun())
+    assert largest(final(LAYERED, ide.AdamsBashforth(3)), heun) < 1e-13
     sphere = ide.Equation(LAYERED.control, ide.Sphere(), LAYERED.domain)
     block = ide.solvers.Residual(diffrax.Euler(), ide.LieTrotter())
     assert largest(final(sphere, block), final(sphere, ide.Projected(ide.LieTrotter()))) < 1e-13

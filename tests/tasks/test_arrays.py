@@ -126,12 +126,6 @@ def test_arrays_that_do_not_fit(arguments, message):
         Arrays(*arguments)
 
 
-def test_functions_that_are_zero_on_a_coarser_grid_are_not_learned_there():
-    task = Arrays(VALUES, np.tile([1.0, -1.0], (20, 12)), grid="midpoint")
-    with pytest.raises(InputError, match=r"tokens=12: .*0e\+00"):
-        task.with_tokens(12)
-
-
 SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))
 
 

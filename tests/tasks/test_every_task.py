@@ -1,7 +1,6 @@
 """Every task, found by class, does what training relies on; and what does not is found."""
 
 import re
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from tests.conformance.tasks import TaskConformance
 from tests.helpers import classes_of
 from tests.tasks.files import darcy_folder, write_idx
 from tests.training.stub import read_config
+from tests.typed.public_face import Counting
 
 
 RANDOM = np.random.default_rng(0)
@@ -94,7 +94,7 @@ CASES = [
 ]
 
 
-# Functions and masked texts, beside `RunningSum`: to compile a loss takes long.
+# Functions, beside texts of a user: to compile a loss takes long.
 LEARNED = {"burgers_interval"}
 
 
@@ -118,59 +118,23 @@ def test_a_task_does_what_training_relies_on(folder, monkeypatch, tree, options)
     TaskConformance(task, model, again=again, **options).check()
 
 
-class RunningSum(ide.AbstractTask):
-    """Digits in, at each token the sum of those so far, modulo `base`, out."""
-
-    model: ClassVar = ide.LanguageModel
-    causal: ClassVar[bool] = True
-    loss = tasks.InstanceCrossEntropy()
-
-    def __init__(self, context=8, base=6):
-        self.context, self.base = context, base
-
-    @property
-    def sizes(self):
-        return {"vocabulary": self.base}
-
-    def with_tokens(self, tokens):
-        return type(self)(tokens, self.base)
-
-    def batch(self, step, size, seed):
-        return self.samples(size, np.random.default_rng([seed, step]))
-
-    def held_out(self, size, samples=None, part="validation"):
-        all_samples = self.samples(60, np.random.default_rng([0, 2**32 + (part == "test")]))
-        for at in np.split(np.arange(samples or 60), range(size, samples or 60, size)):
-            yield tasks.Batch(*(x[at] for x in all_samples))
-
-    def samples(self, size, random):
-        digits = random.integers(0, self.base, (size, self.context))
-        sums = np.cumsum(digits, axis=1) % self.base
-        sums[::3, 5:] = -1
-        return tasks.Batch(digits, sums)
+def test_a_task_of_ones_own():
+    """Of five samples, so that parts share all of them."""
+    task = Counting(8)
+    model = setup(read_config(of("p_hop")), task).model
+    TaskConformance(task, model, shared=1.0, other=Counting(8, top=5)).check()
 
 
-@pytest.fixture(scope="module")
-def learner():
-    config = read_config(of("p_hop", options={"alphabet": 6, "hops": 1}))
-    return setup(config, RunningSum()).model
-
-
-def test_a_task_of_ones_own(learner):
-    options = dict(shared=0.1, other=RunningSum(base=5), tokens=9)
-    TaskConformance(RunningSum(), learner, **options).check()
-
-
-class OtherTest(RunningSum):
+class OtherTest(Counting):
     """The same but for the test part."""
 
     def held_out(self, size, samples=None, part="validation"):
-        other = RunningSum(self.context, self.base - 1) if part == "test" else super()
+        other = Counting(self.context, top=self.top - 1) if part == "test" else super()
         return other.held_out(size, samples, part)
 
 
 def test_a_fingerprint_is_of_all_parts_and_of_shapes():
-    assert RunningSum().fingerprint() != OtherTest().fingerprint()
+    assert Counting(8).fingerprint() != OtherTest(8).fingerprint()
     numbers = np.random.default_rng(0).normal(size=(20, 24))
     line, plane = (tasks.Arrays(*2 * [numbers.reshape(x)]) for x in ((20, 24), (20, 4, 6)))
     assert line.fingerprint() != plane.fingerprint()
@@ -184,11 +148,11 @@ def test_samples_are_so_many_and_evenly_spread(samples):
     assert gaps.max() - gaps.min() <= 1
 
 
-class Broken(RunningSum):
+class Broken(Counting):
     """Another one in a copy, the same batch at each step, and no test part of its own."""
 
     def __getstate__(self):
-        return vars(self) | {"base": 5}
+        return vars(self) | {"top": 5}
 
     def batch(self, step, size, seed):
         return super().batch(0, size, seed)
@@ -199,6 +163,6 @@ class Broken(RunningSum):
 
 def test_all_that_is_broken_is_said():
     with pytest.raises(AssertionError) as error:
-        check_task(Broken())
+        check_task(Broken(8))
     for fault in ("copies: ", r"batch: .* at \['another step'\]", "apart: .* 1.0, not 0.0"):
         assert re.search(rf"(?m)^Broken, {fault}", str(error.value)), fault

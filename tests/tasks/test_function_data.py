@@ -4,7 +4,6 @@ trajectories alike."""
 import numpy as np
 import pytest
 
-import ide_transformer as ide
 from ide_transformer import InputError, tasks
 from ide_transformer.tasks import Arrays, Paths, Trajectories
 from ide_transformer.testing import check_task
@@ -111,15 +110,6 @@ def test_held_out_samples_are_measured_exactly():
             errors.append(np.sqrt(np.sum(w * (u - v) ** 2) / np.sum(w * v**2)))
     assert len(errors) == 8
     np.testing.assert_allclose(tasks.averaged(figures)["loss"], np.mean(errors), rtol=1e-5)
-
-
-def test_numbers_of_samples_are_learned_from_their_functions():
-    numbers = (INPUTS * FEW).sum(1) / FEW.sum(1)
-    task = Arrays(INPUTS, numbers, ALL_POINTS, mask=FEW, validation=0.2)
-    assert task.model is ide.models.FunctionRegressor
-    learned = task.functions["training"]
-    (mean, _), *_ = task.sizes["statistics"]
-    assert abs(mean - learned.columns["inputs"][learned.weights > 0].mean()) < 1e-6
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])

@@ -19,6 +19,7 @@ from ide_transformer.pretrained import load_pretrained
 from ide_transformer.training.configuration import files
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps import build
+from tests.golden.copies import changed_copy
 from tests.helpers import GOLDEN, largest
 from tests.running import run_here
 from tests.training import stub
@@ -28,10 +29,7 @@ from tests.training.conftest import RUN, TEXT, config, contents, equal
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """A small Llama with a tokenizer of 61 tokens, in the current folder."""
-    folder = tmp_path / "llama"
-    shutil.copytree(GOLDEN / "llama", folder)
-    options = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(options | {"max_position_embeddings": 32}))
+    folder = changed_copy(tmp_path / "llama", "llama", max_position_embeddings=32)
     letters = {token: i for i, token in enumerate(["[pad]", *map(chr, range(63, 123))])}
     letters[" "] = letters.pop("@")
     letters["."] = letters.pop("A")

@@ -22,15 +22,16 @@ from tests.training.conftest import RUN, TEXT, config
 def test_a_context_that_samples_have_and_one_that_they_have_not(monkeypatch):
     build = training.build_task
     monkeypatch.setattr(evaluation, "run_task", lambda run, config, **_: build(config))
-    for name, options in (("sudoku", {"side": 4, "givens": [5, 8]}), ("p_hop", {"hops": 1})):
+
+    def run_on(name, **options):
         config = stub.config(data={"name": name, "options": options}, model={"context": 20})
-        run = training.LoadedModel(None, training.RunFolder("run"), "run", config)
-        if name == "p_hop":
-            assert training.evaluation_task(run, tokens=12).tokens_per_sample == 12
-            continue
-        assert training.evaluation_task(run).tokens_per_sample == 16
-        with pytest.raises(InputError, match=r"tokens=40: .* 16 tokens"):
-            training.evaluation_task(run, tokens=40)
+        return training.LoadedModel(None, training.RunFolder("run"), "run", config)
+
+    hops, sudoku = run_on("p_hop", hops=1), run_on("sudoku", side=4, givens=[5, 8])
+    assert training.evaluation_task(hops, tokens=12).tokens_per_sample == 12
+    assert training.evaluation_task(sudoku).tokens_per_sample == 16
+    with pytest.raises(InputError, match=r"tokens=40: .* 16 tokens"):
+        training.evaluation_task(sudoku, tokens=40)
 
 
 PARITY = {

@@ -1,7 +1,6 @@
 """Code that other people's files name runs only if it is trusted, wherever they name it. Texts
 of such files reach a terminal as plain text."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,9 +9,6 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.compare.sweep import Trial
-from ide_transformer.compare.trials import Plan, Trials
-from ide_transformer.reporting import Terminal
 from ide_transformer.training.configuration.files import apply_overrides
 from tests.helpers import fast_first
 from tests.running import run_here
@@ -104,18 +100,6 @@ def test_what_is_never_imported_or_called(gift, capsys):
         gift(f"model.activation={name}")
         output = run_here(capsys, "evaluate", RUN, "--trust", expected=2)
         assert f"model.activation={name}: " in output and why in output
-    assert not Path("EXECUTED").exists()
-
-
-def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
-    gift("solver=CODE(2)")
-    record = yaml.safe_load((RUN / "config.yaml").read_text())
-    trial = Trial("x", (), 0)
-    plans = {"x": Plan(stub.config(), stub.Stub(4))}
-    trials = Trials(Path("runs"), plans, (), Terminal())
-    trials.failure_file(trial).write_text(json.dumps({"configuration": record}))
-    with pytest.raises(ide.InputError, match=r"failed\.json .*gift\.evil:Part"):
-        trials.is_done(trial)
     assert not Path("EXECUTED").exists()
 
 

@@ -38,7 +38,6 @@ solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
 model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.layers
 model.kind=image_classifier | data.name=stub needs … TokenLogits; … kind=language_model
 model.options={solver: strang} | model.options.solver has no effect; use `solver:`
-model.options={gradient: direct} | model.options.gradient … use `training.gradient:`
 model.basis=cosine; model.modes=3; model.hidden=5 | model.hidden=5 times model.modes=3
 data={name: text, path: TEXT}; model.operators=[tests.training.mine:Ahead]
     | data.name=text: operator 0, Ahead, sees later tokens
@@ -48,8 +47,6 @@ optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest pat
 training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; remove
 training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
     | training.schedule.1.until=0.5
-training.schedule=[{until: 2, mesh: {layers: 1, solver: strang}}]
-    | training.schedule.0.mesh.solver: … Known here: horizon, layers
 training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]
     | layers [1, 4] of its phases … end with model.layers=2
 training.schedule=[{meshes: [{width: 9}]}]
