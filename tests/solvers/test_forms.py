@@ -110,6 +110,15 @@ def test_exponential_euler_makes_the_step_of_parcae():
     assert largest(final(tied_equation(*sourced, intervals=3), ide.ETDAB2()), u) < 1e-13
 
 
+def test_the_linear_part_has_the_weights_of_the_middle_of_a_step():
+    """L is -0.8, and N the rate at the beginning without it, (-0.2 + 0.8) u."""
+    rates = np.outer([0.2, 1.4], np.ones(WIDTH))
+    equation = equation_of(ide.PiecewiseLinear((ide.Damping(rates),)))
+    factor = np.exp(-0.8) + (1 - np.exp(-0.8)) / 0.8 * 0.6
+    u1 = final(equation, ide.ExponentialEuler())
+    assert largest(u1, factor * initial_state()) < 1e-14
+
+
 @pytest.mark.parametrize("scheme", [ide.AdamsBashforth(3), ide.ETDAB2()])
 def test_steps_of_other_lengths_keep_the_order(scheme):
     """By diffrax, with every second step twice as long."""
