@@ -79,25 +79,22 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, fo
 
 
 def test_logs_of_runs_that_are_damaged_are_named(compare, folder):
-    """Half of a log, a rate that is missing, other steps, and no log."""
+    """Other steps, half of a log, a rate that is missing, and no log."""
     compare(RECIPES, recipes={})
     log, summary = (
         folder / "runs/ordinary-seed1" / x for x in ("metrics.jsonl", "summary.json")
     )
-    text = log.read_text()
+    text, intact = log.read_text(), summary.read_text()
     for file, damaged in (
+        (summary, intact.replace('"steps": 12', '"steps": 16')),
         (log, text[: len(text) // 2]),
         (log, text.replace(": 9.0", ": null", 1)),
-        (summary, summary.read_text().replace('"steps": 12', '"steps": 16')),
+        (log, None),
     ):
-        intact = file.read_text()
-        file.write_text(damaged)
+        file.unlink() if damaged is None else file.write_text(damaged)
         with pytest.raises(ide.InputError, match=r"ordinary-seed1/metrics\.jsonl"):
             compare(RECIPES, recipes={})
-        file.write_text(intact)
-    log.unlink()
-    with pytest.raises(ide.InputError, match=r"ordinary-seed1/metrics\.jsonl"):
-        compare(RECIPES, recipes={})
+        summary.write_text(intact)
 
 
 @pytest.mark.parametrize(

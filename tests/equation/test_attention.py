@@ -11,7 +11,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.models.images import image_domain
-from tests.equation.problems import apply, attended, block_at, project, softmax_kernel, state
+from tests.equation.problems import apply, attended, project, softmax_kernel, state
 from tests.helpers import HEADS, WIDTH, built, drawn, largest
 from tests.published.numpy_blocks import layer_norm
 
@@ -43,18 +43,6 @@ def test_attention_to_a_source_equals_numpy():
         sides = v[sample], f[sample], f[sample], weights[sample]
         expected = attended(operator, *sides, softmax_kernel)
         assert largest(rate[sample], expected) < 1e-12
-
-
-def test_sources_of_both_kinds_in_one_equation():
-    """Each operator sees its own: the order in which they are put in does not matter."""
-    u, f, g = state(), state(tokens=OTHERS, width=WIDTH), state(seed=9)
-    theta = ide.Tied((crossed(), ide.equation.Relaxation(2.0)), 1)
-    inside = ide.equation.Sourced(ide.equation.Sourced(theta, g), f, SOURCE_DOMAIN)
-    outside = ide.equation.Sourced(ide.equation.Sourced(theta, f, SOURCE_DOMAIN), g)
-    expected = apply(crossed().with_source(f, SOURCE_DOMAIN), u) + 2 * (g - u)
-    for control in (inside, outside):
-        rates = [apply(operator, u) for operator in block_at(control, 0.0)]
-        assert largest(sum(rates), expected) < 1e-13
 
 
 def test_slopes_are_those_of_press_and_others():
