@@ -114,10 +114,11 @@ def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch):
 
 
 def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
-    evaluated(monkeypatch, 0.5, 0.2, 0.4, 0.3, 0.6)
-    options = {"evaluate_every": 2, "keep": 1, "keep_best": True}
-    run = train(tmp_path, training=SETTINGS | options)
-    assert {path.name for path in run.checkpoints.glob("[0-9]*")} == {"10", "4"}
+    for keep_best, steps in ((False, {"10"}), (True, {"10", "4"})):
+        evaluated(monkeypatch, 0.5, 0.2, 0.4, 0.3, 0.6)
+        options = {"evaluate_every": 2, "keep": 1, "keep_best": keep_best}
+        run = train(tmp_path / str(keep_best), training=SETTINGS | options)
+        assert {path.name for path in run.checkpoints.glob("[0-9]*")} == steps
     best, step_4, newest = (
         training.load_run(run.path, checkpoint=x)[0] for x in ("best", 4, "newest")
     )
