@@ -108,6 +108,9 @@ def test_heads_read_the_states():
     u = normal(2, 8, WIDTH)
     mean = affine(read, layer_norm(u)[:, 2:].mean(1))
     assert largest(eqx.filter_jit(ide.models.MeanHead(read))(u, ENCODER.inputs), mean) < 1e-13
+    two_heads = eqx.filter_jit(ide.models.PrefixHead((read, read)))
+    mean = affine(read, layer_norm(u)[:, :2].mean(1))
+    assert largest(two_heads(u, ENCODER.inputs), mean) < 1e-13
     pooled = np.tanh(affine(read, u[:, 0]))
     assert largest(ide.models.States(pooler=read).pooled(u), pooled) < 1e-13
     with pytest.raises(ide.InputError, match=r"3 learned tokens.* 2"):
