@@ -5,8 +5,9 @@ A model of this package is a configuration, by its name or path, with changes be
 `emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without
 coefficients gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil`
 and `fno`, as published, or any other by its text, such as "Res;26;8;relu". Their learning rate
-is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`. The control
-`exact+dil` gives a network B the linear part L: `u_t = L u + B(u)`, by one exponential step.
+is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`. Controls
+give a network B the exact linear part L: `exact+dil` is a step of exponential Euler of
+`u_t = L u + B(u)`, and `exact*dil` is `e^L B(u)`.
 `coarse:64` is the solver of the data on 64 points, without training.
 
 A scenario is a name of APEBench, with options:
@@ -74,8 +75,8 @@ NETWORKS = {
 }
 # A solver on fewer points.
 COARSE = "coarse:"
-# A network beside the exact linear part of the scenario.
-EXACT = "exact+"
+# A network with the exact linear part of the scenario, by exponential Euler or composed.
+EXACT = ("exact+", "exact*")
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
 # The linear parts of scenarios, by the order of the derivative: the names and the signs of
 # `constant_coefficients`.
@@ -237,7 +238,6 @@ def network_of(cell: Cell, key: Any) -> Any:
     from apebench.components import architecture_dict
 
     config = config_of(cell.model)
-    is_exact = cell.model.startswith(EXACT)
     text = text_of(cell.model)
     scenario, _ = scenario_of(cell)
     if cell.model.startswith(COARSE):
@@ -254,7 +254,9 @@ def network_of(cell: Cell, key: Any) -> Any:
         network = scenario.get_neural_stepper(
             task_config="predict", network_config=text, key=key
         )
-        return beside_linear_part(network, scenario) if is_exact else network
+        if not cell.model.startswith(EXACT):
+            return network
+        return beside_linear_part(network, scenario, cell.model.startswith(EXACT[1]))
     except (KeyError, IndexError) as error:
         raise InputError(
             f"--models {cell.model}: {error!r}; pass a configuration, one of "
@@ -274,7 +276,9 @@ def config_of(model: str) -> training.Config | None:
 
 def text_of(model: str) -> str:
     """The name of a network in APEBench."""
-    name, *_ = model.removeprefix(EXACT).split(":")
+    name, *_ = model.split(":")
+    for prefix in EXACT:
+        name = name.removeprefix(prefix)
     return NETWORKS.get(name, name)
 
 
@@ -321,10 +325,11 @@ def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
 
 class BesideLinearPart(eqx.Module):
     """A network B beside an exact linear part L: a step of exponential Euler of
-    `u_t = L u + B(u)`, which is `e^L u + φ_1(L) B(u)`."""
+    `u_t = L u + B(u)`, which is `e^L u + φ_1(L) B(u)`, or composed, `e^L B(u)`."""
 
     network: Any
     linear: ConstantCoefficients
+    composed: bool = eqx.field(static=True)
 
     def __call__(self, u: Any) -> Any:
         domain = TokenDomain.periodic(u.shape[1:])
@@ -333,12 +338,15 @@ class BesideLinearPart(eqx.Module):
             tokens = v.reshape(len(v), -1).T
             return self.linear.apply(function, tokens, domain).T.reshape(v.shape)
 
+        if self.composed:
+            return times(jnp.exp, self.network(u))
         return times(jnp.exp, u) + times(ft.partial(phi, 1), self.network(u))
 
 
-def beside_linear_part(network: Any, scenario: Any) -> BesideLinearPart:
+def beside_linear_part(network: Any, scenario: Any, composed: bool) -> BesideLinearPart:
     options = {**linear_part_of(scenario), "dimension": scenario.num_spatial_dims}
-    return BesideLinearPart(network, ConstantCoefficients(scenario.num_channels, **options))
+    linear = ConstantCoefficients(scenario.num_channels, **options)
+    return BesideLinearPart(network, linear, composed)
 
 
 def emulator(

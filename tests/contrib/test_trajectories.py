@@ -77,10 +77,12 @@ def test_a_network_beside_the_exact_linear_part_in_the_plane():
     zero = eqx.tree_at(lambda x: x.weight, network, 0 * network.weight)
     linear = Burgers(gammas=(-0.02, -1.0, 1.5, -14.0, -9.0), **options)
     u, truth = linear.get_test_data()[0, :2]
-    end = eqx.filter_jit(emulators.beside_linear_part(zero, linear))(u)
+    end = eqx.filter_jit(emulators.beside_linear_part(zero, linear, False))(u)
+    composed = eqx.filter_jit(emulators.beside_linear_part(lambda v: v, linear, True))(u)
     assert jnp.allclose(end, truth, atol=1e-6)
+    assert jnp.allclose(composed, truth, atol=1e-6)
     still = Burgers(gammas=(0.0,) * 5, **options)
-    end = eqx.filter_jit(emulators.beside_linear_part(network, still))(u)
+    end = eqx.filter_jit(emulators.beside_linear_part(network, still, False))(u)
     assert jnp.allclose(end, u + network(u), atol=1e-6)
 
 
