@@ -153,7 +153,7 @@ def advice(config: Config) -> str:
     )
 
 
-def plan_refinement(config: Config, evaluations: float) -> list[Row]:
+def plan_refinement(config: Config, evaluations: int | float) -> list[Row]:
     """Plans runs with equal field evaluations: with all layers from the start, with one or two
     layers first, and with doublings of one layer. A row has the overrides of a run, also those
     that a coarse mesh needs, and its field evaluations."""
