@@ -5,9 +5,9 @@ A model of this package is a configuration, by its name or path, with changes be
 `emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without
 coefficients gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil`
 and `fno`, as published, or any other by its text, such as "Res;26;8;relu". Their learning rate
-is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`. Controls
-give a network B the exact linear part L: `exact+dil` is a step of exponential Euler of
-`u_t = L u + B(u)`, and `exact*dil` is `e^L B(u)`.
+is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`. Controls give a network B the
+exact linear part L: `exact+dil` is a step of exponential Euler of `u_t = L u + B(u)`, and
+`exact*dil` is `e^L B(u)`.
 `coarse:64` is the solver of the data on 64 points, without training.
 
 A scenario is a name of APEBench, with options:
@@ -76,7 +76,7 @@ NETWORKS = {
 # A solver on fewer points.
 COARSE = "coarse:"
 # A network with the exact linear part of the scenario, by exponential Euler or composed.
-EXACT = ("exact+", "exact*")
+BESIDE, COMPOSED = "exact+", "exact*"
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
 # The linear parts of scenarios, by the order of the derivative: the names and the signs of
 # `constant_coefficients`.
@@ -254,9 +254,8 @@ def network_of(cell: Cell, key: Any) -> Any:
         network = scenario.get_neural_stepper(
             task_config="predict", network_config=text, key=key
         )
-        if not cell.model.startswith(EXACT):
-            return network
-        return beside_linear_part(network, scenario, cell.model.startswith(EXACT[1]))
+        prefix, _ = split_prefix(cell.model)
+        return beside_linear_part(network, scenario, prefix == COMPOSED) if prefix else network
     except (KeyError, IndexError) as error:
         raise InputError(
             f"--models {cell.model}: {error!r}; pass a configuration, one of "
@@ -276,10 +275,15 @@ def config_of(model: str) -> training.Config | None:
 
 def text_of(model: str) -> str:
     """The name of a network in APEBench."""
+    _, model = split_prefix(model)
     name, *_ = model.split(":")
-    for prefix in EXACT:
-        name = name.removeprefix(prefix)
     return NETWORKS.get(name, name)
+
+
+def split_prefix(model: str) -> tuple[str, str]:
+    """The prefix of a control with the exact linear part, "" for other models, and the rest."""
+    prefix = next(filter(model.startswith, (BESIDE, COMPOSED)), "")
+    return prefix, model.removeprefix(prefix)
 
 
 def learning_rate_of(model: str) -> float:

@@ -119,7 +119,7 @@ def test_a_task_does_what_training_relies_on(folder, monkeypatch, tree, options)
 
 
 def test_a_task_of_ones_own():
-    """Of five samples, so that parts share all of them."""
+    """It has five samples, so every part has all five."""
     task = Counting(8)
     model = setup(read_config(of("p_hop")), task).model
     TaskConformance(task, model, shared=1.0, other=Counting(8, top=5)).check()

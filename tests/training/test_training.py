@@ -20,6 +20,7 @@ from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
 from ide_transformer.training import loop
 from ide_transformer.training.results import plot_run as real_plot_run
 from ide_transformer.training.steps import step
+from ide_transformer.training.steps.memory import describe_memory
 from ide_transformer.training.steps.parts import read_parts
 from tests.helpers import ROOT, largest
 from tests.running import run_here
@@ -131,6 +132,16 @@ def test_each_step_has_dropout_of_its_own():
     state, first = take(state, batch)
     _, second = take(state, batch)
     assert first["loss"] != second["loss"]
+
+
+def test_the_memory_of_other_gradient_modes_is_said_where_a_step_needs_much():
+    model, batch = stub.model_of(stub.config()), stub.Stub(4).batch(0, 4, 0)
+    state, _ = training.initial_state(model, optax.sgd(0.0), jax.random.key(0))
+    small, large = (
+        describe_memory(model, state, CrossEntropy(), batch, size) for size in (2**20, 2**30)
+    )
+    assert "direct" not in small and "recursive" not in small
+    assert "recompute 1,024.0 MiB (direct about 1,0" in large and "; recursive about" in large
 
 
 def test_low_precision_is_that_of_the_products_alone():

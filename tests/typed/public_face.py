@@ -88,10 +88,10 @@ class Counting(ide.AbstractTask):
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"
     ) -> Iterator[ide.Batch]:
-        whole = self.batch(self.parts.index(part), samples or 32, 1)
+        batch = self.batch(self.parts.index(part), samples or 32, 1)
         for first in range(0, samples or 32, size):
             rows = slice(first, first + size)
-            yield ide.Batch(whole.inputs[rows], whole.targets[rows])
+            yield ide.Batch(batch.inputs[rows], batch.targets[rows])
 
 
 def make_block(key: PRNGKeyArray) -> tuple[ide.AbstractOperator, ...]:
