@@ -47,19 +47,23 @@ def pytest_addoption(parser):
     )
 
 
+# The heavy tests that call every part, recipe and public name.
+CHECKED = "test_every_", "test_recipes", "test_packages"
+
+
 def pytest_collection_modifyitems(config, items):
     """Tests that are marked `thorough` run with `--thorough` only. Without it annotations are
-    checked in one case of each test: the others call the same functions."""
+    checked in one case of each test of the files `CHECKED`: the others call the same
+    functions."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--thorough"):
         return
     selected, dropped, checked = [], [], set()
     for item in items:
         thorough = item.get_closest_marker("thorough")
-        heavy = item.get_closest_marker("heavy")
-        if heavy and not thorough and item.function in checked:
-            item.fixturenames = [*item.fixturenames, "unchecked"]
-        elif heavy:
+        if not thorough and item.get_closest_marker("heavy"):
+            if item.function in checked or not item.path.name.startswith(CHECKED):
+                item.fixturenames = [*item.fixturenames, "unchecked"]
             checked.add(item.function)
         (dropped if thorough else selected).append(item)
     config.hook.pytest_deselected(items=dropped)
