@@ -35,9 +35,8 @@ gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_configure(config):
-    # The heavy tests check the shapes and types in annotations too. This has to come before the
-    # package is imported.
-    if config.option.markexpr != "not heavy":
+    # This has to come before the package is imported.
+    if config.getoption("--types"):
         jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
 
 
@@ -45,27 +44,19 @@ def pytest_addoption(parser):
     parser.addoption(
         "--thorough", action="store_true", help="all cases of tests that otherwise take some"
     )
-
-
-# The heavy tests that call every part, recipe and public name.
-CHECKED = "test_every_", "test_recipes", "test_packages"
+    parser.addoption(
+        "--types", action="store_true", help="check the shapes and types in annotations too"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests that are marked `thorough` run with `--thorough` only. Without it annotations are
-    checked in one case of each test of the files `CHECKED`: the others call the same
-    functions."""
+    """Tests that are marked `thorough` run with `--thorough` only."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--thorough"):
         return
-    selected, dropped, checked = [], [], set()
+    selected, dropped = [], []
     for item in items:
-        thorough = item.get_closest_marker("thorough")
-        if not thorough and item.get_closest_marker("heavy"):
-            if item.function in checked or not item.path.name.startswith(CHECKED):
-                item.fixturenames = [*item.fixturenames, "unchecked"]
-            checked.add(item.function)
-        (dropped if thorough else selected).append(item)
+        (dropped if item.get_closest_marker("thorough") else selected).append(item)
     config.hook.pytest_deselected(items=dropped)
     items[:] = selected
 
