@@ -57,10 +57,10 @@ _DRAWN = "[{meshes: [{layers: 4}, {layers: 8}]}]"
 SHORT = {
     " data.validation=0.02": "",
     "train quick": f"train quick {_FEW} training.sample=0",
-    "train shakespeare  ": f"train shakespeare {_FEW} training.sample=0 ",
+    "train shakespeare  ": f"train shakespeare {_FEW} ",
     "train any_depth": f"train any_depth {_FEW} 'training.schedule={_DRAWN}'",
     "train emulators/own": "train emulators/own training.steps=20 optimizer.warmup=2",
-    "training.steps=500": _FEW,
+    "training.steps=500": f"{_FEW} training.sample=0",
     "training.steps=400": "training.steps=20 optimizer.warmup=2",
     "steps: 200": "steps: 30",
     "steps: 500": "steps: 60",
