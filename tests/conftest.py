@@ -1,5 +1,6 @@
 import gc
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -35,8 +36,11 @@ gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_configure(config):
-    # This has to come before the package is imported.
     if config.getoption("--types"):
+        if "ide_transformer" in sys.modules:
+            raise pytest.UsageError(
+                "--types: pass no folder with a conftest.py that has the package."
+            )
         jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
 
 

@@ -28,7 +28,7 @@ class Step(NamedTuple):
     - `result`: whether the step succeeded.
     """
 
-    y1: Array
+    y1: PyTree
     error: Any
     dense_info: dict[str, PyTree[Array]]
     solver_state: PyTree
@@ -37,8 +37,8 @@ class Step(NamedTuple):
     @classmethod
     def between(
         cls,
-        y0: Array,
-        y1: Array,
+        y0: PyTree,
+        y1: PyTree,
         *,
         error: Array | None = None,
         state: PyTree = None,

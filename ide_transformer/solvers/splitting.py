@@ -48,7 +48,7 @@ def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperat
 
 
 # `flow(index, start, end, u)`: the flow of an operator between two fractions of the step.
-Flow: TypeAlias = Callable[[int, float, float, Array], Array]
+Flow: TypeAlias = Callable[[int, float, float, PyTree], PyTree]
 
 
 class AbstractSplitting(AbstractScheme):
@@ -85,11 +85,11 @@ class AbstractSplitting(AbstractScheme):
         return inside if self.ends_with_sub_step else Projected(inside)
 
     @abc.abstractmethod
-    def flows(self, flow: Flow, num_operators: int, u: Array) -> tuple[Array, Array | None]:
+    def flows(self, flow: Flow, num_operators: int, u: PyTree) -> tuple[PyTree, PyTree]:
         """The state after the step, and an error estimate or `None`. `flow` makes a sub-step of
         one of the operators."""
 
-    def start(self, field: StepField, u: Array) -> EvaluationCount | None:
+    def start(self, field: StepField, u: PyTree) -> EvaluationCount | None:
         where = f"{type(self).__name__}(sub_solver={scheme_name(self.sub_solver)}(…))"
         example = f"{type(self).__name__}(sub_solver=diffrax.Heun())"
         part = field.of_operators(self)[0]
@@ -97,7 +97,7 @@ class AbstractSplitting(AbstractScheme):
         fixed = evaluation_count(state) is None
         return None if fixed else EvaluationCount(jnp.zeros((), u.dtype))
 
-    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: PyTree, state: PyTree, made_jump: PyTree) -> Step:
         operators = field.of_operators(self)
         result = diffrax.RESULTS.successful
 
@@ -159,7 +159,7 @@ class AbstractSequentialSplitting(AbstractSplitting):
         """The sub-steps in order: (operator, start, end), as fractions of the step. Below 0 and
         above 1 the weights of the interval are extrapolated."""
 
-    def flows(self, flow: Flow, num_operators: int, u: Array) -> tuple[Array, None]:
+    def flows(self, flow: Flow, num_operators: int, u: PyTree) -> tuple[PyTree, None]:
         for index, start, end in self.sub_steps(num_operators):
             u = flow(index, start, end, u)
         return u, None

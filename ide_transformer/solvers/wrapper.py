@@ -150,7 +150,7 @@ def scheme_name(solver: diffrax.AbstractSolver) -> str:
 
 
 def start_inside(
-    where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
+    where: str, solver: diffrax.AbstractSolver, field: StepField, u: PyTree, example: str
 ) -> PyTree:
     """The starting memory of a scheme inside another one. Raises `InputError`, which begins
     with `where`, if the scheme remembers earlier steps."""

@@ -112,7 +112,7 @@ def test_heads_read_the_states():
     mean = affine(read, layer_norm(u)[:, :2].mean(1))
     assert largest(two_heads(u, ENCODER.inputs), mean) < 1e-13
     pooled = np.tanh(affine(read, u[:, 0]))
-    assert largest(ide.models.States(pooler=read).pooled(u), pooled) < 1e-13
+    assert largest(ide.models.States(pooler=read).pooled(jnp.asarray(u)), pooled) < 1e-13
     with pytest.raises(ide.InputError, match=r"3 learned tokens.* 2"):
         dataclasses.replace(ENCODER, read_out=ide.models.PrefixHead((read,) * 3))
 
