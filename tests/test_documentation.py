@@ -52,15 +52,15 @@ NOT_RUN = (
     "srun",
 )
 # Shorter forms of what takes long.
-_FEW = "training.steps=20 optimizer.warmup=2 data.validation=0.002"
+_FEW = "training.steps=20 training.sample=0 optimizer.warmup=2 data.validation=0.002"
 _DRAWN = "[{meshes: [{layers: 4}, {layers: 8}]}]"
 SHORT = {
     " data.validation=0.02": "",
-    "train quick": f"train quick {_FEW} training.sample=0",
+    "train quick": f"train quick {_FEW}",
     "train shakespeare  ": f"train shakespeare {_FEW} ",
     "train any_depth": f"train any_depth {_FEW} 'training.schedule={_DRAWN}'",
     "train emulators/own": "train emulators/own training.steps=20 optimizer.warmup=2",
-    "training.steps=500": f"{_FEW} training.sample=0",
+    "training.steps=500": _FEW,
     "training.steps=400": "training.steps=20 optimizer.warmup=2",
     "steps: 200": "steps: 30",
     "steps: 500": "steps: 60",
