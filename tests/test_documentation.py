@@ -52,7 +52,10 @@ NOT_RUN = (
     "srun",
 )
 # Shorter forms of what takes long.
-_FEW = "training.steps=20 training.sample=0 optimizer.warmup=2 data.validation=0.002"
+_FEW = (
+    "training.steps=20 training.batch_size=8 training.sample=0 optimizer.warmup=2 "
+    "data.validation=0.002"
+)
 _DRAWN = "[{meshes: [{layers: 4}, {layers: 8}]}]"
 SHORT = {
     " data.validation=0.02": "",

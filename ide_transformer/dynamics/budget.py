@@ -237,6 +237,7 @@ def error_budget(
     total_error = sum(errors.values())
     size = jnp.linalg.norm(outputs - total_error)
     total = jnp.linalg.norm(total_error)
+    cost = solve.cost
     parts = []
     for name, error in errors.items():
         finer = refined[name]
@@ -246,7 +247,7 @@ def error_budget(
             share=float(jnp.vdot(error, total_error) / (total * size)),
             refinement=finer.described(name),
             left=float(jnp.linalg.norm(total_error - (outputs - halved[name])) / size),
-            cost=finer.cost / solve.cost,
+            cost=finer.cost / cost,
         )
         parts.append(part)
     return ErrorBudget(float(total / size), tuple(parts))

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools as ft
 from typing import Any, TypeAlias
 
 import equinox as eqx
@@ -130,8 +131,8 @@ class FeatureMap(eqx.Module):
     - `duals`: R, `R_ja = √m w_j φ_a(y_j)`: `Σ_j R_ja v_j` is coefficient a of values v.
     """
 
-    values: Float[Array, "points modes"] | None
-    duals: Float[Array, "points modes"] | None
+    values: Float[Array | np.ndarray, "points modes"] | None
+    duals: Float[Array | np.ndarray, "points modes"] | None
 
     def of_values(self, c: Float[Array, "*batch modes"]) -> Float[Array, "*batch points"]:
         """`P c`, the values of functions with coefficients c."""
@@ -145,6 +146,24 @@ class FeatureMap(eqx.Module):
         """`c̄ + P (c - c̄)`, c̄ the mean of c: a constant factor stays constant."""
         mean = jnp.mean(c)
         return mean + self.of_values(c - mean)
+
+
+def _feature_map(
+    basis: AbstractBasis, domain: FeatureDomain, modes: int, dtype: np.dtype
+) -> FeatureMap:
+    phi = basis(jnp.asarray(domain.points, dtype), modes)
+    size = jnp.sqrt(jnp.asarray(modes, phi.dtype))
+    weights = jnp.asarray(domain.weights, dtype)
+    return FeatureMap(phi / size, size * weights[:, None] * phi)
+
+
+@ft.cache
+def _constant_feature_map(
+    basis: AbstractBasis, domain: FeatureDomain, modes: int, dtype: np.dtype
+) -> FeatureMap:
+    """The map for a basis that is not trained. Each evaluation of a field asks for it."""
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(np.asarray, _feature_map(basis, domain, modes, dtype))
 
 
 # The map for numbers that are not functions of y, such as the channels of an image.
@@ -188,13 +207,11 @@ class FunctionSpace(eqx.Module):
 
     def inner(self, modes: int) -> FeatureMap:
         """The map for functions with `modes` coefficients."""
-        domain = self.domain_of(modes)
-        # Compile-time constants, so that their products are folded.
-        points = jnp.asarray(domain.points, jnp.result_type(float))
-        weights = jnp.asarray(domain.weights, jnp.result_type(float))
-        phi = self.basis(points, modes)
-        size = jnp.sqrt(jnp.asarray(modes, phi.dtype))
-        return FeatureMap(phi / size, size * weights[:, None] * phi)
+        domain, dtype = self.domain_of(modes), jnp.result_type(float)
+        leaves = jax.tree.leaves(self.basis)
+        if any(isinstance(x, (jax.Array, np.ndarray)) for x in leaves):
+            return _feature_map(self.basis, domain, modes, dtype)
+        return _constant_feature_map(self.basis, domain, modes, dtype)
 
     def heads(self, heads: int, modes: int) -> FeatureMap:
         """The map for functions on Ω_h × Ω_y, with `modes` coefficients for each head."""
