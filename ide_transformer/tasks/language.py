@@ -150,7 +150,7 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
     return [*texts]
 
 
-# `repeated` searches for at most so many windows, and needs so many tokens in each.
+# `repeated` compares at most this many windows, of at least this many tokens.
 _COMPARED = 256
 _SHORTEST = 32
 
