@@ -19,6 +19,10 @@ class InputError(ValueError):
     """
 
 
+class ConfigError(InputError):
+    """An `InputError` whose message begins with a key of a configuration and its place."""
+
+
 def printable(text: str, allowed: str = "\n") -> str:
     """Escapes characters that a terminal would obey or hide, such as escape sequences, marks of
     the writing direction and halves of surrogate pairs. The `allowed` characters stay."""
@@ -36,19 +40,28 @@ def shown(value: Any) -> str:
     return short(repr(value))
 
 
-def short(name: str) -> str:
-    """A text for an error message: one line, at most 80 characters."""
-    text = printable(name[:81], "")
-    return text if len(text) <= 80 else f"{text[:76]} …"
+def short(name: str, most: int = 80) -> str:
+    """A text for an error message: one line, at most 80 characters, or another number."""
+    text = printable(name[: most + 1], "")
+    return text if len(text) <= most else f"{text[: most - 4]} …"
 
 
 @contextlib.contextmanager
-def at(place: str) -> Iterator[None]:
-    """Puts a place, such as a key and its value, before the message of an `InputError`."""
+def at(place: object, value: str | None = None) -> Iterator[None]:
+    """Puts a place before the message of an `InputError`: a text, such as `sample 3`, or the
+    key of a configuration, with its value if it says more. A message that begins with a key
+    already stays as it is."""
     try:
         yield
+    except ConfigError:
+        raise
     except InputError as error:
-        raise InputError(f"{place}: {error}") from None
+        kind = InputError if isinstance(place, str) else ConfigError
+        where = place if value is None else f"{place}={value}"
+        raise kind(f"{where}: {error}") from None
+    except Exception as error:
+        error.add_note(f"({place})")
+        raise
 
 
 @contextlib.contextmanager

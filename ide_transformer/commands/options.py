@@ -97,7 +97,7 @@ def load_model_of(options: argparse.Namespace, path: str | None = None) -> "Load
 def read_meshes(options: argparse.Namespace) -> "list[Mesh]":
     """The meshes that the options of `add_mesh` choose: one for each combination of values."""
     from ..integration import Mesh
-    from ..training.configuration.reader import read
+    from ..training.configuration.reader import resolve
     from ..training.configuration.text import read_yaml
 
     meshes = []
@@ -111,7 +111,7 @@ def read_meshes(options: argparse.Namespace) -> "list[Mesh]":
                 raise InputError(f"--mesh {text}: use key=value, for example layers=2,4,8.")
             fields.setdefault(key, []).append(read_yaml(value, f"--mesh {text}"))
         for values in itertools.product(*fields.values()):
-            meshes.append(read(Mesh, dict(zip(fields, values, strict=True)), "--mesh"))
+            meshes.append(resolve(Mesh, dict(zip(fields, values, strict=True)), "--mesh"))
     return meshes
 
 

@@ -33,4 +33,4 @@ def load_comparison(path: Path) -> AbstractComparison:
     tree.setdefault("name", path.stem)
     if isinstance(tree.get("base"), str):
         tree["base"] = str(path.parent / tree["base"])
-    return read_section(_MODES[mode], tree, str(path))
+    return read_section(_MODES[mode], tree)

@@ -11,7 +11,7 @@ from ..errors import InputError, at
 from ..models import Model
 from ..reporting import write_json
 from ..training import Config, RunFolder, build_model, build_task, read_section, train
-from ..training.configuration.reader import find, parameters_of
+from ..training.configuration.names import find, parameters_of
 from ..training.configuration.text import read_yaml
 from ..training.folder.metrics import say
 from ..training.steps.layout import primary
@@ -115,5 +115,4 @@ def baseline_of(text: str, config: Config) -> Baseline:
             f"{where}: optimizer.kind=muon is for the matrices of operators; pass "
             f"--baseline {text}:kind=adamw."
         )
-    origin = {f"optimizer.{name}": where for name in optimizer} | {"name": where}
-    return Baseline(text, read_section(Config, tree, where, origin))
+    return Baseline(text, read_section(Config, tree, where=where))

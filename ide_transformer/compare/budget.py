@@ -11,12 +11,13 @@ from jaxtyping import Int
 from ..arguments import PositiveFloat
 from ..dynamics.budget import field_operations
 from ..equation import by_samples
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..models import Model
 from ..reporting import Row
 from ..tasks import AbstractTask, Batch
 from ..training import Config, Section, build_task, read_section, schedule_of, section
-from ..training.configuration.section import Converted, not_empty
+from ..training.configuration.reader import Converted
+from ..training.configuration.section import not_empty
 from ..training.configuration.text import apply_overrides
 from ..training.setup import setup
 from ..training.steps.schedule import overrides_for_refinement
@@ -49,13 +50,13 @@ class Budget(Section):
     amount: Annotated[
         tuple[PositiveFloat, ...],
         not_empty,
-        Converted(lambda x: x if isinstance(x, list) else [x]),
+        Converted(lambda x: x if isinstance(x, list | tuple) else [x]),
     ]
 
     @property
     def each(self) -> list["Budget"]:
         """A budget for each amount."""
-        return [Budget(unit=self.unit, amount=(amount,)) for amount in sorted(self.amount)]
+        return [self.replace(amount=(amount,)) for amount in sorted(self.amount)]
 
     def __str__(self) -> str:
         amounts = " or ".join(f"{amount:g}" for amount in self.amount)
@@ -71,17 +72,17 @@ class Budget(Section):
         else:
             ends = [x.until for x in config.training.schedule if isinstance(x.until, int)]
             if ends:
-                raise InputError(
-                    f"training.schedule: until={ends[0]} is a number of steps, which "
-                    f"budget.unit={self.unit} does not fix; set budget.unit=steps, or a share "
-                    "such as until: 50%."
+                raise ConfigError(
+                    f"{config.training.key / 'schedule'}: until={ends[0]} is a number of "
+                    f"steps, which budget.unit={self.unit} does not fix; set "
+                    "budget.unit=steps, or a share such as until: 50%."
                 )
             steps = round(amount / cost_of_step(config, task, self.unit))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
-            raise InputError(
-                f"budget.amount={amount:g} allows {steps} steps; it must allow more than "
-                f"optimizer.warmup={warmup}."
+            raise ConfigError(
+                f"{self.key / 'amount'}={amount:g} allows {steps} steps; it must allow "
+                f"more than optimizer.warmup={warmup}."
             )
         return steps
 
@@ -177,11 +178,11 @@ def plan_refinement(config: Config, evaluations: int | float) -> list[Row]:
         tree = config.changes()
         where = f"training.schedule={schedule}"
         apply_overrides(tree, [where])
-        recipe = overrides_for_refinement(read_section(Config, tree, where))
+        recipe = overrides_for_refinement(read_section(Config, tree, where=where))
         apply_overrides(tree, recipe)
-        steps = budget.steps(read_section(Config, tree, where), task)
+        steps = budget.steps(read_section(Config, tree, where=where), task)
         tree["training"]["steps"] = steps
-        planned = read_section(Config, tree, f"{where}, training.steps={steps}")
+        planned = read_section(Config, tree, where=f"{where}, training.steps={steps}")
         overrides = [f"training.steps={steps}", f"training.schedule='{schedule}'", *recipe]
         cost = round(steps * cost_of_step(planned, task))
         rows.append({"overrides": " ".join(overrides), "field_evaluations": cost})

@@ -1,16 +1,14 @@
 """The base class of comparisons of schemes: a YAML file, rows, a report and figures."""
 
 import abc
-import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.console import Console
 
-from ..errors import InputError
 from ..reporting import Report, Terminal, write_report
 from ..training import Section, section
 from ..training.configuration.section import FolderName
@@ -18,18 +16,6 @@ from ..training.folder.run_folder import sole_use
 
 
 Rows = list[dict[str, Any]]
-
-
-@contextlib.contextmanager
-def naming_scheme(name: str) -> Iterator[None]:
-    """Adds the name of a scheme to errors of its configuration and its code."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"schemes.{name}: {error}") from None
-    except Exception as error:
-        error.add_note(f"(schemes.{name})")
-        raise
 
 
 @section

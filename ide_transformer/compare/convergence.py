@@ -19,7 +19,9 @@ from ..errors import InputError
 from ..figures import Curve, plot_panels
 from ..integration.march import Steps
 from ..solvers import Residual, Velocity
-from ..training.configuration.reader import find, read, spell_scheme
+from ..training.configuration.key import Key
+from ..training.configuration.names import find
+from ..training.configuration.reader import resolve_part
 
 
 FEATURES = 8
@@ -193,11 +195,11 @@ _FREE = (
 )
 
 
-def _read_scheme(name: str) -> diffrax.AbstractSolver:
+def _read_scheme(name: str) -> tuple[str, diffrax.AbstractSolver]:
+    """A scheme by its name in configurations, and the name with the scheme inside it."""
     sizes = {"features": FEATURES, "num_steps": 1, "operators": 2}
-    return read(
-        diffrax.AbstractSolver, name, "--scheme", offers={diffrax.AbstractSolver: sizes}
-    )
+    spec = resolve_part(diffrax.AbstractSolver, name, Key("--scheme"))
+    return str(spec), spec.make({diffrax.AbstractSolver: sizes})
 
 
 @ft.cache
@@ -205,8 +207,8 @@ def schemes() -> dict[str, Entry]:
     """All schemes to measure, by name."""
     consistent = solvers.ConsistentPaperSplitting()
     return {
-        **{name: _explicit(_read_scheme(name)) for name in _EXPLICIT},
-        **{name: Entry(_read_scheme(name)) for name in _FREE},
+        **{name: _explicit(_read_scheme(name)[1]) for name in _EXPLICIT},
+        **{name: Entry(_read_scheme(name)[1]) for name in _FREE},
         "lie_trotter(euler), exact damping": Entry(solvers.LieTrotter(), block="damped"),
         "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
         "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
@@ -224,8 +226,7 @@ def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
     if isinstance(scheme, str):
         if scheme in entries:
             return scheme, entries[scheme]
-        solver = _read_scheme(scheme)
-        name = spell_scheme(scheme)
+        name, solver = _read_scheme(scheme)
     else:
         solver = scheme
         name = eq.spell(scheme)

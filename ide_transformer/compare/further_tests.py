@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from ..errors import InputError, at
+from ..errors import ConfigError, at
 from ..integration import Mesh
 from ..packages import checksum
 from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..tasks import Part
-from ..training import Config, RunFolder, Section, evaluate_on_meshes, load_model, read_section
-from ..training.configuration.files import apply_overrides
+from ..training import Config, RunFolder, Section, evaluate_on_meshes, load_model
+from ..training.configuration.files import override_config
 from ..training.configuration.section import Count, not_empty, section
 from ..training.folder.run_folder import source
 from .comparison import Rows, fingerprint
@@ -59,9 +59,10 @@ class FurtherTest(Section):
 
         **Raises:** `InputError` for a wrong key or value.
         """
-        tree = config.as_tree()
-        origin = apply_overrides(tree, self.overrides)
-        return read_section(Config, tree, "tests", origin)
+        keys = {f"data.options.{name}": self.key / "options" / name for name in self.options}
+        keys["model.context"] = self.key / "context"
+        places = {name: key.place for name, key in keys.items()}
+        return override_config(config, self.overrides, places)
 
     def measure(self, run: RunFolder, data: str, folder: Path) -> dict[str, Any]:
         """The figures of a run. They are stored in `folder`, and measured again after a change
@@ -75,7 +76,9 @@ class FurtherTest(Section):
             meshes = [self.mesh]
             (row,) = evaluate_on_meshes(loaded, meshes, samples=self.samples, part=self.part)
             if missing := [name for name in self.figures if name not in row]:
-                raise InputError(f"figures={missing} must be some of {', '.join(row)}.")
+                raise ConfigError(
+                    f"{self.key / 'figures'}={missing} must be some of {', '.join(row)}."
+                )
             write_json(file, {"run": run.path.name, "code": code, "figures": row})
             jax.clear_caches()  # frees the memory of programs
         return read_json(file)["figures"]
@@ -103,7 +106,7 @@ def measure_tests(
         measured = {}
         for scheme, seeds in runs.items():
             if (name, scheme) in data:
-                with at(f"tests.{name}, {scheme}"):
+                with at(test.key):
                     measured[scheme] = [
                         test.measure(run, data[name, scheme], folder) for run in seeds
                     ]

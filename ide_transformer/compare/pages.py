@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
 from ..training import Config, RunFolder, flat_values, read_metrics
-from ..training.configuration.reader import spell_scheme
 
 
 # The columns of a summary after the losses.
@@ -86,7 +85,7 @@ def _results(runs: list[RunRecord]) -> Part:
             evaluations = run.logged_values("validation_loss")
             losses = {"validation_loss": [None, *evaluations.values()][-1]}
             cost["steps"] = run.lines[-1]["step"]
-        scheme = spell_scheme(run.config.solver.description)
+        scheme = run.config.solver.label
         rows.append({"run": run.name, "scheme": scheme, **losses, **cost})
     # Leaves out columns without values, and costs that are 0 in all runs.
     columns = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}

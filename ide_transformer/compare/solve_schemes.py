@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +11,16 @@ from rich.console import Console
 
 from ..arguments import PositiveFloat, at_least, below
 from ..dynamics import relative_error
-from ..errors import InputError
+from ..errors import ConfigError, at
 from ..figures import plot_curves
 from ..packages import checksum
 from ..pretrained.files import read_json
 from ..reporting import write_json
-from ..training import (
-    RunFolder,
-    Section,
-    SolverConfig,
-    read_section,
-    run_task,
-    section,
-    with_solver,
-)
-from ..training.configuration.reader import spell_scheme
+from ..training import RunFolder, Section, SolverConfig, run_task, section, with_solver
 from ..training.configuration.section import Count, not_empty
 from ..training.folder.loading import checksum_of_weights, restore_model
 from ..training.folder.run_folder import source
-from .comparison import AbstractComparison, Rows, about_sources, fingerprint, naming_scheme
+from .comparison import AbstractComparison, Rows, about_sources, fingerprint
 from .measure import Data, measure, solve
 
 
@@ -43,15 +34,21 @@ class SolverChoice(Section):
 
     def __post_init__(self) -> None:
         if not self.steps and not self.tolerances:
-            raise InputError(
-                "set steps, for example [1, 2, 4], or tolerances, for example [1.0e-2]."
+            raise ConfigError(
+                f"{self.key}: set steps, for example [1, 2, 4], or tolerances, for example "
+                "[1.0e-2]."
             )
+        _ = self.settings
 
     @property
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """The changes of the section `solver` in each setting, by label."""
+    def settings(self) -> dict[str, SolverConfig]:
+        """The section `solver` in each setting, by label."""
         fixed = {f"{n} steps": {"steps": n} for n in self.steps}
-        return fixed | {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
+        adaptive = {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
+        return {
+            label: SolverConfig.read({**self.solver.changes(), **changes}, self.solver.key)
+            for label, changes in {**fixed, **adaptive}.items()
+        }
 
 
 @section
@@ -79,8 +76,9 @@ class SolvingComparison(AbstractComparison):
 
     def __post_init__(self) -> None:
         if self.reference.steps < 2:
-            raise InputError(
-                "reference: half of its steps measure its error; set steps to 2 or more."
+            raise ConfigError(
+                f"{self.reference.key / 'steps'}={self.reference.steps}: half of them measure "
+                "the error of the reference; set 2 or more."
             )
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
@@ -89,10 +87,8 @@ class SolvingComparison(AbstractComparison):
         model, step = restore_model(run, config, "newest", "trained")
         solves = []
         for name, choice in self.schemes.items():
-            for label, changes in choice.settings.items():
-                with naming_scheme(f"{name}, {label}"):
-                    tree = choice.solver.changes() | changes
-                    setting = read_section(SolverConfig, tree, self.name)
+            for label, setting in choice.settings.items():
+                with at(choice.key):
                     solves.append((name, label, setting, with_solver(model, setting)))
         task = run_task(run, trust=self.trust)
         batch = next(task.held_out(self.samples, self.samples))
@@ -108,10 +104,10 @@ class SolvingComparison(AbstractComparison):
         halved = with_solver(model, reference.replace(steps=half))
         reference_error = measure(halved, data).error
         console.print(f"reference: error about {reference_error:.1e}, by half its steps")
-        scheme = spell_scheme(reference.description)
+        scheme = reference.label
         if not reference_error <= self.tolerance:
-            raise InputError(
-                f"reference: with {reference.steps} and {half} steps it differs by "
+            raise ConfigError(
+                f"{reference.key}: with {reference.steps} and {half} steps it differs by "
                 f"{reference_error:.1e}, above tolerance={self.tolerance:g}; set more steps."
             )
         weights = checksum_of_weights(model)
@@ -126,7 +122,7 @@ class SolvingComparison(AbstractComparison):
             status = "stored" if file.exists() else "measured"
             console.print(f"[{index}/{len(solves)}] {name}, {label}: {status}")
             if not file.exists():
-                with naming_scheme(f"{name}, {label}"):
+                with at(self.schemes[name].key):
                     measured = measure(configured, data, self.rounds)
                 figures = {
                     "error": measured.error,

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from ..arguments import Bound, above
-from ..errors import InputError
+from ..errors import ConfigError
 from ..figures import plot_curves
 from ..reporting import show_table, write_json
 from ..training import Section, section
@@ -43,23 +43,23 @@ class Sweep(Section):
 
     def __post_init__(self) -> None:
         for key, values in self.keys.items():
-            where = f"keys.{key}={list(values)}"
+            where = f"{self.key / 'keys' / key}={list(values)}"
             if key == "training.steps":
-                raise InputError(
+                raise ConfigError(
                     f"{where}: the budget sets the number of steps; remove this key."
                 )
             if key == "training.seed":
-                raise InputError(
+                raise ConfigError(
                     f"{where}: a sweep cannot tune seeds; set seeds: [0, 1] instead."
                 )
             if key.startswith("data.") or key in ("model.context", "model.patch"):
-                raise InputError(
+                raise ConfigError(
                     f"{where}: losses on other data do not compare; use separate schemes."
                 )
             if list(values) != sorted(set(values)):
-                raise InputError(f"{where}: values must be different and in ascending order.")
+                raise ConfigError(f"{where}: values must be different and in ascending order.")
             if len({folder_text(value) for value in values}) < len(values):
-                raise InputError(
+                raise ConfigError(
                     f"{where}: two share the name of a folder; use values further apart."
                 )
 

@@ -10,14 +10,17 @@ from typing import Annotated, Any, Literal, NamedTuple
 from rich.console import Console
 
 from .. import training
-from ..errors import InputError, at
+from ..errors import ConfigError, at, did_you_mean
 from ..figures import Curve, plot_curves, plot_intervals, plot_panels
 from ..reporting import Report, show_table, write_report
 from ..tasks import AbstractLoss, AbstractTask
-from ..training.configuration.files import config_of
+from ..training import Config
+from ..training.configuration.files import config_of, override_config
 from ..training.configuration.section import Seed, is_folder_name, not_empty, section
+from ..training.configuration.text import Tree
+from ..training.steps.parts import check_equations
 from .budget import Budget, tokens_of_samples
-from .comparison import AbstractComparison, Rows, about_sources, naming_scheme
+from .comparison import AbstractComparison, Rows, about_sources
 from .further_tests import FurtherTest, measure_tests
 from .results import (
     LearningCurve,
@@ -81,37 +84,71 @@ class TrainingComparison(AbstractComparison):
     def __post_init__(self) -> None:
         names = [x.name for x in self.contenders]
         if len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"seeds={list(self.seeds)} must be different.")
+            raise ConfigError(f"{self.key / 'seeds'}={list(self.seeds)} must be different.")
         for name in names:
             largest = max(*self.seeds, self._tuning_seed)
             folder = Trial(name, (1.234e-300,) * len(self._swept), largest).name
             if not is_folder_name(folder):
-                raise InputError(
-                    f"schemes.{name}: {folder} is not a valid folder name; rename the scheme."
+                raise ConfigError(
+                    f"{self.key / 'schemes'}: {name}: {folder} is not a valid folder name; "
+                    "rename the scheme."
                 )
         if len({Trial(name, (), 0).name for name in names}) < len(names):
-            raise InputError(
-                f"schemes: two of {', '.join(names)} would share a folder; rename one."
+            raise ConfigError(
+                f"{self.key / 'schemes'}: two of {', '.join(names)} would share a folder; "
+                "rename one."
             )
         schemes = ", ".join(self.schemes)
         if self.reference not in (None, *self.schemes):
-            raise InputError(f"reference={self.reference!r} must be one of {schemes}.")
-        for name, test in self.tests.items():
+            raise ConfigError(
+                f"{self.key / 'reference'}={self.reference!r} must be one of {schemes}."
+                f"{did_you_mean(self.reference, self.schemes)}"
+            )
+        for test in self.tests.values():
             if unknown := [x for x in test.schemes if x not in self.schemes]:
-                raise InputError(f"tests.{name}.schemes={unknown}: use some of {schemes}.")
-        for name, sections in (*self.schemes.items(), *self.recipes.items()):
-            changes = sections.get("training")
-            for key, shared_key in (("steps", "budget.amount"), ("seed", "seeds")):
-                if isinstance(changes, dict) and key in changes:
-                    raise InputError(
-                        f"{name}.training.{key}: all runs share it; set {shared_key} instead."
-                    )
+                raise ConfigError(f"{test.key / 'schemes'}={unknown}: use some of {schemes}.")
+        for part, changes in (("schemes", self.schemes), ("recipes", self.recipes)):
+            for name, sections in changes.items():
+                keys = sections.get("training")
+                for shared, instead in (("steps", "budget.amount"), ("seed", "seeds")):
+                    if isinstance(keys, dict) and shared in keys:
+                        key = self.key / part / name / "training" / shared
+                        raise ConfigError(f"{key}: all runs share it; set {instead} instead.")
         costly = [key for key in self._swept if not key.startswith("optimizer.")]
         if costly and self.budget.unit != "steps":
-            raise InputError(
-                f"sweep: {', '.join(costly)} may change how many steps {self.budget} allow; "
-                "set budget.unit=steps, or use separate schemes."
+            raise ConfigError(
+                f"{self.key / 'sweep'}: {', '.join(costly)} may change how many steps "
+                f"{self.budget} allow; set budget.unit=steps, or use separate schemes."
             )
+        self._check_configs()
+
+    def _check_configs(self) -> None:
+        """Reads the configuration of each contender, with each value of the sweep and with each
+        test, before any data are read."""
+        for (scheme, _), config in self._configs.items():
+            for key, values in self._swept.items():
+                place = (self.key / "sweep.keys" / key).place
+                for value in values:
+                    override_config(config, [f"{key}={value!r}"], {key: place})
+            for test in self.tests.values():
+                if not test.schemes or scheme in test.schemes:
+                    test.apply(config)
+
+    @ft.cached_property
+    def _configs(self) -> dict[tuple[str, str | None], Config]:
+        """The configuration of each scheme with each recipe."""
+        key = self.key / "base"
+        if not self.base.is_file():
+            raise ConfigError(f"{key}={self.base}: there is no such file.")
+        base = training.read_tree(self.base)
+        configs = {}
+        for scheme, recipe in itertools.product(self.schemes, (None, *self.recipes)):
+            tree = Tree(base, base.places)
+            tree.merge(self.schemes[scheme], self.key / "schemes" / scheme)
+            if recipe is not None:
+                tree.merge(self.recipes[recipe], self.key / "recipes" / recipe)
+            configs[scheme, recipe] = config_of(tree)
+        return configs
 
     @ft.cached_property
     def contenders(self) -> list[Contender]:
@@ -162,12 +199,13 @@ class TrainingComparison(AbstractComparison):
         _ = self._plans, self._test_data
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        trials = Trials(folder / "runs", self._plans, tuple(self._swept), console)
+        keys = tuple(self._swept)
+        trials = Trials(folder / "runs", self._plans, keys, self.key / "sweep.keys", console)
         tuning_seed = self._tuning_seed
         other_seeds = [seed for seed in self.seeds if seed != tuning_seed]
         trials.runs_left = len(self._plans) * len(other_seeds)
         for trial in (t for name in self._plans for t in grid(name, self._swept, tuning_seed)):
-            with naming_scheme(trial.scheme):
+            with at(self.key / "schemes" / trial.scheme):
                 trials.runs_left += not trials.is_done(trial)
         results = [
             tune(name, self.sweep, tuning_seed, trials.loss, trials.can_run)
@@ -396,11 +434,12 @@ class TrainingComparison(AbstractComparison):
     @ft.cached_property
     def _plans(self) -> dict[str, Plan]:
         """The configuration and the data of each contender."""
-        base = training.read_tree(self.base)
+        for config in self._configs.values():
+            check_equations(config)
         plans = {}
         for contender in self.contenders:
-            with naming_scheme(contender.name):
-                plans[contender.name] = self._plan(contender, base)
+            with at(self.key / "schemes" / contender.scheme):
+                plans[contender.name] = self._plan(contender)
         return plans
 
     @ft.cached_property
@@ -409,11 +448,12 @@ class TrainingComparison(AbstractComparison):
         checksums = {}
         for (name, test), contender in itertools.product(self.tests.items(), self.contenders):
             if not test.schemes or contender.scheme in test.schemes:
-                with at(f"tests.{name}, {contender.name}"):
+                with at(test.key):
                     task = self._task(test.apply(self._plans[contender.name].config))
                     if test.part not in task.parts:
-                        raise InputError(
-                            f"part={test.part}: these data have {' and '.join(task.parts)}."
+                        raise ConfigError(
+                            f"{test.key / 'part'}={test.part}: the data of {contender.name} "
+                            f"have {' and '.join(task.parts)}."
                         )
                 checksums[name, contender.name] = task.fingerprint()
         return checksums
@@ -427,22 +467,12 @@ class TrainingComparison(AbstractComparison):
             self._tasks[key] = training.build_task(config)
         return self._tasks[key]
 
-    def _plan(self, contender: Contender, base: dict[str, Any]) -> Plan:
-        recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
-        tree = dict(base)
-        for change in (self.schemes[contender.scheme], recipe):
-            for name, values in change.items():
-                section = tree.get(name) or {}
-                # The short form of a section is the value of `kind`.
-                section = {"kind": section} if isinstance(section, str) else section
-                # A solver replaces the solver of the base.
-                is_replaced = name == "solver" or not isinstance(values, dict)
-                tree[name] = values if is_replaced else {**section, **values}
-        config = config_of(tree, str(self.base))
+    def _plan(self, contender: Contender) -> Plan:
+        config = self._configs[contender.scheme, contender.recipe]
         task = self._task(config)
         if self.sweep is not None and "test" not in task.parts:
-            raise InputError(
-                "sweep: these data have no test part to report on; set "
+            raise ConfigError(
+                f"{self.sweep.key}: these data have no test part to report on; set "
                 f"data: {{validation: 0.05, test: 0.05}} in {self.base}."
             )
         steps = contender.budget.steps(config, task)

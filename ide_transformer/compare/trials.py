@@ -15,8 +15,8 @@ from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..tasks import AbstractTask
 from ..training import Config, Diverged, RunFolder, Stopped, read_metrics, read_section
-from ..training.configuration.files import check_code
-from ..training.configuration.text import apply_overrides
+from ..training.configuration.files import check_code, override_config
+from ..training.configuration.key import Key
 from ..training.folder.run_folder import changed_data, changed_values, source
 from ..training.setup import setup
 from .sweep import Trial
@@ -36,15 +36,21 @@ class Trials:
     **Arguments:**
 
     - `plans`: the plan of each scheme.
-    - `keys`: the tuned keys, in the order of `Trial.values`.
+    - `keys`: the tuned keys, in the order of `Trial.values`, which are written below `key`.
     """
 
     def __init__(
-        self, folder: Path, plans: Mapping[str, Plan], keys: Sequence[str], console: Console
+        self,
+        folder: Path,
+        plans: Mapping[str, Plan],
+        keys: Sequence[str],
+        key: Key,
+        console: Console,
     ):
         self.folder = folder
         self.plans = plans
         self.keys = keys
+        self.key = key
         self.console = console
         self.runs_left = 0
         self._fingerprint = ft.cache(lambda task: task.fingerprint())
@@ -54,12 +60,11 @@ class Trials:
         """The configuration of a run.
 
         **Raises:** `InputError` for values that a run cannot have."""
-        tree = self.plans[trial.scheme].config.as_tree()
-        tree["name"] = trial.name
-        tree["training"] |= {"seed": trial.seed, "sample": 0}
+        config = self.plans[trial.scheme].config.replace(name=trial.name)
+        config = config.changed("training", seed=trial.seed, sample=0)
         values = zip(self.keys, trial.values, strict=True)
-        apply_overrides(tree, [f"{key}={value!r}" for key, value in values])
-        return read_section(Config, tree, f"schemes.{trial.scheme}")
+        places = {key: (self.key / key).place for key in self.keys}
+        return override_config(config, [f"{key}={value!r}" for key, value in values], places)
 
     def run_folder(self, trial: Trial) -> RunFolder:
         return RunFolder(self.folder / trial.name)
@@ -81,7 +86,7 @@ class Trials:
             path = failure_file
             record = read_json(path)
             check_code(record.get("configuration"), path, plan_config)
-            run_config = read_section(Config, record.get("configuration"), str(path))
+            run_config = read_section(Config, record.get("configuration"), where=str(path))
             changed = [] if record.get("data") == data else ["its data"]
             origin = record.get("start")
         elif path.exists():

@@ -12,8 +12,8 @@ from jaxtyping import PyTree
 
 from ..errors import InputError
 from ..training.configuration.config import ModelConfig
-from ..training.configuration.reader import Offers, read
-from ..training.steps.build import offers_of
+from ..training.configuration.reader import Offers, resolve
+from ..training.steps.equations import offers_of
 
 
 Names: TypeAlias = Collection[str]
@@ -77,7 +77,7 @@ class AbstractProperties:
         tree = {"kind": f"{kind.__module__}:{kind.__qualname__}", "options": self.options}
         offers = self.offers
         try:
-            return read(self.kind, tree, "part", offers=offers, draws=jax.random.key(0))
+            return resolve(self.kind, tree, "part").make(offers, draws=jax.random.key(0))
         except InputError as error:
             raise ValueError(
                 f"{error} Pass the options of a configuration as options={{…}} of this check, "

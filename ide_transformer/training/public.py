@@ -11,7 +11,7 @@ from .configuration.config import (
     section,
 )
 from .configuration.files import dump_config, load_config, read_section, read_tree
-from .configuration.reader import read
+from .configuration.reader import Spec, resolve
 from .folder.convert import export_run, import_pretrained
 from .folder.loading import LoadedModel, load_model, load_run
 from .folder.metrics import read_metrics

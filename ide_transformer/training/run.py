@@ -14,8 +14,7 @@ from ..memory import keep_freed_memory
 from ..tasks import AbstractTask
 from ..tasks.task import checksum_of_all
 from .configuration.config import Config, TrainingConfig
-from .configuration.files import as_config, read_section
-from .configuration.text import apply_overrides
+from .configuration.files import as_config, override_config
 from .folder.checkpoints import Checkpoints
 from .folder.metrics import cut_metrics, say
 from .folder.run_folder import (
@@ -85,18 +84,15 @@ def resume_run(
     is_folder = Path(path, "config.yaml").is_file()
     folder = RunFolder(path) if is_folder else folder_to_resume(str(path), Path(runs), trust)
     config = folder.load_config(trust)
-    tree = config.as_tree()
-    origin = apply_overrides(tree, overrides)
     free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
-    fixed = [x for x in origin if x not in free and not x.startswith("parallel.")]
+    keys = [override.partition("=")[0] for override in overrides]
+    fixed = [key for key in keys if key not in free and not key.startswith("parallel.")]
     if fixed:
         raise InputError(
             f"{', '.join(fixed)}: a resumed run can change only {', '.join(sorted(free))}, "
             f"parallel.…; for others start a new run with model.pretrained={folder.path}."
         )
-    if origin:
-        config = read_section(Config, tree, "the command line", origin)
-    return _run(config, folder, Path(runs))
+    return _run(override_config(config, overrides), folder, Path(runs))
 
 
 @parallel.explain_lost_process()

@@ -11,16 +11,15 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..equation import merge_low_rank
-from ..errors import InputError, at
+from ..errors import ConfigError, at
 from ..models import Model
 from ..tasks import AbstractTask, Loss
 from .configuration.config import Config, TrainingConfig
-from .configuration.reader import read
 from .folder.loading import checksum_of_weights, restore_model
 from .folder.run_folder import RunFolder, changed_values, same_tokenizer
 from .steps.build import build_model, build_task, with_lora, with_solver
 from .steps.layout import Layout, make_layout
-from .steps.parts import read_parts
+from .steps.parts import check_equations, read_parts
 from .steps.programs import Programs, weight_shapes
 from .trackers import AbstractTracker
 
@@ -90,15 +89,19 @@ def setup(
     """
     began = time.perf_counter()
     training = config.training
+    if config.model.run is None and config.model.checkpoint != "newest":
+        key = config.model.key / "checkpoint"
+        raise ConfigError(f"{key}={config.model.checkpoint}: model.pretrained must be a run.")
     parts = read_parts(config)
-    trackers = [read(AbstractTracker, x, "training.trackers") for x in training.trackers]
+    trackers = [tracker.make() for tracker in training.trackers]
     layout = make_layout(config.parallel)
     if task is None:
+        check_equations(config)
         # A run that took weights has their tokenizer, whatever became of the other run.
         tokenizer = resumed.load_tokenizer() if resumed and config.model.run else None
         task = build_task(config, tokenizer)
     model_key, key = jax.random.split(jax.random.key(training.seed))
-    model = parts.first_model(config, lambda config: build_model(config, task, model_key))
+    model = parts.first_model(ft.partial(build_model, config, task, model_key))
     origin = {}
     if config.model.run is not None and resumed is None:
         model, origin = take_weights(RunFolder(config.model.run), config, task, model)
@@ -132,11 +135,11 @@ def take_weights(
         for text in changed_values(run_config, config)
         if text.startswith(("model.", "control.")) and not text.startswith("model.lora")
     }
-    key = f"model.pretrained={run.path}"
+    key = f"{config.model.key / 'pretrained'}={run.path}"
     if wrong := [text for name, text in changes.items() if name not in _FREE]:
-        raise InputError(f"{key} sets the model; drop what differs ({'; '.join(wrong)}).")
+        raise ConfigError(f"{key} sets the model; drop what differs ({'; '.join(wrong)}).")
     if not same_tokenizer(run, task):
-        raise InputError(f"{key}: data.name={config.data.name} has other tokens.")
+        raise ConfigError(f"{key}: data.name={config.data.name} has other tokens.")
     trained, step = restore_model(run, run_config, config.model.checkpoint, "trained")
     if config.model.lora != run_config.model.lora:
         lora_key = jax.random.key(config.training.seed)
@@ -145,14 +148,14 @@ def take_weights(
         trained = with_solver(trained, config.solver)
     fits = weight_shapes(trained) == weight_shapes(model)
     if not fits and trained.layers < run_config.model.layers:
-        raise InputError(
+        raise ConfigError(
             f"{key} has {trained.layers} layers at that step; set model.layers="
             f"{trained.layers} and control.horizon={trained.control.horizon:g}."
         )
     if not fits:
         free = [text for name, text in changes.items() if name not in ("run", "checkpoint")]
         differ = "; ".join(free) or f"the sizes of the data, here {task.sizes}"
-        raise InputError(f"{key}: its weights do not fit; drop what differs ({differ}).")
+        raise ConfigError(f"{key}: its weights do not fit; drop what differs ({differ}).")
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     leaves = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
     combined = eqx.combine(jax.tree.structure(weights).unflatten(leaves), static)

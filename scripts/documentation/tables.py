@@ -18,8 +18,9 @@ from ide_transformer.pretrained import families
 from ide_transformer.reporting import markdown_table as table
 from ide_transformer.solvers import count_evaluations, unroll_stages
 from ide_transformer.training import load_config
-from ide_transformer.training.configuration import config as sections, reader
-from ide_transformer.training.configuration.reader import parse_description
+from ide_transformer.training.configuration import config as sections
+from ide_transformer.training.configuration.names import KINDS, classes_by_name
+from ide_transformer.training.configuration.reader import Spec
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +42,8 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
     """The keys of a section and of the sections inside it, as their docstrings explain them."""
     about, explanations = _docstring_of(kind)
     explanations = _docstring_of(sections.ClassSection)[1] | explanations
-    defaults = kind(weight=1.0) if kind is sections.CostConfig else kind()
+    required = {"weight": 1.0, "kind": "transport"} if kind is sections.CostConfig else {}
+    defaults = kind(**required)
     rows, below = [], []
     fields = dataclasses.fields(kind)
     for field in sorted(fields, key=lambda field: field.name == "options"):
@@ -83,7 +85,7 @@ def _words(annotation: Any) -> str:
     """The values of a type in words."""
     kind = get_origin(annotation) or annotation
     inner = get_args(annotation)
-    if annotation == sections.Description:
+    if kind is Spec:
         return "name"
     if kind in (Union, UnionType):
         return " or ".join(_words(x) for x in inner if x is not NoneType)
@@ -111,9 +113,9 @@ def _words(annotation: Any) -> str:
 
 def names_table() -> str:
     rows = []
-    for kind, modules in reader.KINDS.items():
-        names = sorted(reader.classes_by_name(kind, (*modules, contrib)))
-        rows.append((f"`{kind.__name__}`", _join_names(names)))
+    for root, kind in KINDS.items():
+        names = sorted(classes_by_name(root, (*kind.modules, contrib)))
+        rows.append((f"`{root.__name__}`", _join_names(names)))
     return table(("kind", "names"), rows)
 
 
@@ -164,9 +166,9 @@ def architectures_table() -> str:
         config = load_config(path)
         comment = path.read_text(encoding="utf-8").split("\n#\n")[0].replace("\n# ", " ")
         architecture = comment.removeprefix("# ").partition(":")[0]
-        operators = [parse_description(x, "operators")[0] for x in config.model.operators]
-        constraint, _, _ = parse_description(config.model.constraint, "constraint")
-        solver = reader.spell_scheme(config.solver.description)
+        operators = [operator.name for operator in config.model.operators]
+        constraint = config.model.constraint.name
+        solver = config.solver.label
         solver += ", adaptive" if config.solver.rtol else ""
         row = (path.stem, ", ".join(operators), f"{constraint}, {config.control.kind}", solver)
         rows.append((architecture, *(f"`{x}`" for x in row)))

@@ -13,7 +13,7 @@ import pytest
 
 from ide_transformer import models, tasks, training
 from ide_transformer.tasks.task import in_parts
-from ide_transformer.training.configuration import files, reader
+from ide_transformer.training.configuration import files, names
 from ide_transformer.training.folder.checkpoints import Checkpoints
 from ide_transformer.training.folder.run_folder import new_folder
 from ide_transformer.training.setup import setup
@@ -51,7 +51,9 @@ def known():
     """While this lasts, as it does in the tests of this folder, configurations know the task
     and runs draw no figures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(reader.KINDS, tasks.AbstractTask, (tasks, sys.modules[__name__]))
+        known = names.KINDS[tasks.AbstractTask]
+        modules = (*known.modules, sys.modules[__name__])
+        patch.setitem(names.KINDS, tasks.AbstractTask, known._replace(modules=modules))
         patch.setattr(training.results, "plot_run", lambda *_: None)
         yield
 
@@ -139,12 +141,13 @@ def config(*overrides, **sections):
 
 
 def read_config(tree):
-    return training.read_section(training.Config, tree, "here")
+    return training.read_section(training.Config, tree, where="here")
 
 
-def model_of(configuration, scale=0.3, **sizes):
+def model_of(configuration, scale=0.3, layers=None, **sizes):
     """The model of a configuration, its weights drawn by NumPy."""
-    build = ft.partial(training.build_model_of_size, configuration, {"vocabulary": 5, **sizes})
+    sizes = {"vocabulary": 5, **sizes}
+    build = ft.partial(training.build_model_of_size, configuration, sizes, layers=layers)
     return filled(eqx.filter_eval_shape(build, jax.random.key(0)), scale, seed=0)
 
 

@@ -39,9 +39,7 @@ def test_schemes_by_name():
         ),
     }.items():
         offers = {diffrax.AbstractSolver: sizes}
-        tree = stub.config(written).solver.description
-        read_solver = training.read(diffrax.AbstractSolver, tree, "solver", offers=offers)
-        assert eqx.tree_equal(read_solver, solver)
+        assert eqx.tree_equal(stub.config(written).solver.spec.make(offers), solver)
     assert stub.config().solver == stub.config("solver=lie_trotter").solver
 
 
@@ -183,6 +181,8 @@ def test_stages_are_refined_up_to_the_same_depth():
     refine = {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
-    first = read_parts(config).first_model(config, lambda stage: stub.model_of(stage, **sizes))
+    first = read_parts(config).first_model(
+        lambda layers: stub.model_of(config, layers=layers, **sizes)
+    )
     depths = [(x.control.layers, x.control.horizon) for x in first.equations]
     assert depths == [(1, 2.0)] * 2

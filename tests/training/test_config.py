@@ -9,7 +9,7 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.configuration.files import read_yaml, write_yaml
+from ide_transformer.training.configuration.text import read_yaml, write_yaml
 from ide_transformer.training.steps import build
 from tests.training import stub
 
@@ -18,7 +18,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
     path = tmp_path / "small.yaml"
     schedule = "[{until: 150, mesh: {layers: 2}}, {mesh: {layers: 4}}]"
     path.write_text(f"model: {{layers: 4}}\ntraining: {{steps: 200, schedule: {schedule}}}")
-    config = training.load_config(path, ["model.width=64", "data.path=a.txt"])
+    config = training.load_config(path, ["model.width=64", "data.name=text", "data.path=a.txt"])
     assert (config.name, str(config.data.path)) == ("small", "a.txt")
     assert (config.model.layers, config.model.width) == (4, 64)
     assert config.training.begins == (0, 150)

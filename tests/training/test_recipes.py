@@ -74,8 +74,8 @@ def on_files(config):
 
 
 def build_programs(config, task, filled=lambda build: build()):
-    def build_model(config, task, key):
-        build = ft.partial(build_model_of_size, config, task.sizes, key)
+    def build_model(config, task, key, layers=None):
+        build = ft.partial(build_model_of_size, config, task.sizes, key, layers)
         # Iteration has to find the fixed point of its own weights.
         needs_own_weights = config.model.pretrained or "steady_state" in config.solver.kind
         return build() if needs_own_weights else filled(build)
@@ -171,9 +171,7 @@ def test_each_contender_of_a_comparison_is_built(path, monkeypatch):
         config = training.load_config(CONFIGS / f"{comparison.run.name}.yaml")
         task = training.build_task(config)
         for scheme in comparison.schemes.values():
-            tree = scheme.solver.changes()
-            setting = next(iter(scheme.settings.values()))
-            solver = training.read_section(training.SolverConfig, tree | setting, "here")
+            solver = next(iter(scheme.settings.values()))
             check_built(config.replace(solver=solver), task)
         return
 

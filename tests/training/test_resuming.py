@@ -217,11 +217,13 @@ def test_the_code_of_each_start_is_recorded_with_that_of_own_modules(folder, mon
     assert re.fullmatch(r"\S+ \([0-9a-f]{12}\)", plain) and folders.source() == plain
     monkeypatch.syspath_prepend(folder)
     module = folder / "own_part.py"
-    module.write_text("one = 1\n")
+    parts = "from ide_transformer.dynamics import Transport as Cost\n"
+    parts += "from tests.training.mine import Pull as A\n"
+    module.write_text(parts)
     importlib.import_module("own_part")
     for override in ("model.operators=[own_part:A]", "training.costs={own_part:Cost: 0.1}"):
-        module.write_text("one = 1\n")
+        module.write_text(parts)
         before = folders.source(config(override))
         assert before.startswith(f"{plain}, own_part (")
-        module.write_text("one = 2\n")
+        module.write_text(f"{parts}two = 2\n")
         assert folders.source(config(override)) != before

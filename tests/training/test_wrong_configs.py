@@ -19,21 +19,21 @@ from tests.training import stub
 WRONG_TEXTS = {
     "0": "expected sections",
     "model: {width: 8}\n---\nmodel: {}": "found another document",
-    "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is set twice",
-    "model: !!python/object/apply:os.system [ls]": "line 1, column 8: could not determine",
+    "model:\n  width: 8\nmodel:\n  layers: 2": "wrong.yaml:3: model is set twice",
+    "model: !!python/object/apply:os.system [ls]": "wrong.yaml:1: could not determine",
     "name: nul": "name='nul'",
     "model: {pretrained: x}\nsolver: {steps: 2}": "solver.kind is missing",
-    "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]": "line 1",
+    "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]": "wrong.yaml:1: anchors",
     'model: {kind: "\\ud800"}': "",
 }
 
 # Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
 REFUSED = """\
 model.layer=3
-    | model.layer: … Did you mean layers? Known here: … kind, … options, … pretrained
+    | model.layer=3: … Did you mean layers? Known here: … kind, … options, … pretrained
 version=1 | version=1: this release … reads version 3; train again
 solver.kind=strng | solver.kind=strng: unknown. Did you mean strang? … lie_trotter
-solver.kind=strang(heun | 'strang(heun' is not a scheme; use … strang(heun)
+solver.kind=strang(heun | solver.kind=strang(heun: it is not a scheme; use … strang(heun)
 solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
 model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.layers
 model.kind=image_classifier | data.name=stub needs … TokenLogits; … kind=language_model
@@ -61,11 +61,11 @@ model.operators=[tests.training.mine:Twice]
 
 # Each of these took gigabytes, minutes, or the whole process.
 EXPLODING = {
-    "model: " + "[" * 10_000: "sections inside each other",
-    f"solver: {'strang(' * 3_000}euler{')' * 3_000}": "solver",
+    "model: " + "[" * 10_000: "levels inside each other",
+    f"solver: {'strang(' * 3_000}euler{')' * 3_000}": "levels inside each other",
     "# a comment\n" * 100_000: "characters",
     "training: {schedule: [{until: '10**10**10%'}]}": "training.schedule.0.until",
-    "optimizer: {groups: {'" + "*a" * 50_000 + "': 1.0}}": "line 2",
+    "optimizer: {groups: {'" + "*a" * 50_000 + "': 1.0}}": "wrong.yaml:2",
     f"training: {{steps: {'9' * 2**17}}}": "",
     "model: {width: 1000000000}": "model.width=1000000000",
     "training: {batch_size: 1000000000}": "training.batch_size=1000000000",

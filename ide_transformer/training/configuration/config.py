@@ -2,8 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from diffrax import AbstractSolver
+from jaxtyping import Array
 
 from ...arguments import (
     Fraction,
@@ -13,18 +17,33 @@ from ...arguments import (
     above,
     below,
 )
-from ...errors import InputError, shown
-from ...integration import Mesh
+from ...dynamics import AbstractCost
+from ...equation import (
+    AbstractBasis,
+    AbstractConstraint,
+    AbstractControl,
+    AbstractOperator,
+    AbstractPositions,
+)
+from ...errors import ConfigError, InputError, shown
+from ...integration import AbstractGradient, Mesh
+from ...models import Model
+from ...tasks import AbstractTask
+from ..steps.growth import AbstractGrowth
+from ..trackers import AbstractTracker
+from .key import Key
+from .reader import Converted, Spec
 from .section import (
-    Converted,
+    AbstractChoice,
+    ClassSection,
     Count,
     CountOrZero,
-    Description,
     FolderName,
     Moment,
     Section,
     Seed,
     not_empty,
+    part,
     section,
 )
 
@@ -34,30 +53,7 @@ NATIVE = "native"
 
 
 @section
-class ClassSection(Section):
-    """A section that chooses a class. It may be written as the name alone.
-
-    **Keys:**
-
-    - `kind`: The name.
-    - `options`: Arguments of the class, by name.
-    """
-
-    kind: str
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The class and its arguments, for `read`."""
-        return {"kind": self.kind, "options": self.options}
-
-    @classmethod
-    def complete(cls, tree: Any) -> Any:
-        return {"kind": tree} if isinstance(tree, str) else tree
-
-
-@section
-class ControlConfig(ClassSection):
+class ControlConfig(ClassSection[AbstractControl]):
     """`control`: how the weights depend on depth.
 
     **Keys:**
@@ -66,12 +62,13 @@ class ControlConfig(ClassSection):
     - `horizon`: Depth T at which the solution is read. Default: model.layers.
     """
 
+    root: ClassVar[type] = AbstractControl
     kind: str = "piecewise_constant"
     horizon: PositiveFloat | None = None
 
 
 @section
-class SolverConfig(ClassSection):
+class SolverConfig(ClassSection[AbstractSolver]):
     """`solver`: the time-stepping scheme and its steps.
 
     **Keys:**
@@ -84,6 +81,7 @@ class SolverConfig(ClassSection):
     - `steps_for`: Choose adaptive steps for a whole batch, or for each sample.
     """
 
+    root: ClassVar[type] = AbstractSolver
     kind: str = "lie_trotter"
     steps: Count = 1
     rtol: PositiveFloat | None = None
@@ -91,21 +89,29 @@ class SolverConfig(ClassSection):
     max_steps: Count = 256
     steps_for: Literal["batch", "sample"] = "batch"
 
+    @property
+    def label(self) -> str:
+        """The scheme, with the scheme inside it, such as `strang(heun)`."""
+        return NATIVE if self.kind == NATIVE else str(self.spec)
+
     def __post_init__(self) -> None:
-        steps = [f"solver.{name}" for name in self.changes() if name != "kind"]
-        if self.kind == NATIVE and steps:
-            raise InputError(
-                f"solver.kind={NATIVE} has its own steps; drop {', '.join(steps)}."
-            )
+        if self.kind == NATIVE:
+            if changes := ", ".join(name for name in self.changes() if name != "kind"):
+                key = self.key / "kind"
+                raise ConfigError(f"{key}={NATIVE} has its own steps; drop {changes}.")
+            return
+        super().__post_init__()
         if (self.rtol is None) != (self.atol is None):
-            raise InputError("solver.rtol and solver.atol: set both or neither.")
+            raise ConfigError(f"{self.key}: set both of rtol and atol, or neither.")
         if self.rtol is None and self.steps_for == "sample":
-            raise InputError("solver.steps_for=sample needs solver.rtol and solver.atol.")
+            raise ConfigError(f"{self.key / 'steps_for'}=sample needs rtol and atol.")
         if self.rtol is not None and self.steps != 1:
-            raise InputError("solver.steps is for equal steps; drop it, or drop solver.rtol.")
+            raise ConfigError(
+                f"{self.key / 'steps'} is for equal steps; drop it, or rtol and atol."
+            )
 
 
-Operators = Annotated[tuple[Description, ...], not_empty]
+Operators = Annotated[tuple[Spec[AbstractOperator], ...], not_empty]
 
 
 @section
@@ -144,7 +150,7 @@ def _check_path(value: Any) -> Any:
 
 
 @section
-class DataConfig(Section):
+class DataConfig(AbstractChoice[AbstractTask]):
     """`data`: what is learned.
 
     **Keys:**
@@ -164,6 +170,11 @@ class DataConfig(Section):
     - `options`: Other arguments of the task.
     """
 
+    root: ClassVar[type] = AbstractTask
+    name_key: ClassVar[str] = "name"
+    beside: ClassVar[tuple[str, ...]] = (
+        *("path", "column", "tokenizer", "vocabulary", "validation", "test"),
+    )
     name: str = "shakespeare"
     path: Annotated[Path | None, Converted(_check_path)] = None
     column: str | None = None
@@ -172,17 +183,6 @@ class DataConfig(Section):
     validation: Annotated[float, above(0), below(1)] | None = None
     test: Fraction | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The task and its arguments, for `read`."""
-        options = {name: x for name, x in self.as_tree().items() if x is not None}
-        options |= options.pop("options")
-        return {"name": options.pop("name"), "options": options}
-
-    def __post_init__(self) -> None:
-        for name in sorted(self.options.keys() & vars(self).keys()):
-            raise InputError(f"data.options.{name}: set data.{name} instead.")
 
 
 @section
@@ -208,7 +208,7 @@ _SET_BY_SECTIONS |= {x: f"training.{x}" for x in ("gradient", "compute_dtype")}
 
 
 @section
-class ModelConfig(ClassSection):
+class ModelConfig(ClassSection[Model]):
     """`model`: the parts of the model, and its start.
 
     **Keys:**
@@ -248,29 +248,30 @@ class ModelConfig(ClassSection):
     - `stages`: Equations on coarser and coarser grids of tokens. Default: one equation.
     """
 
+    root: ClassVar[type] = Model
     kind: str = "language_model"
     pretrained: str | None = None
     run: str | None = None
     checkpoint: Literal["newest", "best"] | Count = "newest"
     lora: LowRankConfig | None = None
     width: Count = 128
-    basis: Description = "nodal"
+    basis: Spec[AbstractBasis] = part("nodal")
     modes: Count | None = None
     heads: Count = 4
     key_value_heads: Count | None = None
     layers: Count = 4
     hidden: Count | None = None
-    activation: str = "gelu"
-    operators: Operators = ("attention", "feed_forward")
+    activation: Spec[Callable[[Array], Array]] = part("gelu")
+    operators: Operators = part(("attention", "feed_forward"))
     damping: PositiveFloat = 0.1
-    normalization: Description = "layer_norm"
-    input_normalization: Description = "free"
-    constraint: Description = "free"
+    normalization: Spec[AbstractConstraint] = part("layer_norm")
+    input_normalization: Spec[AbstractConstraint] = part("free")
+    constraint: Spec[AbstractConstraint] = part("free")
     bias: bool = False
     dropout: Fraction = 0.0
     std: PositiveFloat = 0.02
     context: Count = 64
-    positions: Description = "no_positions"
+    positions: Spec[AbstractPositions] = part("no_positions")
     tied: bool = True
     patch: Count = 2
     class_token: bool = False
@@ -282,31 +283,40 @@ class ModelConfig(ClassSection):
         return self.stages[0].stride if self.stages else self.patch
 
     @property
-    def of_coefficients(self) -> "ModelConfig | None":
-        """The ordinary model whose weights are the coefficients; `None` if the weights are
-        matrices. Raises `InputError` if `hidden` does not hold a whole number of them."""
-        modes = self.width if self.modes is None else self.modes
-        if self.basis == "nodal" and modes == self.width:
-            return None
-        hidden, rest = divmod((self.hidden or 0) * modes, self.width)
-        if rest:
-            raise InputError(
-                f"model.hidden={self.hidden} times model.modes={modes} must be a multiple of "
-                f"model.width={self.width}."
-            )
-        changes = dict(width=modes, hidden=hidden or None, basis="nodal", modes=None)
-        return self.replace(**changes)
+    def features(self) -> int:
+        """Features of the state: coefficients of functions, or their points."""
+        return self.width if self.modes is None else self.modes
+
+    @property
+    def is_functional(self) -> bool:
+        """Whether the weights are coefficients of functions of a feature."""
+        return self.basis.name != "nodal" or self.features != self.width
+
+    @property
+    def hidden_features(self) -> int | None:
+        """`hidden` in features of the state."""
+        return None if self.hidden is None else self.hidden * self.features // self.width
 
     def __post_init__(self) -> None:
         for name in sorted(self.options.keys() & _SET_BY_SECTIONS.keys()):
-            key = _SET_BY_SECTIONS[name]
-            raise InputError(f"model.options.{name} has no effect; use `{key}:` instead.")
-        if self.stages and self.patch != type(self).patch:
-            raise InputError(
-                f"model.patch={self.patch} is not used with model.stages; drop it."
+            raise ConfigError(
+                f"{self.key / 'options' / name} has no effect; use `{_SET_BY_SECTIONS[name]}:`."
             )
-        if self.stages and self.of_coefficients is not None:
-            raise InputError("model.stages needs model.basis=nodal without model.modes.")
+        if self.stages and self.patch != type(self).patch:
+            raise ConfigError(
+                f"{self.key / 'patch'}={self.patch} is not used with model.stages; drop it."
+            )
+        if self.stages and self.is_functional:
+            raise ConfigError(
+                f"{self.key / 'stages'} needs model.basis=nodal without model.modes."
+            )
+        if (self.hidden or 0) * self.features % self.width:
+            raise ConfigError(
+                f"{self.key / 'hidden'}={self.hidden} times model.modes={self.features} must "
+                f"be a multiple of model.width={self.width}."
+            )
+        if not self.stages:
+            super().__post_init__()
 
 
 @section
@@ -352,15 +362,19 @@ class OptimizerConfig(Section):
 
     def __post_init__(self) -> None:
         if self.momentum is not None and self.kind != "muon":
-            raise InputError("optimizer.momentum needs optimizer.kind=muon.")
+            raise ConfigError(f"{self.key / 'momentum'} needs optimizer.kind=muon.")
         if self.decay is not None and self.schedule not in (None, "warmup_stable_decay"):
-            raise InputError("optimizer.decay needs optimizer.schedule=warmup_stable_decay.")
+            raise ConfigError(
+                f"{self.key / 'decay'} needs optimizer.schedule=warmup_stable_decay."
+            )
         if self.final_learning_rate is not None and self.schedule == "constant":
-            raise InputError("optimizer.schedule=constant has no final_learning_rate; drop it.")
+            raise ConfigError(
+                f"{self.key / 'final_learning_rate'} has no effect on a constant schedule."
+            )
         if self.lowest_rate > self.learning_rate:
-            raise InputError(
-                f"optimizer.final_learning_rate={self.final_learning_rate} must be at most "
-                f"optimizer.learning_rate={self.learning_rate}."
+            raise ConfigError(
+                f"{self.key / 'final_learning_rate'}={self.final_learning_rate} must be at "
+                f"most optimizer.learning_rate={self.learning_rate}."
             )
 
     @property
@@ -406,13 +420,14 @@ class PhaseConfig(Section):
 
     def __post_init__(self) -> None:
         if self.mesh is not None and self.meshes:
-            raise InputError("mesh and meshes: set one; a phase has a mesh or draws several.")
+            raise ConfigError(f"{self.key}: set mesh, or meshes to draw from, not both.")
         if self.weights and len(self.weights) != len(self.meshes):
-            raise InputError(f"weights={[*self.weights]}: pass {len(self.meshes)}, one a mesh.")
+            key = self.key / "weights"
+            raise ConfigError(f"{key}={[*self.weights]}: pass {len(self.meshes)}, one a mesh.")
 
 
 @section
-class CostConfig(Section):
+class CostConfig(AbstractChoice[AbstractCost]):
     """A running cost. A number alone gives its weight.
 
     **Keys:**
@@ -422,17 +437,17 @@ class CostConfig(Section):
     - `options`: Its other arguments, by name.
     """
 
+    root: ClassVar[type] = AbstractCost
+    beside: ClassVar[tuple[str, ...]] = ("weight",)
     weight: NonNegativeFloat
-    kind: str | None = None
+    kind: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def description(self, name: str) -> dict[str, Any]:
-        """The class and arguments of the cost under the key `name`, for `read`."""
-        return {"kind": self.kind or name, "options": {**self.options, "weight": self.weight}}
-
     @classmethod
-    def complete(cls, tree: Any) -> Any:
-        return {"weight": tree} if isinstance(tree, int | float) else tree
+    def complete(cls, tree: Any, key: Key) -> Any:
+        tree = {"weight": tree} if isinstance(tree, int | float) else tree
+        is_named = not isinstance(tree, dict) or tree.get("kind") is not None
+        return tree if is_named else {**tree, "kind": key.part}
 
 
 @section
@@ -476,13 +491,13 @@ class TrainingConfig(Section):
     accumulate: Count = 1
     average: Fraction = 0.0
     seed: Seed = 0
-    gradient: Description = "recompute"
+    gradient: Spec[AbstractGradient] = part("recompute")
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     schedule: tuple[PhaseConfig, ...] = ()
-    growth: Description = "refinement"
+    growth: Spec[AbstractGrowth] = part("refinement")
     costs: dict[str, CostConfig] = dataclasses.field(default_factory=dict)
     log_every: Count = 10
-    trackers: tuple[Description, ...] = ()
+    trackers: tuple[Spec[AbstractTracker], ...] = ()
     evaluate_every: Count = 250
     evaluate_samples: Count = 1024
     checkpoint_every: Count = 500
@@ -556,16 +571,16 @@ class TrainingConfig(Section):
     def __post_init__(self) -> None:
         begins = [*self.begins]
         if self.batch_size % self.accumulate:
-            raise InputError(
-                f"training.accumulate={self.accumulate} must divide "
+            raise ConfigError(
+                f"{self.key / 'accumulate'}={self.accumulate} must divide "
                 f"training.batch_size={self.batch_size}."
             )
         if any(phase.until is None for phase in self.schedule[:-1]):
-            raise InputError("training.schedule: set until in all phases but the last.")
+            raise ConfigError(f"{self.key / 'schedule'}: set until in all phases but the last.")
         if begins != sorted({begin for begin in begins if begin < self.steps}):
-            raise InputError(
-                f"training.schedule: the first steps {begins} of its phases must increase and "
-                f"be below training.steps={self.steps}."
+            raise ConfigError(
+                f"{self.key / 'schedule'}: the first steps {begins} of its phases must "
+                f"increase and be below training.steps={self.steps}."
             )
 
 
@@ -609,15 +624,36 @@ class ParallelConfig(Section):
 
     def __post_init__(self) -> None:
         if self.processes is None and (self.coordinator, self.rank) != (None, None):
-            raise InputError("parallel.processes: set it with parallel.coordinator or rank.")
+            raise ConfigError(
+                f"{self.key / 'processes'}: set it with parallel.coordinator or rank."
+            )
         if self.processes is not None and (self.rank or 0) >= self.processes:
-            raise InputError(f"parallel.rank={self.rank} must be below parallel.processes.")
+            raise ConfigError(
+                f"{self.key / 'rank'}={self.rank} must be below parallel.processes."
+            )
         if not (self.coordinator or ":0").rpartition(":")[2].isdecimal():
-            raise InputError(f"parallel.coordinator={self.coordinator}: pass HOST:PORT.")
+            raise ConfigError(f"{self.key / 'coordinator'}={self.coordinator}: pass HOST:PORT.")
 
 
 # Version of the keys and their meaning.
 VERSION = 3
+
+
+class EquationConfig(NamedTuple):
+    """The sections of one equation of a model."""
+
+    model: ModelConfig
+    control: ControlConfig
+    solver: SolverConfig
+
+    def on_layers(self, layers: int) -> "EquationConfig":
+        """The equation with this number of layers and the same depth T."""
+        horizon = self.control.horizon or float(self.model.layers)
+        return EquationConfig(
+            self.model.replace(layers=layers),
+            self.control.replace(horizon=horizon),
+            self.solver,
+        )
 
 
 @section
@@ -633,70 +669,71 @@ class Config(Section):
 
     version: int = VERSION
     name: FolderName = "run"
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    control: ControlConfig = ControlConfig()
-    solver: SolverConfig = cast(SolverConfig, None)
-    optimizer: OptimizerConfig = OptimizerConfig()
-    training: TrainingConfig = TrainingConfig()
-    parallel: ParallelConfig = ParallelConfig()
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    control: ControlConfig = dataclasses.field(default_factory=ControlConfig)
+    solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
 
     def changed(self, section: str, **values: Any) -> "Config":
         """The configuration with other values in one section."""
         changed = getattr(self, section).replace(**values)
         return self.replace(**{section: changed})
 
-    def on_layers(self, layers: int) -> "Config":
-        """The configuration with this number of layers and the same depth T, also in stages."""
-
-        def keep_horizon(section: Any) -> Any:
-            if section.control is None:
-                return section
-            horizon = section.control.horizon or float(self.model.layers)
-            return section.replace(control=section.control.replace(horizon=horizon))
-
-        stages = tuple(map(keep_horizon, self.model.stages))
-        return keep_horizon(self.changed("model", layers=layers, stages=stages))
-
-    def stage(self, index: int) -> "Config":
-        """The configuration of a run whose one equation is the stage with this index."""
-        stages = self.model.stages
-        values = {name: x for name, x in vars(stages[index]).items() if x is not None}
-        sections = {name: values.pop(name) for name in ("control", "solver") if name in values}
-        windows = {name: values.pop(name) for name in ("window", "stride")}
-        values["stages"] = ()
-        values["class_token"] = self.model.class_token and index == len(stages) - 1
-        values["options"] = {**self.model.options, **windows}
-        return self.changed("model", **values).replace(**sections)
+    @property
+    def equations(self) -> list[EquationConfig]:
+        """The equations of the model: its stages, or one."""
+        if not self.model.stages:
+            return [EquationConfig(self.model, self.control, self.solver)]
+        equations = []
+        for stage in self.model.stages:
+            sizes = {
+                x: getattr(stage, x)
+                for x in ("width", "heads", "layers", "hidden", "operators")
+            }
+            model = self.model.replace(
+                stages=(),
+                class_token=self.model.class_token and stage is self.model.stages[-1],
+                options={**self.model.options, "window": stage.window, "stride": stage.stride},
+                **{name: x for name, x in sizes.items() if x is not None},
+            )
+            control = stage.control or self.control
+            equations.append(EquationConfig(model, control, stage.solver or self.solver))
+        return equations
 
     @classmethod
-    def complete(cls, tree: Any) -> Any:
+    def complete(cls, tree: Any, key: Key) -> Any:
         if not isinstance(tree, dict):
             return tree
         version = tree.get("version", VERSION)
         if type(version) is not int or version != VERSION:
-            raise InputError(
-                f"version={shown(version)}: this release reads version {VERSION}; train again, "
-                "or use the release that wrote it."
+            raise ConfigError(
+                f"{key / 'version'}={shown(version)}: this release reads version {VERSION}; "
+                "train again, or use the release that wrote it."
             )
         model = tree.get("model")
-        solver = tree.get("solver")
-        takes_weights = isinstance(model, dict) and model.get("pretrained")
-        if takes_weights and isinstance(solver, dict) and "kind" not in solver:
-            raise InputError(f"solver.kind is missing; set a scheme or {NATIVE}.")
+        if isinstance(model, dict) and model.get("pretrained"):
+            # A checkpoint is solved by its own scheme unless another one is set.
+            solver = tree.get("solver", NATIVE)
+            if isinstance(solver, dict) and "kind" not in solver:
+                raise ConfigError(
+                    f"{key / 'solver' / 'kind'} is missing; set a scheme or {NATIVE}."
+                )
+            return {**tree, "solver": solver}
         return tree
 
     def __post_init__(self) -> None:
-        if self.solver is None:
-            # A checkpoint is solved by its own scheme unless another one is set.
-            kind = SolverConfig.kind if self.model.pretrained is None else NATIVE
-            object.__setattr__(self, "solver", SolverConfig(kind=kind))
         if self.optimizer.schedule is None:
             schedule = "warmup_stable_decay" if self.training.refines else "cosine"
-            optimizer = dataclasses.replace(self.optimizer, schedule=schedule)
+            optimizer = self.optimizer.replace(schedule=schedule)
+            optimizer.__post_init__()
             object.__setattr__(self, "optimizer", optimizer)
         self._check_weights()
         self._check_schedule()
+        for equation in self.equations:
+            _ = equation.model.spec
 
     def _check_weights(self) -> None:
         """Checks the keys that depend on the origin of the first weights."""
@@ -706,39 +743,44 @@ class Config(Section):
         if model.pretrained is not None:
             free = {"kind", "pretrained", "context", "run", "checkpoint", "lora"}
             dropped += [f"model.{name}" for name in model.changes() if name not in free]
-            dropped += ["control"] * (self.control != ControlConfig())
+            dropped += ["control"] if self.control != ControlConfig() else []
         for name in ("tokenizer", "vocabulary"):
-            dropped += [f"data.{name}"] * (getattr(self.data, name) is not None)
+            dropped += [f"data.{name}"] if getattr(self.data, name) is not None else []
         if source is not None and dropped:
-            raise InputError(
-                f"model.pretrained={source} has the weights and the tokenizer; drop "
+            raise ConfigError(
+                f"{model.key / 'pretrained'}={source} has the weights and the tokenizer; drop "
                 f"{', '.join(dropped)}, or override them by {'=null '.join(dropped)}=null."
             )
         if model.lora is not None and source is None:
-            raise InputError("model.lora changes trained weights; set model.pretrained.")
+            raise ConfigError(
+                f"{model.key / 'lora'} changes trained weights; set model.pretrained."
+            )
         if model.pretrained is None and self.solver.kind == NATIVE:
-            raise InputError(f"solver.kind={NATIVE} needs model.pretrained.")
+            raise ConfigError(f"{self.solver.key / 'kind'}={NATIVE} needs model.pretrained.")
         if self.training.refines and source is not None:
-            raise InputError("training.schedule: mesh cannot be set with model.pretrained.")
+            raise ConfigError(
+                f"{self.training.key / 'schedule'}: mesh cannot be set with model.pretrained."
+            )
 
     def _check_schedule(self) -> None:
         """Checks the phases against the layers of the model and the learning rate."""
         training = self.training
         optimizer = self.optimizer
+        key = training.key / "schedule"
         if training.refines and any(stage.layers is not None for stage in self.model.stages):
-            raise InputError("training.schedule sets all layers; drop model.stages.….layers.")
+            raise ConfigError(f"{key} sets all layers; drop model.stages.….layers.")
         layers = [phase.layers or self.model.layers for phase in training.phases]
         if layers != [*sorted(layers)[:-1], self.model.layers]:
-            raise InputError(
-                f"training.schedule: the layers {layers} of its phases must not decrease, and "
+            raise ConfigError(
+                f"{key}: the layers {layers} of its phases must not decrease, and "
                 f"must end with model.layers={self.model.layers}."
             )
         last = training.phases[-1].mesh
         if last is not None and last.steps is not None:
-            raise InputError("training.schedule: set steps of the last mesh by solver.steps.")
+            raise ConfigError(f"{key}: set steps of the last mesh by solver.steps.")
         num_steps = optimizer.warmup + max(optimizer.decaying_steps(training.steps), 1)
         if num_steps > training.steps:
-            raise InputError(
-                f"optimizer.warmup={optimizer.warmup} and the steps that follow it need "
-                f"{num_steps} steps, more than training.steps={training.steps}; lower one."
+            raise ConfigError(
+                f"{optimizer.key / 'warmup'}={optimizer.warmup} and the steps that follow it "
+                f"need {num_steps} steps, more than training.steps={training.steps}; lower one."
             )

@@ -1,16 +1,16 @@
 """Reads configuration files, with the settings that a run inherits from another."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
-from ...errors import InputError, short, shown
+from ...errors import ConfigError, InputError, short, shown
 from ...pretrained.checkpoint import PACKAGES
 from .config import NATIVE, Config
-from .reader import read
+from .key import Key, Place, Places
 from .section import Section
-from .text import LONGEST, apply_overrides, names_of_code, read_yaml, write_yaml
+from .text import Tree, apply_overrides, names_of_code, read_file, write_yaml
 
 
 # Whether code that a file names may be imported. A configuration allows the code that it names.
@@ -33,20 +33,17 @@ def load_config(
     """
     tree = read_tree(path := Path(path), trust=trust)
     tree.setdefault("name", path.stem)
-    origin = apply_overrides(tree, overrides)
-    return config_of(tree, str(path), origin, trust=trust)
+    apply_overrides(tree, overrides)
+    return config_of(tree, trust=trust)
 
 
 def config_of(
-    tree: dict[str, Any],
-    where: str,
-    origin: dict[str, str] | None = None,
-    *,
-    trust: Trust | None = None,
+    tree: dict[str, Any], where: str | None = None, *, trust: Trust | None = None
 ) -> Config:
-    """Reads a configuration from a tree, with the settings that it inherits. Errors name
-    `where` the tree is, or the override that set a key, from `origin`."""
-    return read_section(Config, inherit(tree, trust or False), where, origin)
+    """Reads a configuration from a tree, with the settings that it inherits. For `where` see
+    `read_section`."""
+    places = getattr(tree, "places", {})
+    return read_section(Config, inherit(tree, trust or False), where=where, places=places)
 
 
 def as_config(config: Config | str | Path) -> Config:
@@ -55,11 +52,12 @@ def as_config(config: Config | str | Path) -> Config:
         return load_config(config)
     tree = config.changes()
     inherited = inherit(tree, False)
-    return config if inherited is tree else read_section(Config, inherited, "config")
+    return config if inherited is tree else read_section(Config, inherited)
 
 
-def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]:
-    """The sections of a YAML file. Only the code that they name is checked.
+def read_tree(path: str | Path, *, trust: Trust | None = None) -> Tree:
+    """The sections of a YAML file, with the line of each key. Only the code that they name is
+    checked.
 
     **Arguments:**
 
@@ -71,15 +69,13 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
-    with path.open("rb") as file:
-        tree = read_yaml(file.read(LONGEST + 1), str(path))
-    if tree is None:
-        return {}
+    tree, places = read_file(path)
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected sections such as `model:`, got {shown(tree)}.")
     is_of_run = (path.parent / "checkpoints").is_dir()
     check_code(tree, path, not is_of_run if trust is None else trust)
-    return tree
+    return Tree(tree, places)
 
 
 def check_code(tree: Any, path: Path, trust: Trust) -> None:
@@ -135,28 +131,45 @@ def find_run(path: str | Path) -> Path:
 
 
 def read_section(
-    kind: type[S], tree: Any, where: str, overrides: Mapping[str, str] | None = None
+    kind: type[S],
+    tree: Any,
+    *,
+    key: str = "",
+    where: str | None = None,
+    places: Places | None = None,
 ) -> S:
     """Makes a section from a tree of plain values.
 
-    **Raises:** `InputError` that names a wrong key, and the override that set it, from
-    `overrides`, or else the place `where` of the tree.
+    **Arguments:**
+
+    - `key`: the key of the section, which begins the keys in errors.
+    - `where`: the place of keys that have none, in errors.
+    - `places`: the places of its keys. Default: those of a tree from `read_tree`.
+
+    **Raises:** `InputError` that begins with the place of a wrong key and the key, and names
+    its value, what is accepted and the nearest name.
     """
+    places = dict(getattr(tree, "places", {}) if places is None else places)
+    if where is not None:
+        places.setdefault("", Place(where, ""))
     try:
-        return read(kind, tree, "")
-    except InputError as error:
-        raise InputError(f"{_origin(str(error), where, overrides or {})}{error}") from None
+        return kind.read(tree, Key(key, places))
+    except RecursionError:
+        raise ConfigError(
+            f"{Key(key, places)}: it has too many levels inside each other."
+        ) from None
 
 
-def _origin(message: str, where: str, overrides: Mapping[str, str]) -> str:
-    """Where the keys of a message were set; empty if the message itself has the override."""
-    key = re.split(r"[=:; ]", message, maxsplit=1)[0]
-    if overrides.get(key, "").startswith(f"override '{key}=") and message.startswith(f"{key}="):
-        return ""
-    above = [text for name, text in overrides.items() if f"{key}.".startswith(f"{name}.")]
-    mentioned = [text for name, text in overrides.items() if name in message]
-    below = [text for name, text in overrides.items() if name.startswith(f"{key}.")]
-    return f"{', '.join(above or mentioned or below) or where}: "
+def override_config(
+    config: Config, overrides: Sequence[str], places: Places = MappingProxyType({})
+) -> Config:
+    """Applies overrides `section.key=value` to a configuration. Errors name the `places` of
+    keys that are overridden, by default the command line."""
+    tree = Tree(config.as_tree(), config.key.places)
+    apply_overrides(tree, overrides)
+    for name in places:
+        tree.set_places(name, places)
+    return read_section(Config, tree)
 
 
 def dump_config(config: Config) -> str:

@@ -1,112 +1,201 @@
-"""Builds objects from a configuration, by the signatures of their constructors.
+"""Reads the values of a configuration, by the signatures of the constructors that take them.
 
-A class is set by its name in snake case, by `package.module:Class`, or with arguments, `{kind:
-name, options: {argument: value}}`. Names are looked up in the package, then in the modules of
-entry points in the group `ide_transformer.parts`."""
+A class is written by its name, or with arguments, `{kind: name, options: {argument: value}}`.
+`resolve` finds the class and checks the names and types of its arguments. The `Spec` that it
+returns makes the object when the sizes of the model and the random keys are known."""
 
-import contextlib
-import functools as ft
-import importlib
+import abc
+import dataclasses
 import inspect
 import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from types import MappingProxyType, ModuleType, NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from types import MappingProxyType, NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 import diffrax
 import jax
 import jax.numpy as jnp
-import jaxtyping
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from ... import dynamics, equation, integration, models, solvers, tasks
 from ...arguments import describe_misfit
-from ...errors import InputError, did_you_mean, short, shown
-from .. import trackers
-from ..steps import growth
-from .section import Converted, Section
-from .text import NAME_OF_CODE
+from ...errors import ConfigError, InputError, at, did_you_mean, short, shown
+from ...integration import Mesh
+from .key import Key, is_below
+from .names import KINDS, find, find_function, is_array, kind_of, parameters_of, snake_case
 
 
-# The kinds of classes that a configuration names, and the packages that are searched for them.
-KINDS: dict[type, tuple[ModuleType, ...]] = {
-    equation.AbstractOperator: (equation,),
-    equation.AbstractConstraint: (equation,),
-    equation.AbstractPositions: (equation,),
-    equation.AbstractBasis: (equation,),
-    equation.AbstractControl: (equation,),
-    diffrax.AbstractSolver: (diffrax, solvers),
-    integration.AbstractGradient: (integration,),
-    models.Model: (models,),
-    models.AbstractInputs: (models,),
-    models.AbstractReadOut: (models,),
-    tasks.AbstractTask: (tasks,),
-    dynamics.AbstractCost: (dynamics,),
-    trackers.AbstractTracker: (trackers,),
-    growth.AbstractGrowth: (growth,),
-}
-# Kinds of parts that draw weights, also inside other parts.
-_DRAWN = (equation.AbstractOperator, models.AbstractInputs, models.AbstractReadOut)
-# The deepest nesting of schemes.
-_DEEPEST = 20
-# The most characters of a name `package.module:Class`.
-_LONGEST_NAME = 500
+T = TypeVar("T")
 
 # By kind, arguments for its constructors, by name.
 Offers: TypeAlias = Mapping[type, Mapping[str, Any]]
+NO_OFFERS: Offers = MappingProxyType({})
 
 
-def read(
-    annotation: Any,
-    tree: Any,
-    key: str,
-    *,
-    offers: Offers = MappingProxyType({}),
-    draws: PRNGKeyArray | None = None,
-    beside: Collection[str] = (),
-) -> Any:
-    """The object of type `annotation` that a tree describes at the `key` of a configuration.
+class Converted(NamedTuple):
+    """In `Annotated`: a function that converts a value of YAML before it is checked."""
 
-    A parameter of a constructor takes the option of its name, else the argument of its name in
-    `offers`, else its default. If it has none of these and its type is a class in `KINDS`, the
-    class is made with its defaults.
+    convert: Callable[[Any], Any]
 
-    **Arguments:**
 
-    - `offers`: arguments by kind and name, such as the sizes in the section `model`.
-    - `draws`: the random key of the weights. Each part that draws weights gets its own.
-    - `beside`: options that are set beside the name, not under `options`.
+class AbstractKeyed(abc.ABC):
+    """A type whose values are written as keys, without the name of a class."""
 
-    **Raises:** `InputError` that names the key, its value, and what to set instead.
+    @classmethod
+    @abc.abstractmethod
+    def read(cls, tree: Any, key: Key) -> "AbstractKeyed":
+        """Reads the value at a key."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spec(Generic[T]):
+    """A class with checked arguments, from which `make` makes an object.
+
+    **Attributes:**
+
+    - `name`: the name of the class, as it is written.
+    - `part`: the class, or the function that makes the object.
+    - `root`: the class in `KINDS` of which the object is an instance.
+    - `options`: the checked arguments by name; parts among them are `Spec`s.
+    - `tree`: the class and its arguments, as they are written. Equal trees make equal `Spec`s.
+    - `key`: the key at which it is written, see `Key`.
     """
-    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    members = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
-    if tree is None and NoneType in members:
-        return None
+
+    name: str
+    part: Callable[..., T]
+    root: type
+    options: Mapping[str, Any]
+    tree: Any
+    key: Key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.tree == other.tree
+
+    def __hash__(self) -> int:
+        return hash(repr(self.tree))
+
+    def __repr__(self) -> str:
+        return repr(self.tree)
+
+    def __str__(self) -> str:
+        """The name, with the scheme inside it, such as `strang(heun)`."""
+        first, parameter = next(iter(parameters_of(self.part).items()), ("", None))
+        inner = self.options.get(first, parameter and parameter.default)
+        if isinstance(inner, diffrax.AbstractSolver):
+            inner = resolve_part(self.root, snake_case(type(inner).__name__), self.key)
+        is_inner = isinstance(inner, Spec) or type(inner) is int
+        return f"{self.name}({inner})" if is_inner else self.name
+
+    def make(self, offers: Offers = NO_OFFERS, *, draws: PRNGKeyArray | None = None) -> T:
+        """Makes the object. A parameter takes the option of its name, else the argument of its
+        name in `offers`, else its default. If it has none of these and its type is a class in
+        `KINDS`, the class is made with its defaults.
+
+        **Arguments:**
+
+        - `offers`: arguments by kind and name, such as the sizes in the section `model`.
+        - `draws`: the random key of the weights. Each part that draws weights gets its own.
+
+        **Raises:** `InputError` that begins with the key and its place.
+        """
+        parameters = parameters_of(self.part)
+        offered = dict(offers.get(self.root, {}))
+        required = [x for x in parameters if x in self.options or _is_required(parameters[x])]
+        # A random key for each part that draws weights, and one for the object's own weights.
+        drawing = [x for x in required if _draws(parameters[x].annotation)]
+        keys: dict[str, PRNGKeyArray] = {}
+        if draws is not None:
+            *inner, last = jax.random.split(draws, len(drawing) + 1) if drawing else [draws]
+            keys = dict(zip(drawing, inner, strict=True))
+            offered["key"] = last
+        arguments = {
+            x: offered[x]
+            for x in parameters
+            if x in offered and _takes(parameters[x], offered[x])
+        }
+        for x in required:
+            if x in self.options:
+                arguments[x] = _make(self.options[x], offers, keys.get(x))
+            elif x not in arguments:
+                part = default_part(
+                    parameters[x].annotation, self.key / "options" / x, self.name
+                )
+                arguments[x] = part.make(offers, draws=keys.get(x))
+        with at(self.key):
+            try:
+                return getattr(self.part, "build", self.part)(**arguments)
+            except OSError as error:
+                raise ConfigError(f"{self.key}: {error}") from None
+
+
+def _make(value: Any, offers: Offers, draws: PRNGKeyArray | None) -> Any:
+    """The value of an option: a part is made, an array of numbers is put on the device."""
+    if isinstance(value, Spec):
+        return value.make(offers, draws=draws)
+    if isinstance(value, np.ndarray):
+        dtype = jnp.result_type(float) if value.dtype == float else None
+        # The array has values, also while a model is built from shapes.
+        with jax.ensure_compile_time_eval():
+            return jnp.asarray(value, dtype)
+    return value
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+
+
+def _draws(annotation: Any) -> bool:
+    kind = kind_of(annotation)
+    return kind is not None and KINDS[kind].draws
+
+
+def _takes(parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether an offered array has the shape of the annotation; other values always fit."""
+    kind = parameter.annotation
+    return not is_array(kind) or isinstance(value, kind)
+
+
+def resolve(annotation: Any, tree: Any, key: Key | str = "") -> Any:
+    """Checks a value of YAML against the type that a key has, and returns what it describes: a
+    `Spec` of a class, a section, a mesh, or a plain value. Imports code that it names; reads
+    no data, and makes no array of JAX.
+
+    **Raises:** `InputError` that begins with the key and its place, and names the value, what
+    is accepted and the nearest name.
+    """
+    key = Key(key) if isinstance(key, str) else key
+    members = members_of(annotation)
+    if (tree is None and NoneType in members) or isinstance(tree, Spec | AbstractKeyed | Mesh):
+        return tree
     for member in members:
         kind = get_origin(member) or member
         inner = get_args(member)
-        if _has_keys(kind):
-            return _read_keys(kind, tree, key)
-        if kind is tuple and any(map(_has_keys, inner)) and isinstance(tree, list):
-            tree = tuple(read(inner[0], x, f"{key}.{i}") for i, x in enumerate(tree))
-        elif kind is dict and any(map(_has_keys, inner)) and isinstance(tree, dict):
-            tree = {name: read(inner[1], x, f"{key}.{name}") for name, x in tree.items()}
+        if kind is Spec and get_origin(inner[0]) is Callable:
+            name = _value(str, tree, key)
+            return Spec(name, find_function(key, name), inner[0], {}, name, key)
+        if kind is Spec:
+            return resolve_part(inner[0], tree, key)
+        if inspect.isclass(kind) and issubclass(kind, AbstractKeyed):
+            return kind.read(tree, key)
+        if kind is Mesh:
+            return _read_mesh(tree, key)
+        if kind is tuple and _is_resolved(inner[0]) and isinstance(tree, list | tuple):
+            tree = tuple(resolve(inner[0], x, key / i) for i, x in enumerate(tree))
+        elif kind is dict and _is_resolved(inner[1]) and isinstance(tree, dict):
+            tree = {name: resolve(inner[1], x, key / name) for name, x in tree.items()}
         elif kind_of(member) is not None:
-            name, name_key, options = parse_description(tree, key)
-            part = find(key + name_key, name, kind)
-
-            def place(option: str) -> str:
-                return f"{key}.{option}" if option in beside else f"{key}.options.{option}"
-
-            offered = offers.get(kind_of(kind) or kind, {})
-            arguments = _arguments(part, name, options, place, offers, offered, draws)
-            with _naming(key):
-                return getattr(part, "build", part)(**arguments)
+            return resolve_part(member, tree, key)
         elif kind is Callable:
             # Only an activation has annotated arguments.
             return find_function(key, _value(str, tree, key), of_array=bool(inner))
@@ -115,341 +204,196 @@ def read(
     return _value(annotation, tree, key)
 
 
-def _has_keys(kind: Any) -> bool:
-    """Whether arguments of a class stand at its key without the name of the class."""
-    return inspect.isclass(kind) and issubclass(kind, Section | integration.Mesh)
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, else the type alone, without the bounds of `Annotated`."""
+    if get_origin(annotation) is Annotated:
+        return members_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(x for member in get_args(annotation) for x in members_of(member))
+    return (annotation,)
 
 
-def _read_keys(kind: type, tree: Any, key: str) -> Any:
-    """A section or a mesh at a key; at no key, the whole configuration."""
-    tree = kind.complete(tree) if issubclass(kind, Section) else tree
+def _is_resolved(annotation: Any) -> bool:
+    """Whether values of a type are `Spec`s, sections or meshes."""
+    kind = get_origin(annotation) or annotation
+    return inspect.isclass(kind) and issubclass(kind, Spec | AbstractKeyed | Mesh)
+
+
+def _read_mesh(tree: Any, key: Key) -> Mesh:
     if not isinstance(tree, dict):
-        place = f"{key}=" if key else ""
-        raise InputError(f"{place}{shown(tree)}: expected keys with values.")
-    prefix = f"{key}." if key else ""
-    arguments = _arguments(kind, key or "a configuration", tree, lambda x: f"{prefix}{x}")
-    with _naming(key):
-        return kind(**arguments)
+        raise ConfigError(f"{key}={shown(tree)}: expected keys with values.")
+    arguments = check_options(Mesh, "a mesh", tree, key.__truediv__)
+    with at(key):
+        return Mesh(**arguments)
 
 
-@contextlib.contextmanager
-def _naming(key: str) -> Iterator[None]:
-    """Puts the key before the error of a constructor, unless the error begins with it."""
-    try:
-        yield
-    except (InputError, OSError) as error:
-        where = "" if not key or str(error).startswith(f"{key}.") else f"{key}: "
-        raise InputError(f"{where}{error}") from None
-
-
-def _arguments(
-    part: Any,
-    name: str,
-    options: Mapping[str, Any],
-    place: Callable[[str], str],
-    offers: Offers = MappingProxyType({}),
-    offered: Mapping[str, Any] = MappingProxyType({}),
-    draws: PRNGKeyArray | None = None,
-) -> dict[str, Any]:
-    """The arguments of a constructor: its options, then what is `offered`, then defaults. In
-    errors `name` is the constructor, and `place` maps an option to its key."""
-    parameters = parameters_of(part)
-    supplied = {"key", "make_block", "layers"} if "make_block" in parameters else {"key"}
-    option_names = sorted(parameters.keys() - supplied)
-    for option in options:
-        if option not in option_names:
-            raise InputError(
-                f"{place(short(option))}: {name} has no such option."
-                f"{did_you_mean(option, option_names)} Known here: "
-                f"{', '.join(option_names) or 'none'}."
-            )
-    required = [
-        x
-        for x, p in parameters.items()
-        if x in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
-    ]
-    # A random key for each part that draws weights, and one for the object's own weights.
-    drawing = [x for x in required if kind_of(parameters[x].annotation) in _DRAWN]
-    keys: dict[str, PRNGKeyArray] = {}
-    if draws is not None:
-        *inner, last = jax.random.split(draws, len(drawing) + 1) if drawing else [draws]
-        keys = dict(zip(drawing, inner, strict=True))
-        offered = {**offered, "key": last}
-    arguments = {}
-    for x in parameters.keys() & offered.keys():
-        # An offered array is used only if it has the shape of the annotation.
-        kind = parameters[x].annotation
-        if not is_array(kind) or isinstance(offered[x], kind):
-            arguments[x] = offered[x]
-    for x in required:
-        annotation = parameters[x].annotation
-        if x in options:
-            tree = options[x]
-        elif x in arguments:
-            continue
-        else:
-            kind = get_origin(annotation) or annotation
-            if kind_of(kind) is None or inspect.isabstract(kind):
-                raise InputError(f"{place(x)} is missing; {name} needs it.")
-            tree = f"{kind.__module__}:{kind.__qualname__}"
-        arguments[x] = read(annotation, tree, place(x), offers=offers, draws=keys.get(x))
-    return arguments
-
-
-def parse_description(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
-    """Returns the name of a class, the rest of the key at which the name is, and its options. A
-    scheme may have its first argument in parentheses: `strang(heun)`, `adams_bashforth(3)`."""
+def resolve_part(kind: Any, tree: Any, key: Key) -> Spec:
+    """The `Spec` of a class of a kind, from its name, or its name and its options. A scheme may
+    have its first argument in parentheses: `strang(heun)`, `adams_bashforth(3)`."""
     section = tree if isinstance(tree, dict) else {"kind": tree}
     name_key = "name" if "name" in section else "kind"
     name = section.get(name_key)
-    options = section.get("options", {})
+    options = section.get("options") or {}
     unknown = section.keys() - {name_key, "options"}
     if not isinstance(name, str) or not isinstance(options, dict) or unknown:
-        raise InputError(
+        raise ConfigError(
             f"{key}={shown(tree)}: expected a name, or {{kind: name, options: {{argument: "
             "value}}."
         )
-    name_key = f".{name_key}" if isinstance(tree, dict) else ""
-    if not {*name} & {*"()"}:
-        return name, name_key, options
-    match = re.fullmatch(r"([\w.:]+)\((.+)\)", name.strip())
-    if match is None or name.count("(") > _DEEPEST:
-        raise InputError(
-            f"{key}{name_key}: {shown(name)} is not a scheme; use a name such as strang(heun), "
-            f"at most {_DEEPEST} inside each other."
-        )
-    name, inner = match.groups()
-    parameters = parameters_of(find(key + name_key, name, diffrax.AbstractSolver))
-    first = next(iter(parameters), None)
-    if first is None or first in options:
-        raise InputError(
-            f"{key}{name_key}: {name} takes nothing in parentheses"
-            f"{f' beside options.{first}; drop one' if first in options else ''}."
-        )
-    return name, name_key, {first: int(inner) if inner.isdecimal() else inner, **options}
+    return spec_of(kind, name, options, key, key / name_key if tree is section else key)
 
 
-def spell_scheme(tree: Any) -> str:
-    """The name of a scheme with the scheme inside it, for tables, such as `strang(heun)`."""
-    name, _, options = parse_description(tree, "solver")
-    try:
-        parameters = parameters_of(find("solver", name, diffrax.AbstractSolver))
-    except InputError:
-        return name
-    first, parameter = next(iter(parameters.items()), ("", None))
-    inner = options.get(first, parameter and parameter.default)
-    if isinstance(inner, diffrax.AbstractSolver):
-        inner = snake_case(type(inner).__name__)
-    if isinstance(inner, str | dict):
-        return f"{name}({spell_scheme(inner)})"
-    return f"{name}({inner})" if type(inner) is int else name
+def spec_of(
+    kind: Any,
+    name: str,
+    options: Mapping[str, Any],
+    key: Key,
+    name_key: Key,
+    place: Callable[[str], Key] | None = None,
+) -> Spec:
+    """The `Spec` of a class of a kind.
 
+    **Arguments:**
 
-def find(key: str, name: str, base: type) -> Any:
-    """The class of the kind `base` with this name, at the key of a configuration."""
-    if ":" in name:
-        part = _import(key, name)
-    else:
-        root = kind_of(base) or base
-        classes = classes_by_name(root, KINDS[root], name)
-        classes = classes or classes_by_name(root, _plugins(), name)
-        if not classes:
-            classes = classes_by_name(root, (*KINDS[root], *_plugins()))
-            names = [x for x, part in classes.items() if _refusal(part, base) is None]
-            raise _unknown_name(key, name, names)
-        part = classes[name]
-    if (refusal := _refusal(part, base)) is not None:
-        raise InputError(f"{key}={short(name)}: {refusal}.")
-    return part
-
-
-def classes_by_name(
-    root: type, modules: Iterable[ModuleType], name: str | None = None
-) -> dict[str, Any]:
-    """The classes of a kind by their names in a configuration: all, or those of one name."""
-    return {
-        snake_case(label): part
-        for module in modules
-        for label, part in vars(module).items()
-        if name in (None, snake_case(label)) and not label.startswith("Abstract")
-        if _refusal(part, root) is None
-    }
-
-
-@ft.cache
-def _plugins() -> tuple[ModuleType, ...]:
-    return tuple(x.load() for x in entry_points(group="ide_transformer.parts"))
-
-
-def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
-    """The activation with this name, or the function `package.module:name`."""
-    if ":" not in name:
-        activations = {
-            x.__name__: x
-            for x in filter(inspect.isfunction, vars(equation).values())
-            if x.__module__ == equation.gelu.__module__
-            and len(inspect.signature(x).parameters) == 1
-        }
-        if name not in activations:
-            raise _unknown_name(key, name, activations)
-        return activations[name]
-    function = _import(key, name)
-    if not callable(function) or inspect.isclass(function) or inspect.isbuiltin(function):
-        raise InputError(f"{key}={name}: it is a {type(function).__name__}, not a function.")
-    if of_array:
-        try:
-            jax.eval_shape(function, jax.ShapeDtypeStruct((2,), float))
-        except Exception as error:
-            raise InputError(f"{key}={name} of an array: {error!r}") from None
-    return function
-
-
-def kind_of(annotation: Any) -> type | None:
-    """The class in `KINDS` of which a type is a subclass; `None` for any other type."""
-    kind = get_origin(annotation) or annotation
-    if not inspect.isclass(kind):
-        return None
-    return next((root for root in KINDS if issubclass(kind, root)), None)
-
-
-@ft.cache
-def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function or a constructor. A class method `build` takes the place of
-    the constructor; its `**options` are the constructor's keyword-only parameters."""
-    constructor = call
-    call = getattr(call, "build", call)
-    module = vars(sys.modules[call.__module__])
-    parameters = dict(inspect.signature(call, eval_str=True, globals=module).parameters)
-    if call is not constructor:
-        for name in [name for name, x in parameters.items() if x.kind is x.VAR_KEYWORD]:
-            del parameters[name]
-            options = inspect.signature(constructor, eval_str=True).parameters.items()
-            parameters |= {name: x for name, x in options if x.kind is x.KEYWORD_ONLY}
-    fields = getattr(call, "__dataclass_fields__", {})
-    types = {}
-    for name, parameter in parameters.items():
-        kind = parameter.annotation
-        converter = fields[name].metadata.get("converter") if name in fields else None
-        # The type of a field says more than what its converter accepts, unless the converter is
-        # a class, which makes the object from what is written.
-        if converter is not None and not inspect.isclass(converter):
-            kind = fields[name].type
-        # A type variable stands for its bound.
-        types[name] = getattr(kind, "__bound__", None) or kind
-    changed = {name: x.replace(annotation=types[name]) for name, x in parameters.items()}
-    return MappingProxyType(changed)
-
-
-@ft.cache
-def snake_case(name: str) -> str:
-    """`LieTrotter` as `lie_trotter`, `RMSNorm` as `rms_norm`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def is_array(annotation: Any) -> bool:
-    """Whether a type is an array type of jaxtyping."""
-    return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
-
-
-def _refusal(part: Any, base: type) -> str | None:
-    """Why a configuration cannot name this object as a `base`; `None` if it can."""
-    label = getattr(part, "__name__", repr(part))
-    if base is models.Model and part is not base:
-        returned = None
-        # A type such as `Callable[[int], str]` is callable too.
-        if callable(part) and not inspect.isclass(part) and get_origin(part) is None:
-            returned = inspect.signature(part, eval_str=True).return_annotation
-        if (get_origin(returned) or returned) is models.Model and "key" in parameters_of(part):
-            return None
-        return f"{label} is not a function of a key that is annotated with -> Model"
-    if not inspect.isclass(part) or not issubclass(part, base):
-        return f"{label} is not a subclass of {base.__name__}"
-    missing = set(getattr(part, "__abstractmethods__", ()))
-    missing |= set(getattr(part, "__abstractvars__", ()))
-    if missing:
-        return f"{label} is abstract; it has to define {', '.join(sorted(missing))}"
-    if issubclass(part, equation.AbstractControl) and not hasattr(part, "build"):
-        return f"{label} has no class method build(make_block, layers, *, key)"
-    # A scheme of diffrax takes the terms of an ordinary equation, or wraps a scheme that does.
-    terms = getattr(part, "term_structure", diffrax.AbstractTerm)
-    ordinary = terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
-    ordinary |= issubclass(part, diffrax.AbstractWrappedSolver)
-    if not getattr(part, "configurable", ordinary):
-        return f"{label} is not for configurations (its attribute configurable)"
-    return None
-
-
-def _unknown_name(key: str, name: str, names: Iterable[str]) -> InputError:
-    return InputError(
-        f"{key}={short(name)}: unknown.{did_you_mean(name, names)} Known: "
-        f"{', '.join(sorted(names))}; or your own, package.module:Name."
+    - `options`: its arguments, as they are written.
+    - `key`, `name_key`: the key of the class, and of its name.
+    - `place`: maps an argument to its key. Default: below `options`.
+    """
+    place = place or (key / "options").__truediv__
+    kind = get_origin(kind) or kind
+    root = kind_of(kind) or kind
+    label = name
+    arguments = dict(options)
+    if root is diffrax.AbstractSolver and {*name} & {*"()"}:
+        label, first, inner = _parse_scheme(name, name_key)
+        if first in options:
+            raise ConfigError(f"{place(first)}: {short(name)} sets it too; drop one of them.")
+        arguments = {first: inner, **options}
+    part = find(name_key, label, kind)
+    return Spec(
+        name=label,
+        part=part,
+        root=root,
+        options=check_options(part, label, arguments, place, KINDS[root].offers),
+        tree={"kind": name, "options": dict(options)} if options else name,
+        key=key,
     )
 
 
-def _import(key: str, name: str) -> Any:
-    """The class or function `package.module:name`; never from the folder of a run."""
-    module_name, _, attribute = name.partition(":")
-    if len(name) > _LONGEST_NAME or not NAME_OF_CODE.fullmatch(name):
-        raise InputError(f"{key}={shown(name)}: expected the form package.module:Class.")
-    # Checked before any package above it is imported.
-    for place in filter(None, sys.path):
-        file = Path(place).joinpath(*module_name.split("."))
-        run = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
-        if run is not None and (file.is_dir() or file.with_suffix(".py").is_file()):
-            raise InputError(
-                f"{key}={name}: {module_name} lies in the folder of a run, {run}; move it."
-            )
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        is_missing = isinstance(error, ModuleNotFoundError)
-        raise InputError(
-            f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
-            f"{'. Start the command in its folder, or install its package.' * is_missing}"
-        ) from (None if is_missing else error)
-    if not hasattr(module, attribute):
-        raise InputError(
-            f"{key}={name}: {module.__file__} does not define {attribute!r}."
-            f"{did_you_mean(attribute, vars(module))}"
+def _parse_scheme(name: str, key: Key) -> tuple[str, str, Any]:
+    """Splits `strang(heun)` into a name, its first parameter and the value of that."""
+    match = re.fullmatch(r"([\w.:]+)\((.+)\)", name.strip())
+    if match is None:
+        raise ConfigError(
+            f"{key}={short(name)}: it is not a scheme; use a name such as strang(heun)."
         )
-    return getattr(module, attribute)
+    label, inner = match.groups()
+    first = next(iter(parameters_of(find(key, label, diffrax.AbstractSolver))), None)
+    if first is None:
+        raise ConfigError(f"{key}={short(name)}: {label} takes nothing in parentheses.")
+    return label, first, int(inner) if inner.isdecimal() else inner
 
 
-def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
-    numbers = _value(float | list, tree, key)
-    for entry in jax.tree.leaves(numbers, is_leaf=lambda x: type(x) is not list):
-        _value(float, entry, key)
+def default_part(annotation: Any, key: Key, name: str) -> Spec:
+    """The `Spec` of the class that a parameter without a default needs, with its defaults."""
+    kind = get_origin(annotation) or annotation
+    if kind_of(kind) is None or inspect.isabstract(kind):
+        raise ConfigError(f"{key} is missing; {name} needs it.")
+    return spec_of(kind, f"{kind.__module__}:{kind.__qualname__}", {}, key, key)
+
+
+def check_options(
+    part: Any,
+    name: str,
+    options: Mapping[str, Any],
+    place: Callable[[str], Key],
+    offers: Set[str] | None = None,
+) -> dict[str, Any]:
+    """Checks the arguments of a constructor, as they are written.
+
+    **Arguments:**
+
+    - `name`: the constructor, for errors.
+    - `place`: maps an argument to its key.
+    - `offers`: the arguments that a run passes; `None` if that is not known yet.
+
+    **Raises:** `InputError` for a name that the constructor does not have, a value of another
+    type, and a missing argument.
+    """
+    parameters = parameters_of(part)
+    supplied = {"key", "make_block", "layers"} if "make_block" in parameters else {"key"}
+    names = sorted(parameters.keys() - supplied)
+    for x in options:
+        if x not in names:
+            raise unknown_key(place(x), options[x], x, names, f"{name} has no such option")
+    for x in names:
+        is_missing = offers is not None and x not in options and x not in offers
+        if is_missing and _is_required(parameters[x]):
+            default_part(parameters[x].annotation, place(x), name)
+    return {x: resolve(parameters[x].annotation, y, place(x)) for x, y in options.items()}
+
+
+def unknown_key(
+    key: Key, value: Any, name: str, names: Iterable[str], problem: str = "unknown key"
+) -> ConfigError:
+    """The error for a key that is none of these names."""
+    return ConfigError(
+        f"{key}={shown(value)}: {problem}.{did_you_mean(name, names)} Known here: "
+        f"{', '.join(sorted(names)) or 'none'}."
+    )
+
+
+def _array(kinds: tuple[type, ...], tree: Any, key: Key) -> np.ndarray:
+    """Numbers as an array of NumPy, whose shape and kind of numbers fit one of the types."""
+    _check_numbers(tree, key)
     for dtype in (float, None):
         try:
-            # The array has values, also while a model is built from shapes.
-            with jax.ensure_compile_time_eval():
-                array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
-        except (TypeError, ValueError):
+            array = np.asarray(tree, dtype)
+        except (OverflowError, TypeError, ValueError):
             break
-        if isinstance(array, kinds):
+        if any(isinstance(array, _of_numpy(kind)) for kind in kinds):
             return array
-    raise InputError(f"{key}={shown(tree)}: expected numbers as {kinds[0]}.")
+    raise ConfigError(f"{key}={shown(tree)}: expected numbers as {kinds[0]}.")
 
 
-def _value(annotation: Any, tree: Any, key: str) -> Any:
+def _of_numpy(kind: Any) -> Any:
+    """The type of jaxtyping for arrays of NumPy instead of JAX."""
+    return kind.dtype[np.ndarray, kind.dim_str]
+
+
+def _check_numbers(tree: Any, key: Key) -> None:
+    """Raises unless a tree is a number, or lists of numbers inside each other."""
+    _value(float | list, tree, key)
+    for entry in tree if isinstance(tree, list) else ():
+        _check_numbers(entry, key)
+
+
+def _value(annotation: Any, tree: Any, key: Key) -> Any:
     """A plain value of a type. Integers are below 2³¹, seeds 2³², options of data 2⁶³."""
-    if is_dataclass(annotation):
-        raise InputError(f"{key} cannot be set in a configuration; remove it.")
-    most = 2**63 if key.startswith("data.") else 2**32 if key.endswith("seed") else 2**31
-    # Options of a class inside are read by its constructor.
-    for leaf in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, dict)):
-        if type(leaf) is int and abs(leaf) >= most:
-            raise InputError(f"{key}={shown(tree)}: expected less than {most}.")
+    if dataclasses.is_dataclass(annotation):
+        raise ConfigError(f"{key} cannot be set in a configuration; remove it.")
+    name = key.name
+    most = 2**63 if is_below(name, "data") else 2**32 if name.endswith("seed") else 2**31
+    if any(abs(x) >= most for x in _integers(tree)):
+        raise ConfigError(f"{key}={shown(tree)}: expected less than {most}.")
     if annotation is inspect.Parameter.empty:
         return tree
     try:
         value = _convert(annotation, tree)
     except InputError as error:
-        raise InputError(f"{key}={shown(tree)}: {error}") from None
+        raise ConfigError(f"{key}={shown(tree)}: {error}") from None
     if misfits := describe_misfit(annotation, value):
         expected = " or ".join(dict.fromkeys(misfits))
-        raise InputError(f"{key}={shown(tree)}: expected {expected}.")
+        raise ConfigError(f"{key}={shown(tree)}: expected {expected}.")
     return value
+
+
+def _integers(tree: Any) -> Iterator[int]:
+    """The integers in a value and its lists. A class inside reads its own options."""
+    if type(tree) is int:
+        yield tree
+    for entry in tree if isinstance(tree, list) else ():
+        yield from _integers(entry)
 
 
 def _convert(annotation: Any, tree: Any) -> Any:

@@ -2,23 +2,20 @@
 
 import copy
 import dataclasses
+import functools as ft
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast, dataclass_transform
 
-from ...arguments import Bound, above, at_least, below, checked
+from ...arguments import Bound, above, at_least, below
+from ...errors import ConfigError, shown
 from ...integration import Mesh
+from .key import Key
+from .reader import AbstractKeyed, Spec, resolve, spec_of, unknown_key
 
 
 Class = TypeVar("Class", bound=type)
-S = TypeVar("S", bound="Section")
-
-
-class Converted(NamedTuple):
-    """In `Annotated`: a function that converts a value of YAML before it is checked."""
-
-    convert: Callable[[Any], Any]
+T = TypeVar("T")
 
 
 def is_folder_name(name: str) -> bool:
@@ -35,20 +32,12 @@ def _is_moment(value: int | str) -> bool:
     return part is not None and 0 < float(part[1]) < 100
 
 
-def _without_empty_options(value: Any) -> Any:
-    """`{kind: name}` as the name, so that equal descriptions are equal values."""
-    is_name = isinstance(value, dict) and value.keys() <= {"kind", "options"}
-    return value["kind"] if is_name and "kind" in value and not value.get("options") else value
-
-
 not_empty = Bound("at least one", len)
 # Runs count in int32.
 Count = Annotated[int, above(0), below(2**31)]
 CountOrZero = Annotated[int, at_least(0), below(2**31)]
 # A step of a run, or a part of all its steps such as "50%".
 Moment = Annotated[int | str, Bound("a number of steps, or a part such as 50%", _is_moment)]
-# A class by its name, or with arguments of its constructor; see `read`.
-Description = Annotated[str | dict[str, Any], Converted(_without_empty_options)]
 # JAX uses 32 bits of a seed; larger seeds would draw the same weights.
 Seed = Annotated[int, at_least(0), below(2**32)]
 # The name of a folder of results.
@@ -58,53 +47,147 @@ FolderName = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Section:
-    """A section of a configuration. Its fields are plain values, which the constructor checks;
-    `__post_init__` checks keys that depend on each other."""
+class Section(AbstractKeyed):
+    """A section of a configuration. Its constructor resolves and checks its values, from YAML
+    or from Python; `__post_init__` checks keys that depend on each other."""
+
+    # The key of the section.
+    key: ClassVar[Key] = Key()
 
     @classmethod
-    def complete(cls, tree: Any) -> Any:
+    def complete(cls, tree: Any, key: Key) -> Any:
         """The tree of a section, with its short forms written out."""
         return tree
 
-    def replace(self: S, **values: Any) -> S:
+    @classmethod
+    def read(cls, tree: Any, key: Key) -> Self:
+        tree = cls.complete(tree, key)
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{key}={shown(tree)}: expected keys with values.")
+        return cast(Any, cls)(key, **tree)
+
+    @classmethod
+    def fields(cls) -> dict[str, dataclasses.Field]:
+        """The fields that are keys, by name."""
+        return {x.name: x for x in dataclasses.fields(cls) if x.init}
+
+    def replace(self, **values: Any) -> Self:
         """The section with other values, which are not checked again."""
         section = copy.copy(self)
+        vars(section).pop("spec", None)
         vars(section).update(values)
         return section
 
     def as_tree(self) -> dict[str, Any]:
         """All values by their keys, as YAML holds them."""
-        return {x.name: _plain(getattr(self, x.name)) for x in dataclasses.fields(self)}
+        return {name: as_plain(getattr(self, name)) for name in self.fields()}
 
     def changes(self) -> dict[str, Any]:
         """The values that differ from the defaults."""
         return {
-            field.name: value.changes() if isinstance(value, Section) else _plain(value)
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) != _default(field)
+            name: value.changes() if isinstance(value, Section) else as_plain(value)
+            for name, field in self.fields().items()
+            if as_plain(value := getattr(self, name)) != as_plain(default_of(field))
         }
 
 
-def _default(field: dataclasses.Field) -> Any:
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of a field; `dataclasses.MISSING` if it has none."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """A value as YAML holds it."""
     if isinstance(value, Section):
         return value.as_tree()
     if isinstance(value, Mesh):
-        return _plain(value.options)
+        return as_plain(value.options)
+    if isinstance(value, Spec):
+        return as_plain(value.tree)
     if isinstance(value, dict):
-        return {name: _plain(x) for name, x in value.items()}
+        return {name: as_plain(x) for name, x in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(x) for x in value]
+        return [as_plain(x) for x in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def part(name: str | tuple[str, ...]) -> Any:
+    """The default of a key that is a `Spec`, or several: the classes with these names."""
+    return name
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def section(cls: Class) -> Class:
-    """Makes a section: a frozen dataclass whose constructor checks its values."""
-    return checked(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
+    """Makes a section: a frozen dataclass whose constructor resolves its values."""
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    initialize = cls.__init__
+
+    @ft.wraps(initialize)
+    def resolve_and_initialize(self: Any, key: Key = Key(), /, **values: Any) -> None:
+        fields = cls.fields()
+        for name in values.keys() - fields.keys():
+            raise unknown_key(key / name, values[name], name, fields)
+        for name, field in fields.items():
+            value = values.get(name, default_of(field))
+            if value is dataclasses.MISSING:
+                raise ConfigError(f"{key / name} is missing.")
+            values[name] = resolve(field.type, value, key / name)
+        object.__setattr__(self, "key", key)
+        initialize(self, **values)
+
+    cast(Any, cls).__init__ = resolve_and_initialize
+    return cls
+
+
+class AbstractChoice(Section, Generic[T]):
+    """A section that chooses a class by its name, with arguments in `options`. It may be
+    written as the name alone."""
+
+    # The base of the class, the key of its name, and its arguments that are not in `options`.
+    root: ClassVar[type]
+    name_key: ClassVar[str] = "kind"
+    beside: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def complete(cls, tree: Any, key: Key) -> Any:
+        return {cls.name_key: tree} if isinstance(tree, str) else tree
+
+    @ft.cached_property
+    def spec(self) -> Spec[T]:
+        """The class with its arguments."""
+        values = vars(self)
+        beside = {x: as_plain(values[x]) for x in self.beside if values[x] is not None}
+
+        def place(option: str) -> Key:
+            return self.key / option if option in self.beside else self.key / "options" / option
+
+        return spec_of(
+            kind=self.root,
+            name=values[self.name_key],
+            options=values["options"] | beside,
+            key=self.key,
+            name_key=self.key / self.name_key,
+            place=place,
+        )
+
+    def __post_init__(self) -> None:
+        for name in self.beside:
+            if name in vars(self)["options"]:
+                raise ConfigError(f"{self.key / 'options' / name}: set {name} beside options.")
+        _ = self.spec
+
+
+@section
+class ClassSection(AbstractChoice[T]):
+    """A section that chooses a class.
+
+    **Keys:**
+
+    - `kind`: The name.
+    - `options`: Arguments of the class, by name.
+    """
+
+    kind: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)

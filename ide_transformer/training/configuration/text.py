@@ -3,51 +3,95 @@
 Values follow YAML 1.2: `yes`, `010`, `1:30` and dates are texts, `1e-3` is a number. Keys are
 texts, also `1` and `<<`. Anchors and aliases are rejected."""
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
-from ...errors import InputError, short, shown
+from ...errors import ConfigError, InputError, shown
+from .key import Key, Place, Places, is_below, join
 
 
 # Keys whose values are paths, which may contain a colon.
 _PATHS = ("data", "path"), ("model", "pretrained"), ("model", "run")
-# The most characters of a text, and the deepest nesting of sections.
+# The most characters of a text.
 LONGEST = 2**18
-_DEEPEST = 50
+COMMAND_LINE = "command line"
 # The lookbehind skips starts inside a name, which would make the search quadratic.
 NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Applies overrides to a tree, and returns the override of each key. An override without a
+class Tree(dict[str, Any]):
+    """Sections of a configuration as plain values, with the place of each key."""
+
+    def __init__(self, values: Mapping[str, Any], places: Places | None = None):
+        super().__init__(values)
+        self.places = dict(places or {})
+
+    def set_places(self, name: str, places: Places) -> None:
+        """Replaces the places of a key, and of the keys above and below it."""
+        others = {x: place for x, place in self.places.items() if not is_below(x, name)}
+        changed = {x: y for x, y in places.items() if is_below(x, name) or is_below(name, x)}
+        self.places = others | changed
+
+    def merge(self, changes: Mapping[str, Any], key: Key) -> None:
+        """Merges the sections at a key of another file. The short form of a section is the
+        value of `kind`. A solver replaces the earlier solver."""
+        places = {
+            name[len(key.name) + 1 :]: place
+            for name, place in key.places.items()
+            if is_below(name, key.name)
+        }
+        for name, values in changes.items():
+            section = self.get(name) or {}
+            section = {"kind": section} if isinstance(section, str) else section
+            if name != "solver" and isinstance(values, dict) and isinstance(section, dict):
+                self[name] = {**section, **values}
+                for option in values:
+                    self.set_places(join(name, option), places)
+            else:
+                self[name] = values
+                self.set_places(name, places)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Place]:
+    """Applies overrides to a tree, and returns the place of each key. An override without a
     value removes the key."""
-    origin: dict[str, str] = {}
+    places: dict[str, Place] = {}
     for override in overrides:
-        where = f"override {shown(override)}"
         key, separator, text = override.partition("=")
         *parents, last = key.split(".")
         if not separator or not all((*parents, last)):
             raise InputError(
                 f"{shown(override)}: use section.key=value, such as model.layers=8."
             )
+        place = Place(COMMAND_LINE, key)
         branch = tree
-        for part in parents:
+        for index, part in enumerate(parents):
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
-                raise InputError(f"{where}: {part} is a value, not a section.")
-        value = read_yaml(text, where)
+                section = ".".join(parents[: index + 1])
+                raise ConfigError(
+                    f"{': '.join(place)}: {section} is a value, not a section; set {section}."
+                )
+        value = read_yaml(text, ": ".join(place))
         if value is None:
             branch.pop(last, None)
         else:
             branch[last] = value
-        for other, earlier in origin.items():
-            if f"{other}.".startswith(f"{key}."):
-                raise InputError(f"{where}: {key} would replace {earlier}; drop one of them.")
-        origin[key] = where
-    return origin
+        for earlier in places:
+            if is_below(earlier, key):
+                raise ConfigError(
+                    f"{': '.join(place)}={text} would replace {earlier}; drop one of them."
+                )
+        places[key] = place
+        if isinstance(tree, Tree):
+            above = {x: Place(COMMAND_LINE, x) for x in itertools.accumulate(parents, join)}
+            tree.set_places(key, {**above, key: place})
+    return places
 
 
 def names_of_code(tree: Any) -> dict[str, list[str]]:
@@ -69,20 +113,64 @@ def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield from _texts(value, (*path, str(key)))
 
 
-def read_yaml(text: str | bytes, where: str) -> Any:
-    """Parses a text; `None` if it is empty. Errors name the line, and `where` the text is."""
-    if len(text) > LONGEST:
-        raise InputError(f"{where}: a configuration has at most {LONGEST:,} characters.")
+def read_yaml(text: str, where: str) -> Any:
+    """Parses the value of an override; `None` if it is empty. Errors name `where` it is."""
+    return _parse(text, where, lambda mark: f"{where}: column {mark.column + 1}")[0]
+
+
+def read_file(path: Path) -> tuple[Any, dict[str, Place]]:
+    """Parses a file, and returns the place of each key. An empty file is `None`.
+
+    **Raises:** `InputError` that names the line.
+    """
+    with path.open("rb") as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise InputError(f"{path}: a configuration has at most {LONGEST:,} characters.")
     try:
-        return yaml.load(text if isinstance(text, str) else text.decode("utf-8-sig"), _Reader)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{where}: byte {error.start} is not UTF-8.") from None
+        raise InputError(f"{path}: byte {error.start} is not UTF-8.") from None
+    tree, lines = _parse(text, str(path), lambda mark: f"{path}:{mark.line + 1}")
+    places = {name: Place(f"{path}:{line}", name) for name, line in lines.items()}
+    return tree, {"": Place(str(path), ""), **places}
+
+
+def _parse(text: str, where: str, place: Callable[[Any], str]) -> tuple[Any, dict[str, int]]:
+    """The value of a text, and the line of each key. Errors name the `place` of a mark in the
+    text, or else `where` the text is."""
+    try:
+        loader = _Reader(text)
+        node = loader.get_single_node()
+        lines = dict(_lines(node))
+        return node and loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
-        mark: Any = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}"
-        raise InputError(f"{where}: {place}: {error.problem or error.context}.") from None
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError(f"{place(mark)}: {error.problem or error.context}.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{where}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: it has too many levels inside each other.") from None
+
+
+def _lines(node: Any, above: str = "") -> Iterator[tuple[str, int]]:
+    """The line of each key below a node of YAML."""
+    if isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            name = join(above, str(key.value))
+            line = key.start_mark.line + 1
+            if name in first:
+                problem = f"{name} is set twice, first in line {first[name]}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            first[name] = line
+            yield name, line
+            yield from _lines(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            name = join(above, str(index))
+            yield name, value.start_mark.line + 1
+            yield from _lines(value, name)
 
 
 def write_yaml(tree: Any) -> str:
@@ -91,7 +179,7 @@ def write_yaml(tree: Any) -> str:
 
 
 class _Reader(yaml.SafeLoader):
-    """Reads YAML 1.2; rejects anchors, deep nesting, and keys that are not names."""
+    """Reads YAML 1.2; rejects anchors, and keys that are not names."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
@@ -99,20 +187,14 @@ class _Reader(yaml.SafeLoader):
         event = self.peek_event()
         if event.anchor is not None:
             raise _error_at(event, "anchors (&) and aliases (*) are not supported")
-        if len(self.marks) > _DEEPEST:
-            raise _error_at(event, f"more than {_DEEPEST} sections inside each other")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        first: dict[str, Any] = {}
         for key, _ in node.value:
             if key.tag in (f"{_TAG}int", f"{_TAG}float"):
                 key.tag = f"{_TAG}str"
             if key.tag != f"{_TAG}str":
                 raise _error_at(key, "a key must be a name; put it in quotes")
-            if (before := first.setdefault(key.value, key)) is not key:
-                line = before.start_mark.line + 1
-                raise _error_at(key, f"{short(key.value)} is set twice, first in line {line}")
         return super().construct_mapping(node, deep)
 
 

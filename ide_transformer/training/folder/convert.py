@@ -15,7 +15,7 @@ from ...pretrained.files import read_json
 from ...tasks import PretrainedTokenizer, end_token
 from ..configuration.config import Config
 from ..configuration.files import config_of
-from ..configuration.text import apply_overrides, write_yaml
+from ..configuration.text import Tree, apply_overrides, write_yaml
 from ..steps.build import build_model_of_size
 from ..steps.parts import read_parts
 from ..steps.step import Weights
@@ -63,9 +63,9 @@ def import_pretrained(
     # An absolute path, so that the run can be read from any folder.
     pretrained = str(files.resolve()) if Path(path).exists() else str(path)
     runs = Path(runs)
-    tree: dict[str, Any] = {"name": name, "model": {"pretrained": pretrained}}
+    tree = Tree({"name": name, "model": {"pretrained": pretrained}})
     origin = apply_overrides(tree, overrides)
-    config = config_of(tree, f"{runs / name}", origin)
+    config = config_of(tree)
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {}, key)
     if is_built_as(model, LanguageModel) and "model.context" not in origin:

@@ -1,5 +1,6 @@
 """Loads the model of a run or a checkpoint, perhaps with another scheme or other data."""
 
+import functools as ft
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -15,7 +16,7 @@ from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
 from ..configuration.files import read_section
-from ..configuration.reader import parameters_of
+from ..configuration.names import parameters_of
 from ..configuration.text import apply_overrides
 from ..steps.build import build_model_of_size, build_task, needs_of, task_class, with_solver
 from ..steps.parts import read_parts
@@ -25,8 +26,6 @@ from .run_folder import RunFolder
 
 
 M = TypeVar("M", bound=Model)
-
-_WHERE = "the command line"
 
 
 class LoadedModel(NamedTuple):
@@ -152,7 +151,7 @@ def restore_model(
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
     parts = read_parts(config)
-    model = parts.first_model(config, lambda config: build_model_of_size(config, sizes, key))
+    model = parts.first_model(ft.partial(build_model_of_size, config, sizes, key))
     programs = parts.programs(model)
     with Checkpoints(folder) as checkpoints:
         state = checkpoints.restore(programs.shapes_at, checkpoint)
@@ -189,15 +188,14 @@ def checksum_of_weights(model: Model) -> str:
 def _read_solver(overrides: Sequence[str]) -> SolverConfig:
     """The scheme that overrides `solver.key=value` describe; native without any."""
     tree: dict[str, Any] = {}
-    origin = apply_overrides(tree, overrides)
+    places = apply_overrides(tree, overrides)
     section = tree.get("solver", {"kind": NATIVE})
     if isinstance(section, dict) and "kind" not in section:
         raise InputError(
-            f"{', '.join(origin)}: solver.kind is missing; add solver.kind=strang, or use "
+            f"{', '.join(overrides)}: solver.kind is missing; add solver.kind=strang, or use "
             "--mesh steps=2 for its own scheme."
         )
-    origin_in_section = {key.removeprefix("solver."): x for key, x in origin.items()}
-    return read_section(SolverConfig, section, _WHERE, origin_in_section)
+    return read_section(SolverConfig, section, key="solver", places=places)
 
 
 def _override_config(
@@ -224,7 +222,7 @@ def _override_config(
     if (labels := run.load_labels()) is not None:
         # Another file may have fewer labels, and would number them on its own.
         tree["data"]["options"].setdefault("labels", labels)
-    config = read_section(Config, tree, _WHERE, origin)
+    config = read_section(Config, tree, places=origin)
     is_divided = "data.validation" in origin or "data.test" in origin
     data_config = config
     if not is_divided and _has_foreign_data(run, run_config, config):

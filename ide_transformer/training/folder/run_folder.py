@@ -27,8 +27,8 @@ from ...reporting import write_json
 from ...tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from ..configuration.config import Config
 from ..configuration.files import Trust, dump_config, find_run, load_config
+from ..configuration.key import path_of
 from ..configuration.text import names_of_code
-from ..steps.optimizer import path_of
 
 
 def source(config: Config | None = None) -> str:

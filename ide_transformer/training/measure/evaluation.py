@@ -15,7 +15,7 @@ from ...models import FunctionInputs, LanguageModel, Model
 from ...tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
 from ...tasks.language import on_same_tokens
 from ..configuration.config import Config
-from ..configuration.reader import parameters_of
+from ..configuration.names import parameters_of
 from ..folder.loading import LoadedModel, hold_out_all
 from ..folder.run_folder import RunFolder, changed_data, same_tokenizer
 from ..steps.build import build_task, task_class

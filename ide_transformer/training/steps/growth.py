@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 
 from ...integration import Mesh
 from ...models import Model
-from .optimizer import path_of
+from ..configuration.key import path_of
 from .step import TrainState, moving_average
 
 

@@ -23,7 +23,7 @@ from ...errors import InputError
 from ...models import Model
 from ...tasks import AbstractTask, Batch
 from ..configuration.config import ParallelConfig
-from .optimizer import path_of
+from ..configuration.key import path_of
 
 
 T = TypeVar("T", bound=PyTree)

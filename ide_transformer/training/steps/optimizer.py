@@ -15,8 +15,9 @@ from jaxtyping import PyTree
 
 from ...equation import AbstractControl, AbstractPositions
 from ...equation.operators.convolutional_attention import DepthwiseProjection
-from ...errors import InputError
+from ...errors import InputError, at
 from ..configuration.config import OptimizerConfig
+from ..configuration.key import path_of
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -42,7 +43,7 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
         # AdamW inside `optax.contrib.muon` would decay every weight or none.
         rule = optax.partition({True: matrices, False: rule}, orthogonalized)
     if config.groups:
-        rule = optax.chain(rule, _scale_groups(config.groups))
+        rule = optax.chain(rule, _scale_groups(config))
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
@@ -107,8 +108,7 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
             parts = {".".join(p.split(".")[:n]) for p in paths for n in range(1, len(p))}
             close = difflib.get_close_matches(group, sorted(parts), n=3, cutoff=0.0)
             raise InputError(
-                f"optimizer.groups: {group!r} fits no weight. The closest paths are "
-                f"{', '.join(close)}."
+                f"{group!r} fits no weight. The closest paths are {', '.join(close)}."
             )
 
     def factor(path: tuple, _) -> float:
@@ -118,23 +118,19 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
     return jax.tree.map_with_path(factor, weights)
 
 
-def path_of(path: tuple) -> str:
-    """A path into a tree as names and numbers joined by dots."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
 def _of(kind: type | UnionType) -> Callable[[object], bool]:
     return lambda part: isinstance(part, kind)
 
 
-def _scale_groups(groups: Mapping[str, float]) -> optax.GradientTransformation:
+def _scale_groups(config: OptimizerConfig) -> optax.GradientTransformation:
     """Multiplies updates by the factors of the groups."""
 
     def init(params):
-        group_factors(groups, params)
+        with at(config.key / "groups"):
+            group_factors(config.groups, params)
         return optax.EmptyState()
 
     def update(updates, state, params=None):
-        return jax.tree.map(jnp.multiply, group_factors(groups, updates), updates), state
+        return jax.tree.map(jnp.multiply, group_factors(config.groups, updates), updates), state
 
     return optax.GradientTransformation(init, update)

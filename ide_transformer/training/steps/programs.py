@@ -10,7 +10,7 @@ import jax
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ...errors import InputError, at
+from ...errors import ConfigError, at
 from ...models import Model
 from ...tasks import AbstractTask, Batch, Loss, Mean, Part, averaged
 from .growth import AbstractGrowth, grown_state
@@ -166,14 +166,14 @@ def make_programs(
                     layers=layers,
                 )
             )
-            with at(f"training.schedule: layers={layers}"):
+            with at(phase.key):
                 shapes = jax.eval_shape(enter, shapes)
                 model = growth.grown(before, layers)
             if layers % before.layers and weight_shapes(model) != weight_shapes(before):
                 dividing = ", ".join(str(n) for n in range(1, layers) if layers % n == 0)
-                raise InputError(
-                    f"training.schedule: {before.layers} layers cannot become {layers}; "
-                    f"use {dividing} instead of {before.layers}."
+                raise ConfigError(
+                    f"{phase.key}: {before.layers} layers cannot become {layers}; use "
+                    f"{dividing} instead of {before.layers}."
                 )
         programs.append(Program(phase, rule, model, shapes, enter))
     return Programs(programs)

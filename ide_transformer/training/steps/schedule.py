@@ -12,6 +12,7 @@ from ...integration import Mesh
 from ...models import Model, functional
 from ...tasks import AbstractTask
 from ..configuration.config import Config
+from ..configuration.key import Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +23,16 @@ class Phase:
     - `layers`: the layers of its weights; `None` if the layers never change in the run.
     - `meshes`: the meshes, by their keys. Each step draws one, with the given `odds`.
     - `evaluated`: the steps of evaluations, if they differ from the model's.
+    - `key`: the key of the configuration that describes it.
     """
 
     first: int
     last: int
     layers: int | None
-    meshes: Mapping[str, Mesh]
+    meshes: Mapping[Key, Mesh]
     odds: tuple[float, ...] = (1.0,)
     evaluated: Mesh = Mesh()
+    key: Key = Key("training.schedule")
 
     def name(self, mesh: int) -> str:
         """The mesh with this number, as a configuration writes it."""
@@ -43,9 +46,9 @@ class Phase:
     def models(self) -> list[Callable[[Model], Model]]:
         """For each mesh, the function that puts the model on it, with the inputs' tokens."""
 
-        def on(model: Model, key: str, mesh: Mesh) -> Model:
+        def on(model: Model, key: Key, mesh: Mesh) -> Model:
             fields = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
-            with at(f"{key}={{{fields}}}"):
+            with at(key, f"{{{fields}}}"):
                 return model_on(model, dataclasses.replace(mesh, tokens=None))
 
         return [ft.partial(on, key=key, mesh=mesh) for key, mesh in self.meshes.items()]
@@ -54,7 +57,7 @@ class Phase:
         """For each mesh, the task with the tokens of the mesh."""
         tasks = []
         for key, mesh in self.meshes.items():
-            with at(f"{key}.tokens={mesh.tokens}"):
+            with at(key / "tokens", str(mesh.tokens)):
                 tasks.append(task.on(Mesh(tokens=mesh.tokens)))
         return tasks
 
@@ -82,18 +85,18 @@ def schedule_of(config: Config) -> Schedule:
     ends = itertools.pairwise((*training.begins, training.steps))
     phases = []
     for i, (phase, (first, last)) in enumerate(zip(training.phases, ends, strict=True)):
-        key = f"training.schedule.{i}"
+        key = training.key / "schedule" / i
         layers = (phase.layers or config.model.layers) if training.refines else None
         if phase.meshes:
-            meshes = {f"{key}.meshes.{i}": mesh for i, mesh in enumerate(phase.meshes)}
+            meshes = {key / "meshes" / i: mesh for i, mesh in enumerate(phase.meshes)}
             odds = phase.weights or (1.0,) * len(meshes)
-            phases.append(Phase(first, last, layers, meshes, odds))
+            phases.append(Phase(first, last, layers, meshes, odds, key=key))
         else:
             # The weights themselves have the layers of the mesh.
             mesh = dataclasses.replace(phase.mesh or Mesh(), layers=None)
             evaluated = Mesh(steps=mesh.steps)
             phases.append(
-                Phase(first, last, layers, {f"{key}.mesh": mesh}, evaluated=evaluated)
+                Phase(first, last, layers, {key / "mesh": mesh}, evaluated=evaluated, key=key)
             )
     return Schedule(phases)
 
@@ -110,13 +113,13 @@ def overrides_for_refinement(config: Config) -> list[str]:
     model = config.model
     training = config.training
     has_all_layers = training.phases[0].layers in (None, model.layers)
-    if has_all_layers or training.growth != "refinement":
+    if has_all_layers or training.growth.name != "refinement":
         return []
-    costs = {cost.kind or name for name, cost in training.costs.items() if cost.weight}
+    costs = {cost.kind for cost in training.costs.values() if cost.weight}
     overrides = []
     if config.optimizer.schedule == "cosine":
         overrides.append("optimizer.schedule=warmup_stable_decay")
-    if model.input_normalization == "free" and model.constraint == "free":
+    if model.input_normalization.name == model.constraint.name == "free":
         overrides.append("model.input_normalization=sphere")
     if "transport" not in costs:
         overrides.append("training.costs.transport=0.01")

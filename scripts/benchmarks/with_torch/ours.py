@@ -38,7 +38,7 @@ class Setting(NamedTuple):
         names = ("layers", "context", "width", "heads")
         model = {name: getattr(self, name) for name in names}
         tree = {"model": model, "training": {"batch_size": self.batch}}
-        return read_section(Config, tree, "the benchmark")
+        return read_section(Config, tree, where="the benchmark")
 
     def batches(self, number: int) -> list[Batch]:
         """Batches of walks around the vocabulary with short random steps."""
