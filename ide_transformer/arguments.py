@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -24,10 +25,12 @@ Record = TypeVar("Record", bound=tuple)
 
 @dataclass(frozen=True)
 class Bound:
-    """In `Annotated`: a bound in words, and whether a value meets it."""
+    """In `Annotated`: a bound in words, whether a value meets it, and how a JSON schema says
+    so."""
 
     text: str
     holds: Callable[[Any], Any] = field(repr=False)
+    schema: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def _each(holds: Callable[[Any], Any]) -> Callable[[Any], bool]:
@@ -36,19 +39,23 @@ def _each(holds: Callable[[Any], Any]) -> Callable[[Any], bool]:
 
 
 def above(limit: float | int) -> Bound:
-    return Bound(f"greater than {limit}", _each(lambda x: x > limit))
+    holds = _each(lambda x: x > limit)
+    return Bound(f"greater than {limit}", holds, {"exclusiveMinimum": limit})
 
 
 def at_least(limit: float | int) -> Bound:
-    return Bound(f"greater than or equal to {limit}", _each(lambda x: x >= limit))
+    holds = _each(lambda x: x >= limit)
+    return Bound(f"greater than or equal to {limit}", holds, {"minimum": limit})
 
 
 def below(limit: float | int) -> Bound:
-    return Bound(f"less than {limit}", _each(lambda x: x < limit))
+    holds = _each(lambda x: x < limit)
+    return Bound(f"less than {limit}", holds, {"exclusiveMaximum": limit})
 
 
 def at_most(limit: float | int) -> Bound:
-    return Bound(f"less than or equal to {limit}", _each(lambda x: x <= limit))
+    holds = _each(lambda x: x <= limit)
+    return Bound(f"less than or equal to {limit}", holds, {"maximum": limit})
 
 
 PositiveInt = Annotated[int, above(0)]
@@ -74,6 +81,7 @@ _WORDS = {
     dict: "a valid dictionary",
     Sequence: "a list or a tuple",
     Callable: "callable",
+    Path: "a file or a folder, or . for the current folder",
 }
 _TRACED = (
     "a number of Python, not one that JAX traces, since each value compiles another program: "

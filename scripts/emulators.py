@@ -55,6 +55,7 @@ from ide_transformer.contrib import ChannelsFirst, ConstantCoefficients
 from ide_transformer.packages import require
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.solvers.multistep import phi
+from ide_transformer.training.configuration.files import override_config
 from ide_transformer.training.folder.run_folder import source
 
 
@@ -323,8 +324,9 @@ def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
     kind = "constant_coefficients"
     linear_part = {"kind": kind, "options": {**options, "dimension": dimension}}
     unknown = kind, {"kind": kind, "options": {"dimension": dimension}}
-    operators = [linear_part if x in unknown else x for x in config.model.operators]
-    return config.changed("model", operators=tuple(operators))
+    written = [operator.tree for operator in config.model.operators]
+    operators = [linear_part if x in unknown else x for x in written]
+    return override_config(config, [f"model.operators={json.dumps(operators)}"])
 
 
 class BesideLinearPart(eqx.Module):

@@ -197,9 +197,11 @@ def test_the_blocks_of_a_page_run_in_order(page, folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("page", [written(page) for page in WITH_RESULTS])
-def test_the_commands_of_a_page_name_what_exists(page):
+def test_the_commands_of_a_page_name_what_exists(page, folder):
     page_blocks = blocks(page)
-    files = {block.file for block in page_blocks}
+    files = {block.file: block.text for block in page_blocks if block.file is not None}
+    for name, text in files.items():
+        Path(name).write_text(text, encoding="utf-8")
     for words, _ in itertools.chain(*(x.commands for x in page_blocks)):
         if "ide-transformer" in words:
             command, *arguments = words[words.index("ide-transformer") + 1 :]

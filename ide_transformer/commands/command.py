@@ -36,6 +36,7 @@ COMMANDS = {
     "convergence": "measure the order of every scheme",
     "convert": "turn a checkpoint into a run, and a run into a checkpoint",
     "report": "write an HTML page about runs",
+    "schema": "print a JSON schema of configurations, for editors",
 }
 GROUP = "ide_transformer.commands"
 

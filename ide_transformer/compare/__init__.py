@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import ConfigError, did_you_mean, shown
 from ..training import read_section, read_tree
+from ..training.configuration.key import Key
 from .comparison import AbstractComparison as AbstractComparison, fingerprint as fingerprint
 from .measure import (
     Data as Data,
@@ -15,7 +16,7 @@ from .solve_schemes import SolvingComparison
 from .train_schemes import TrainingComparison
 
 
-_MODES: dict[str, type[AbstractComparison]] = {
+MODES: dict[str, type[AbstractComparison]] = {
     "train": TrainingComparison,
     "solve": SolvingComparison,
 }
@@ -28,9 +29,11 @@ def load_comparison(path: Path) -> AbstractComparison:
     """
     tree = read_tree(path)
     mode = str(tree.get("mode"))
-    if mode not in _MODES:
-        raise InputError(f"{path}: mode={mode!r} must be {' or '.join(_MODES)}.")
+    if mode not in MODES:
+        key = Key("mode", tree.places)
+        hint = did_you_mean(mode, MODES)
+        raise ConfigError(f"{key}={shown(mode)}: unknown.{hint} Known: {', '.join(MODES)}.")
     tree.setdefault("name", path.stem)
     if isinstance(tree.get("base"), str):
         tree["base"] = str(path.parent / tree["base"])
-    return read_section(_MODES[mode], tree)
+    return read_section(MODES[mode], tree)

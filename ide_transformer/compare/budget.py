@@ -16,7 +16,6 @@ from ..models import Model
 from ..reporting import Row
 from ..tasks import AbstractTask, Batch
 from ..training import Config, Section, build_task, read_section, schedule_of, section
-from ..training.configuration.reader import Converted
 from ..training.configuration.section import not_empty
 from ..training.configuration.text import apply_overrides
 from ..training.setup import setup
@@ -47,25 +46,27 @@ class Budget(Section):
     """
 
     unit: Literal["field_evaluations", "flops", "steps"] = "steps"
-    amount: Annotated[
-        tuple[PositiveFloat, ...],
-        not_empty,
-        Converted(lambda x: x if isinstance(x, list | tuple) else [x]),
-    ]
+    amount: PositiveFloat | Annotated[tuple[PositiveFloat, ...], not_empty]
+
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        """The amounts, from the smallest to the largest."""
+        amounts = self.amount if isinstance(self.amount, tuple) else (self.amount,)
+        return tuple(sorted(amounts))
 
     @property
     def each(self) -> list["Budget"]:
         """A budget for each amount."""
-        return [self.replace(amount=(amount,)) for amount in sorted(self.amount)]
+        return [self.replace(amount=amount) for amount in self.amounts]
 
     def __str__(self) -> str:
-        amounts = " or ".join(f"{amount:g}" for amount in self.amount)
+        amounts = " or ".join(f"{amount:g}" for amount in self.amounts)
         return f"{amounts} {self.unit.replace('_', ' ')}"
 
     def steps(self, config: Config, task: AbstractTask) -> int:
         """The optimiser steps that a budget of one amount allows. Checks that the model fits
         the data."""
-        (amount,) = self.amount
+        (amount,) = self.amounts
         if self.unit == "steps":
             setup(config, task).check_shapes()
             steps = round(amount)
@@ -165,7 +166,7 @@ def plan_refinement(config: Config, evaluations: int | float) -> list[Row]:
     if not coarse:
         raise InputError(f"model.layers={layers} must be 2 or more, to have a coarser mesh.")
     task = build_task(config)
-    budget = Budget(unit="field_evaluations", amount=(evaluations,))
+    budget = Budget(unit="field_evaluations", amount=evaluations)
     rows = []
     # For each number of layers, the percent of the steps at which its phase ends.
     plans = [{}, *({first: _MOMENT} for first in coarse)]

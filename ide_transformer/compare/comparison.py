@@ -29,7 +29,7 @@ class AbstractComparison(Section, abc.ABC):
     double_precision: ClassVar[bool] = False
 
     mode: str
-    name: FolderName
+    name: FolderName = "comparison"
 
     def compare(self, runs: Path) -> Report:
         """Measures each scheme that has no measurement yet, and writes a report and figures

@@ -26,7 +26,12 @@ from .measure import Data, measure, solve
 
 @section
 class SolverChoice(Section):
-    """A scheme, and the numbers of steps or the tolerances with which it solves."""
+    """A scheme, and the numbers of steps or the tolerances with which it solves.
+
+    - `solver`: the section `solver` of a run.
+    - `steps`: equal steps in each layer.
+    - `tolerances`: relative and absolute tolerances of adaptive steps.
+    """
 
     solver: SolverConfig
     steps: tuple[Count, ...] = ()

@@ -21,7 +21,8 @@ RATE = "optimizer.learning_rate"
 
 # Some keys need integers, so these stay integers.
 Values = Annotated[
-    tuple[Annotated[int | float, above(0)], ...], Bound("two or more", lambda x: len(x) > 1)
+    tuple[Annotated[int | float, above(0)], ...],
+    Bound("two or more", lambda x: len(x) > 1, {"minItems": 2}),
 ]
 
 

@@ -16,7 +16,7 @@ from ..reporting import Report, show_table, write_report
 from ..tasks import AbstractLoss, AbstractTask
 from ..training import Config
 from ..training.configuration.files import config_of, override_config
-from ..training.configuration.section import Seed, is_folder_name, not_empty, section
+from ..training.configuration.section import PartOf, Seed, is_folder_name, not_empty, section
 from ..training.configuration.text import Tree
 from ..training.steps.parts import check_equations
 from .budget import Budget, tokens_of_samples
@@ -38,6 +38,10 @@ from .trials import Plan, Trials
 
 # Columns of the losses at equal cost.
 _EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
+
+
+# Sections of a run that differ from the base.
+Changes = Annotated[dict[str, Any], PartOf(Config)]
 
 
 class Contender(NamedTuple):
@@ -73,8 +77,8 @@ class TrainingComparison(AbstractComparison):
     seeds: Annotated[tuple[Seed, ...], not_empty] = (0,)
     budget: Budget
     sweep: Sweep | None = None
-    schemes: Annotated[dict[str, dict[str, Any]], not_empty]
-    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schemes: Annotated[dict[str, Changes], not_empty]
+    recipes: dict[str, Changes] = field(default_factory=dict)
     reference: str | None = None
     tests: dict[str, FurtherTest] = field(default_factory=dict)
 
@@ -164,7 +168,7 @@ class TrainingComparison(AbstractComparison):
 
     @property
     def _has_budgets(self) -> bool:
-        return len(self.budget.amount) > 1
+        return len(self.budget.amounts) > 1
 
     @ft.cached_property
     def _reference(self) -> dict[str | None, str]:
@@ -253,7 +257,7 @@ class TrainingComparison(AbstractComparison):
                 runs = trials.results(seed_trials)
                 row |= summarise_runs(runs, self._reported)
                 if self.budget.unit == "flops":
-                    row["flops"] = budgets[scheme].amount[0]
+                    row["flops"] = budgets[scheme].amounts[0]
                 if (start := trials.run_folder(seed_trials[0]).start) is not None:
                     row["start"] = ", ".join(f"{name} {x}" for name, x in start.items())
                 tokens = []

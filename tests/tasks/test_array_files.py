@@ -77,7 +77,7 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path, capsys, monkeypatch):
     (tmp_path / "a.txt").write_text("the sea is wide and the night is long. " * 99)
     (tmp_path / "a.yaml").write_text("data: {name: text, path: ''}")
     output = run_here(capsys, "train", "a.yaml", expected=2)
-    assert "a.yaml: data.path='': " in output
+    assert "a.yaml:1: data.path='': " in output
     output = run_here(capsys, "evaluate", "runs/a", "--text", "", expected=2)
     assert "argument --text: " in output
 

@@ -25,14 +25,14 @@ from ...equation import (
     AbstractOperator,
     AbstractPositions,
 )
-from ...errors import ConfigError, InputError, shown
+from ...errors import ConfigError, shown
 from ...integration import AbstractGradient, Mesh
 from ...models import Model
 from ...tasks import AbstractTask
 from ..steps.growth import AbstractGrowth
 from ..trackers import AbstractTracker
 from .key import Key
-from .reader import Converted, Spec
+from .reader import Spec
 from .section import (
     AbstractChoice,
     ClassSection,
@@ -82,6 +82,7 @@ class SolverConfig(ClassSection[AbstractSolver]):
     """
 
     root: ClassVar[type] = AbstractSolver
+    further_names: ClassVar[tuple[str, ...]] = (NATIVE,)
     kind: str = "lie_trotter"
     steps: Count = 1
     rtol: PositiveFloat | None = None
@@ -143,12 +144,6 @@ class StageConfig(Section):
     solver: SolverConfig | None = None
 
 
-def _check_path(value: Any) -> Any:
-    if value == "":
-        raise InputError("pass a file or a folder, or . for the current folder.")
-    return value
-
-
 @section
 class DataConfig(AbstractChoice[AbstractTask]):
     """`data`: what is learned.
@@ -172,11 +167,12 @@ class DataConfig(AbstractChoice[AbstractTask]):
 
     root: ClassVar[type] = AbstractTask
     name_key: ClassVar[str] = "name"
+    short_form: ClassVar[str] = "name"
     beside: ClassVar[tuple[str, ...]] = (
         *("path", "column", "tokenizer", "vocabulary", "validation", "test"),
     )
     name: str = "shakespeare"
-    path: Annotated[Path | None, Converted(_check_path)] = None
+    path: Path | None = None
     column: str | None = None
     tokenizer: str | None = None
     vocabulary: Count | None = None
@@ -438,6 +434,7 @@ class CostConfig(AbstractChoice[AbstractCost]):
     """
 
     root: ClassVar[type] = AbstractCost
+    short_form: ClassVar[str] = "weight"
     beside: ClassVar[tuple[str, ...]] = ("weight",)
     weight: NonNegativeFloat
     kind: str
@@ -445,9 +442,8 @@ class CostConfig(AbstractChoice[AbstractCost]):
 
     @classmethod
     def complete(cls, tree: Any, key: Key) -> Any:
-        tree = {"weight": tree} if isinstance(tree, int | float) else tree
-        is_named = not isinstance(tree, dict) or tree.get("kind") is not None
-        return tree if is_named else {**tree, "kind": key.part}
+        tree = super().complete(tree, key)
+        return tree if tree.get("kind") else {**tree, "kind": key.part}
 
 
 @section

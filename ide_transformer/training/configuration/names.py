@@ -102,15 +102,10 @@ def plugins() -> tuple[ModuleType, ...]:
 def find_function(key: Key | str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
     """The activation with this name, or the function `package.module:name`."""
     if ":" not in name:
-        activations = {
-            x.__name__: x
-            for x in filter(inspect.isfunction, vars(equation).values())
-            if x.__module__ == equation.gelu.__module__
-            and len(inspect.signature(x).parameters) == 1
-        }
-        if name not in activations:
-            raise _unknown_name(key, name, activations)
-        return activations[name]
+        functions = activations()
+        if name not in functions:
+            raise _unknown_name(key, name, functions)
+        return functions[name]
     function = _import(key, name)
     if not callable(function) or inspect.isclass(function) or inspect.isbuiltin(function):
         raise ConfigError(f"{key}={name}: it is a {type(function).__name__}, not a function.")
@@ -120,6 +115,16 @@ def find_function(key: Key | str, name: str, *, of_array: bool = True) -> Callab
         except Exception as error:
             raise ConfigError(f"{key}={name} of an array: {error!r}") from None
     return function
+
+
+def activations() -> dict[str, Callable[..., Any]]:
+    """The activations of the package, by name."""
+    return {
+        x.__name__: x
+        for x in filter(inspect.isfunction, vars(equation).values())
+        if x.__module__ == equation.gelu.__module__
+        and len(inspect.signature(x).parameters) == 1
+    }
 
 
 def kind_of(annotation: Any) -> type | None:

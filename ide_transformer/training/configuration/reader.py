@@ -11,17 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    Generic,
-    NamedTuple,
-    TypeAlias,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import diffrax
 import jax
@@ -30,7 +20,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ...arguments import describe_misfit
-from ...errors import ConfigError, InputError, at, did_you_mean, short, shown
+from ...errors import ConfigError, at, did_you_mean, short, shown
 from ...integration import Mesh
 from .key import Key, is_below
 from .names import KINDS, find, find_function, is_array, kind_of, parameters_of, snake_case
@@ -41,12 +31,6 @@ T = TypeVar("T")
 # By kind, arguments for its constructors, by name.
 Offers: TypeAlias = Mapping[type, Mapping[str, Any]]
 NO_OFFERS: Offers = MappingProxyType({})
-
-
-class Converted(NamedTuple):
-    """In `Annotated`: a function that converts a value of YAML before it is checked."""
-
-    convert: Callable[[Any], Any]
 
 
 class AbstractKeyed(abc.ABC):
@@ -175,6 +159,7 @@ def resolve(annotation: Any, tree: Any, key: Key | str = "") -> Any:
     is accepted and the nearest name.
     """
     key = Key(key) if isinstance(key, str) else key
+    written = tree
     members = members_of(annotation)
     if (tree is None and NoneType in members) or isinstance(tree, Spec | AbstractKeyed | Mesh):
         return tree
@@ -201,7 +186,7 @@ def resolve(annotation: Any, tree: Any, key: Key | str = "") -> Any:
             return find_function(key, _value(str, tree, key), of_array=bool(inner))
     if arrays := tuple(filter(is_array, members)):
         return _array(arrays, tree, key)
-    return _value(annotation, tree, key)
+    return _value(annotation, tree, key, written)
 
 
 def members_of(annotation: Any) -> tuple[Any, ...]:
@@ -231,16 +216,15 @@ def resolve_part(kind: Any, tree: Any, key: Key) -> Spec:
     """The `Spec` of a class of a kind, from its name, or its name and its options. A scheme may
     have its first argument in parentheses: `strang(heun)`, `adams_bashforth(3)`."""
     section = tree if isinstance(tree, dict) else {"kind": tree}
-    name_key = "name" if "name" in section else "kind"
-    name = section.get(name_key)
-    options = section.get("options") or {}
-    unknown = section.keys() - {name_key, "options"}
+    name = section.get("kind")
+    options = section.get("options", {})
+    unknown = section.keys() - {"kind", "options"}
     if not isinstance(name, str) or not isinstance(options, dict) or unknown:
         raise ConfigError(
             f"{key}={shown(tree)}: expected a name, or {{kind: name, options: {{argument: "
             "value}}."
         )
-    return spec_of(kind, name, options, key, key / name_key if tree is section else key)
+    return spec_of(kind, name, options, key, key / "kind" if tree is section else key)
 
 
 def spec_of(
@@ -368,23 +352,22 @@ def _check_numbers(tree: Any, key: Key) -> None:
         _check_numbers(entry, key)
 
 
-def _value(annotation: Any, tree: Any, key: Key) -> Any:
-    """A plain value of a type. Integers are below 2³¹, seeds 2³², options of data 2⁶³."""
+def _value(annotation: Any, tree: Any, key: Key, written: Any = None) -> Any:
+    """A plain value of a type. Integers are below 2³¹, seeds 2³², options of data 2⁶³. Errors
+    show the value as it is `written`, by default as it is."""
+    written = tree if written is None else written
     if dataclasses.is_dataclass(annotation):
         raise ConfigError(f"{key} cannot be set in a configuration; remove it.")
     name = key.name
     most = 2**63 if is_below(name, "data") else 2**32 if name.endswith("seed") else 2**31
     if any(abs(x) >= most for x in _integers(tree)):
-        raise ConfigError(f"{key}={shown(tree)}: expected less than {most}.")
+        raise ConfigError(f"{key}={shown(written)}: expected less than {most}.")
     if annotation is inspect.Parameter.empty:
         return tree
-    try:
-        value = _convert(annotation, tree)
-    except InputError as error:
-        raise ConfigError(f"{key}={shown(tree)}: {error}") from None
+    value = _convert(annotation, tree)
     if misfits := describe_misfit(annotation, value):
         expected = " or ".join(dict.fromkeys(misfits))
-        raise ConfigError(f"{key}={shown(tree)}: expected {expected}.")
+        raise ConfigError(f"{key}={shown(written)}: expected {expected}.")
     return value
 
 
@@ -402,14 +385,12 @@ def _convert(annotation: Any, tree: Any) -> Any:
     kind = get_origin(annotation) or annotation
     inner = get_args(annotation)
     if kind is Annotated:
-        for part in inner[1:]:
-            tree = part.convert(tree) if isinstance(part, Converted) else tree
         return _convert(inner[0], tree)
     if kind in (Union, UnionType):
         values = [_convert(member, tree) for member in inner]
         fitting = (x for x, y in zip(values, inner, strict=True) if not describe_misfit(y, x))
         return next(fitting, tree)
-    if kind is Path and isinstance(tree, str):
+    if kind is Path and isinstance(tree, str) and tree:
         return Path(tree)
     if kind is float and type(tree) is int:
         return float(tree)

@@ -5,7 +5,17 @@ import dataclasses
 import functools as ft
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast, dataclass_transform
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    Self,
+    TypeVar,
+    cast,
+    dataclass_transform,
+)
 
 from ...arguments import Bound, above, at_least, below
 from ...errors import ConfigError, shown
@@ -32,18 +42,36 @@ def _is_moment(value: int | str) -> bool:
     return part is not None and 0 < float(part[1]) < 100
 
 
-not_empty = Bound("at least one", len)
+not_empty = Bound("at least one", len, {"minItems": 1, "minProperties": 1})
 # Runs count in int32.
 Count = Annotated[int, above(0), below(2**31)]
 CountOrZero = Annotated[int, at_least(0), below(2**31)]
 # A step of a run, or a part of all its steps such as "50%".
-Moment = Annotated[int | str, Bound("a number of steps, or a part such as 50%", _is_moment)]
+Moment = Annotated[
+    int | str,
+    Bound(
+        "a number of steps, or a part such as 50%",
+        _is_moment,
+        {"exclusiveMinimum": 0, "pattern": r"^\d{1,3}(\.\d+)?%$"},
+    ),
+]
 # JAX uses 32 bits of a seed; larger seeds would draw the same weights.
 Seed = Annotated[int, at_least(0), below(2**32)]
 # The name of a folder of results.
 FolderName = Annotated[
-    str, Bound("letters, digits and '-_.' that name a folder, such as small-2", is_folder_name)
+    str,
+    Bound(
+        "letters, digits and '-_.' that name a folder, such as small-2",
+        is_folder_name,
+        {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
+    ),
 ]
+
+
+class PartOf(NamedTuple):
+    """In `Annotated`: a mapping holds some keys of a section, such as changes of a run."""
+
+    section: "type[Section]"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +155,7 @@ def section(cls: Class) -> Class:
     @ft.wraps(initialize)
     def resolve_and_initialize(self: Any, key: Key = Key(), /, **values: Any) -> None:
         fields = cls.fields()
-        for name in values.keys() - fields.keys():
+        for name in [name for name in values if name not in fields]:
             raise unknown_key(key / name, values[name], name, fields)
         for name, field in fields.items():
             value = values.get(name, default_of(field))
@@ -142,17 +170,20 @@ def section(cls: Class) -> Class:
 
 
 class AbstractChoice(Section, Generic[T]):
-    """A section that chooses a class by its name, with arguments in `options`. It may be
-    written as the name alone."""
+    """A section that chooses a class by its name, with arguments in `options`."""
 
-    # The base of the class, the key of its name, and its arguments that are not in `options`.
+    # The base of the class, and names that stand for no class.
     root: ClassVar[type]
+    further_names: ClassVar[tuple[str, ...]] = ()
+    # The key of the name, the key whose value may stand for the section, and the arguments of
+    # the class that are not in `options`.
     name_key: ClassVar[str] = "kind"
+    short_form: ClassVar[str] = "kind"
     beside: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def complete(cls, tree: Any, key: Key) -> Any:
-        return {cls.name_key: tree} if isinstance(tree, str) else tree
+        return tree if isinstance(tree, dict) else {cls.short_form: tree}
 
     @ft.cached_property
     def spec(self) -> Spec[T]:

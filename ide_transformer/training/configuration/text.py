@@ -50,6 +50,7 @@ class Tree(dict[str, Any]):
             section = {"kind": section} if isinstance(section, str) else section
             if name != "solver" and isinstance(values, dict) and isinstance(section, dict):
                 self[name] = {**section, **values}
+                self.places |= {x: places[x] for x in places if x == name}
                 for option in values:
                     self.set_places(join(name, option), places)
             else:

@@ -1,0 +1,227 @@
+"""JSON schemas of configurations, by which editors complete keys and mark mistakes."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import diffrax
+
+from ...arguments import Bound
+from ...integration import Mesh
+from .names import (
+    KINDS,
+    activations,
+    classes_by_name,
+    is_array,
+    kind_of,
+    parameters_of,
+    plugins,
+)
+from .reader import Spec
+from .section import AbstractChoice, PartOf, Section, as_plain, default_of
+
+
+Schema = dict[str, Any]
+
+_CODE = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
+_PLAIN: dict[Any, Schema] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": "string"},
+    Path: {"type": "string"},
+    list: {"type": "array"},
+    dict: {"type": "object"},
+    NoneType: {"type": "null"},
+}
+_NUMBERS = {
+    "anyOf": [{"type": "number"}, {"type": "array", "items": {"$ref": "#/$defs/numbers"}}]
+}
+
+
+def schema_of(*kinds: type[Section]) -> Schema:
+    """The JSON schema of a file that holds a section of one of these kinds, with the parts of
+    installed packages. It does not know what depends on other keys or on data."""
+    definitions = Definitions()
+    references = [definitions.section(kind) for kind in kinds]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **(references[0] if len(kinds) == 1 else {"oneOf": references}),
+        "$defs": definitions,
+    }
+
+
+def describe(part: Any) -> tuple[str, dict[str, str]]:
+    """The description of a class or a function, and of each of its arguments, from its
+    docstring."""
+    documentation = inspect.getdoc(part) or ""
+    about = documentation.partition("\n\n")[0]
+    descriptions = {}
+    for base in reversed(inspect.getmro(part) if inspect.isclass(part) else [part]):
+        documentation = inspect.cleandoc(base.__doc__ or "")
+        rows = re.findall(r"^- (`\w+`(?:, `\w+`)*): (.*(?:\n  .*)*)", documentation, re.M)
+        for names, text in rows:
+            for name in re.findall(r"\w+", names):
+                descriptions[name] = " ".join(text.split())
+    return " ".join(about.split()), descriptions
+
+
+class Definitions(dict[str, Schema]):
+    """The definitions of a schema, by name. Each is made once."""
+
+    def define(self, name: str, make: Callable[[], Schema]) -> Schema:
+        """A reference to a definition."""
+        if name not in self:
+            self[name] = {}  # for a definition that refers to itself
+            self[name].update(make())
+        return {"$ref": f"#/$defs/{name}"}
+
+    def section(self, kind: type[Section]) -> Schema:
+        """A section, or its short form."""
+        return self.define(kind.__name__, lambda: self._section(kind))
+
+    def _section(self, kind: type[Section]) -> Schema:
+        about, descriptions = describe(kind)
+        properties: Schema = {}
+        required = []
+        for name, field in kind.fields().items():
+            default = as_plain(default_of(field))
+            properties[name] = self.value(field.type)
+            if name in descriptions:
+                properties[name] = {**properties[name], "description": descriptions[name]}
+            if default is dataclasses.MISSING:
+                required.append(name)
+            elif default not in (None, [], {}) and not isinstance(default, dict):
+                properties[name]["default"] = default
+        schema: Schema = {
+            "type": "object",
+            "description": about,
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
+        if not issubclass(kind, AbstractChoice):
+            return schema
+        name = kind.name_key
+        required.remove(name) if kind.short_form != name else None
+        properties[name] |= self.names(kind.root, kind.further_names)
+        schema["allOf"] = self.options(kind.root, name, kind.beside)
+        short = properties[kind.short_form]
+        return {"anyOf": [short, schema], "description": about}
+
+    def value(self, annotation: Any) -> Schema:
+        """The values of a type, as YAML writes them."""
+        kind = get_origin(annotation) or annotation
+        inner = get_args(annotation)
+        if kind is Annotated:
+            limits = [x.schema for x in inner[1:] if isinstance(x, Bound)]
+            part = next((x for x in inner[1:] if isinstance(x, PartOf)), None)
+            value = self.section(part.section) if part else self.value(inner[0])
+            return {key: x for schema in (value, *limits) for key, x in schema.items()}
+        if kind in (Union, UnionType):
+            return {"anyOf": [self.value(member) for member in inner]}
+        if kind is Literal:
+            return {"enum": list(inner)}
+        if kind is Spec:
+            return self.value(inner[0])
+        if kind is Callable:
+            return {"anyOf": [{"enum": sorted(activations())}, _CODE]}
+        if kind_of(kind) is not None:
+            return self.part(kind)
+        if is_array(kind):
+            return self.define("numbers", lambda: _NUMBERS)
+        if kind is Mesh:
+            return self.define("Mesh", lambda: self.arguments(Mesh))
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            return self.section(kind)
+        if kind is tuple and inner and inner[-1] is not ...:
+            items = [self.value(x) for x in inner]
+            return {
+                "type": "array",
+                "prefixItems": items,
+                "minItems": len(items),
+                "items": False,
+            }
+        if kind in (tuple, list, Sequence):
+            return {"type": "array", "items": self.value(inner[0]) if inner else {}}
+        if kind in (dict, Mapping) and inner:
+            return {"type": "object", "additionalProperties": self.value(inner[1])}
+        if annotation in (Any, inspect.Parameter.empty):
+            return {}
+        # Other types cannot be written.
+        return _PLAIN.get(kind, {"not": {}})
+
+    def part(self, kind: Any) -> Schema:
+        """A class by its name, or with arguments."""
+
+        def make() -> Schema:
+            names = self.names(kind)
+            properties = {"kind": names, "options": {"type": "object"}}
+            described: Schema = {
+                "type": "object",
+                "properties": properties,
+                "required": ["kind"],
+                "additionalProperties": False,
+                "allOf": self.options(kind, "kind"),
+            }
+            return {"anyOf": [names, described], "description": describe(kind)[0]}
+
+        return self.define(kind.__name__, make)
+
+    def names(self, kind: Any, further: Sequence[str] = ()) -> Schema:
+        """The names of the classes of a kind."""
+        names = sorted({*_classes(kind), *further})
+        schemas: list[Schema] = [{"enum": names}, _CODE]
+        if issubclass(kind, diffrax.AbstractSolver):
+            outer = "|".join(names)
+            scheme = rf"({outer}|[\w.]+:\w+)"
+            pattern = rf"^{scheme}\(({scheme}(\(.+\))?|\d+)\)$"
+            schemas.append({"type": "string", "pattern": pattern})
+        return {"anyOf": schemas}
+
+    def options(self, kind: Any, name_key: str, beside: Sequence[str] = ()) -> list[Schema]:
+        """What the arguments of each class of a kind are, if its name is set."""
+        conditions = []
+        for name, part in _classes(kind).items():
+            arguments = self.define(
+                f"{kind.__name__}.{name}", lambda part=part: self.arguments(part)
+            )
+            allowed = parameters_of(part)
+            condition = {name_key: {"pattern": rf"^{name}(\(.*\))?$"}}
+            then: Schema = {"properties": {"options": arguments}}
+            then["properties"] |= {x: {"type": "null"} for x in beside if x not in allowed}
+            conditions.append(
+                {"if": {"properties": condition, "required": [name_key]}, "then": then}
+            )
+        return conditions
+
+    def arguments(self, part: Any) -> Schema:
+        """The arguments of a constructor."""
+        about, descriptions = describe(part)
+        descriptions |= describe(getattr(part, "build", part))[1]
+        parameters = parameters_of(part)
+        supplied = {"key", "make_block", "layers"} if "make_block" in parameters else {"key"}
+        properties = {}
+        for name, parameter in parameters.items():
+            if name not in supplied:
+                properties[name] = self.value(parameter.annotation)
+                if name in descriptions:
+                    properties[name] = {**properties[name], "description": descriptions[name]}
+        return {
+            "type": "object",
+            "description": about,
+            "properties": properties,
+            "additionalProperties": False,
+        }
+
+
+def _classes(kind: Any) -> dict[str, Any]:
+    """The classes that a configuration may name where it has this kind, by name."""
+    root = kind_of(kind) or kind
+    classes = classes_by_name(root, (*plugins(), *KINDS[root].modules))
+    is_root = kind is root
+    return {name: x for name, x in classes.items() if is_root or issubclass(x, kind)}
