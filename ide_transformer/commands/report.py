@@ -18,6 +18,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..compare.pages import report_runs
+    from ..training import RunFolder
 
-    report_runs(options.runs, options.output, trust=options.trust)
+    folders = [RunFolder(run, trust=options.trust) for run in options.runs]
+    report_runs(folders, options.output)
     print(f"report: {options.output}")

@@ -67,12 +67,12 @@ class FurtherTest(Section):
     def measure(self, run: RunFolder, data: str, folder: Path) -> dict[str, Any]:
         """The figures of a run. They are stored in `folder`, and measured again after a change
         of the test, the run, the checksum of its `data`, or the code."""
-        code = source(run.load_config(trust=True))
+        code = source(run.load_config())
         changes = json.dumps(self.as_tree())
         key = fingerprint(run.path.name, checksum(run.summary), data, changes, code)
         file = folder / f"{key}.json"
         if not file.exists():
-            loaded = load_model(run.path, self.overrides, trust=True)
+            loaded = load_model(run, self.overrides)
             meshes = [self.mesh]
             (row,) = evaluate_on_meshes(loaded, meshes, samples=self.samples, part=self.part)
             if missing := [name for name in self.figures if name not in row]:

@@ -33,13 +33,12 @@ class RunRecord(NamedTuple):
         return Curve(self.name, [*values], [*values.values()])
 
 
-def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = False) -> None:
-    """Writes a page on runs, with their results, learning curves, figures and samples. For
-    `trust` see `load_run`.
+def report_runs(folders: Sequence[RunFolder], output: Path) -> None:
+    """Writes a page on runs, with their results, learning curves, figures and samples.
 
     **Raises:** `InputError` for a folder that is not a run, or has logged no step.
     """
-    runs = read_runs(paths, trust=trust)
+    runs = read_runs(folders)
     names = [run.name for run in runs]
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(names)}."
     parts = [_results(runs), _learning_curves(runs)]
@@ -60,13 +59,13 @@ def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = Fals
     write_page(output, f"Runs: {', '.join(names[:3])}{' …' * (len(names) > 3)}", about, parts)
 
 
-def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
-    """Reads the records of runs from their folders. For `trust` see `load_run`."""
-    folders = {run.path.resolve(): run for run in map(RunFolder, paths)}
-    short_names = [path.name for path in folders]
+def read_runs(folders: Sequence[RunFolder]) -> list[RunRecord]:
+    """Reads the records of runs from their folders."""
+    runs = {folder.path.resolve(): folder for folder in folders}
+    short_names = [path.name for path in runs]
     records = []
-    for path, folder in folders.items():
-        config = folder.load_config(trust)
+    for path, folder in runs.items():
+        config = folder.load_config()
         lines = read_metrics(folder.metrics)
         if not any("loss" in line for line in lines):
             raise InputError(f"{folder.path} has logged no step of training; train it.")

@@ -87,15 +87,15 @@ class SolvingComparison(AbstractComparison):
             )
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        run = RunFolder(self.run)
-        config = run.load_config(self.trust)
+        run = RunFolder(self.run, trust=self.trust)
+        config = run.load_config()
         model, step = restore_model(run, config, "newest", "trained")
         solves = []
         for name, choice in self.schemes.items():
             for label, setting in choice.settings.items():
                 with at(choice.key):
                     solves.append((name, label, setting, with_solver(model, setting)))
-        task = run_task(run, trust=self.trust)
+        task = run_task(run)
         batch = next(task.held_out(self.samples, self.samples))
         reference = self.reference
         exact, _ = solve(with_solver(model, reference), batch.inputs)

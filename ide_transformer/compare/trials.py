@@ -67,7 +67,8 @@ class Trials:
         return override_config(config, [f"{key}={value!r}" for key, value in values], places)
 
     def run_folder(self, trial: Trial) -> RunFolder:
-        return RunFolder(self.folder / trial.name)
+        plan = self.plans[trial.scheme]
+        return RunFolder(self.folder / trial.name, trust=plan.config)
 
     def failure_file(self, trial: Trial) -> Path:
         return self.folder / f"{trial.name}.failed.json"
@@ -90,7 +91,7 @@ class Trials:
             changed = [] if record.get("data") == data else ["its data"]
             origin = record.get("start")
         elif path.exists():
-            run_config = run.load_config(plan_config)
+            run_config = run.load_config()
             changed = changed_data(run, task, data)
             origin = run.start
         else:

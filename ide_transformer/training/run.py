@@ -82,8 +82,12 @@ def resume_run(
     **Raises:** `InputError` for another override, and for code that is not trusted.
     """
     is_folder = Path(path, "config.yaml").is_file()
-    folder = RunFolder(path) if is_folder else folder_to_resume(str(path), Path(runs), trust)
-    config = folder.load_config(trust)
+    folder = (
+        RunFolder(path, trust=trust)
+        if is_folder
+        else folder_to_resume(str(path), Path(runs), trust)
+    )
+    config = folder.load_config()
     free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
     keys = [override.partition("=")[0] for override in overrides]
     fixed = [key for key in keys if key not in free and not key.startswith("parallel.")]
@@ -136,7 +140,7 @@ def _prepare(config: Config, resumed: RunFolder | None, runs: Path) -> tuple[Set
     path = "" if resumed is None else str(resumed.path)
     if resumed is None and parallel.primary():
         path = str(new_folder(config, runs, task.save, data, prepared.origin, task).path)
-    return prepared, RunFolder(parallel.from_primary(path))
+    return prepared, RunFolder(parallel.from_primary(path), trust=config)
 
 
 def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
@@ -184,7 +188,7 @@ def _load_state(prepared: Setup, checkpoints: Checkpoints) -> TrainState:
 
 def resumed_config(folder: RunFolder, config: Config) -> Config:
     """The configuration with which a run continues; see `train`. Writes nothing."""
-    saved = folder.load_config(config)
+    saved = folder.load_config()
     steps = config.training.steps
     saved_steps = saved.training.steps
     training = config.training.match_schedule(saved.training.schedule)

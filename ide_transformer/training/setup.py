@@ -104,7 +104,7 @@ def setup(
     model = parts.first_model(ft.partial(build_model, config, task, model_key))
     origin = {}
     if config.model.run is not None and resumed is None:
-        model, origin = take_weights(RunFolder(config.model.run), config, task, model)
+        model, origin = take_weights(config, task, model)
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
     model = model.with_gradient(parts.gradient).with_precision(training.precision)
@@ -123,13 +123,16 @@ def setup(
 
 
 def take_weights(
-    run: RunFolder, config: Config, task: AbstractTask, model: Model
+    config: Config, task: AbstractTask, model: Model
 ) -> tuple[Model, dict[str, Any]]:
-    """Gives a model the weights of a run. Also returns the number and the step of the run.
+    """Gives a model the weights of the run `model.run`. Also returns the number and the step of
+    the run.
 
     **Raises:** `InputError` if the run has other tokens, or weights of other shapes.
     """
-    run_config = run.load_config(config)
+    assert config.model.run is not None
+    run = RunFolder(config.model.run, trust=config)
+    run_config = run.load_config()
     changes = {
         text.partition(":")[0].rpartition(".")[2]: text
         for text in changed_values(run_config, config)

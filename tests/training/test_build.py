@@ -120,8 +120,8 @@ def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
     config = training.load_config(path)
     run = stub.start_run(config, tmp_path / "runs")
     setup(config).check_shapes()
-    model, _ = training.load_run(run.path, trust=True)
-    assert isinstance(training.build_task(run.load_config(True)), mine.Counting)
+    model, run = training.load_run(run.path, trust=True)
+    assert isinstance(training.build_task(run.load_config()), mine.Counting)
     assert isinstance(model.inputs, mine.Letters) and model.inputs.vocabulary == 7
     assert isinstance(model.read_out, mine.Doubled)
     assert isinstance(model.control, mine.Straight) and model.layers == 2

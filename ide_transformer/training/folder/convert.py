@@ -101,8 +101,8 @@ def export_run(
     **Raises:** `InputError` that names all differences from the nearest layout.
     """
     path = Path(path)
-    folder = RunFolder(run)
-    config = folder.load_config(trust)
+    folder = RunFolder(run, trust=trust)
+    config = folder.load_config()
     model, step = restore_model(folder, config, checkpoint, weights)
     source = config.model.pretrained
     if source is not None or adapter:

@@ -73,7 +73,7 @@ class LoadedModel(NamedTuple):
 
 @checked
 def load_model(
-    path: str | Path,
+    path: str | Path | RunFolder,
     overrides: Sequence[str] = (),
     *,
     checkpoint: Which = "newest",
@@ -92,13 +92,13 @@ def load_model(
 
     **Raises:** `InputError` if there is neither, and if the weights do not fit the overrides.
     """
-    run = RunFolder(path)
+    run = path if isinstance(path, RunFolder) else RunFolder(path, trust=trust)
     folder = run.path
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
     for_run = [x for x in overrides if x not in for_scheme]
     solver = _read_solver(for_scheme)
     if run.config.is_file():
-        config, data_config = _override_config(run, for_run, trust=trust)
+        config, data_config = _override_config(run, for_run)
         model, _ = restore_model(run, data_config, checkpoint, weights)
         is_named = any(override.startswith("data.") for override in for_run)
         is_foreign = data_config is not config
@@ -106,10 +106,10 @@ def load_model(
     else:
         if for_run or (checkpoint, weights) != ("newest", "trained"):
             raise InputError(
-                f"{path} is not a run and only solver.… can change; drop "
+                f"{folder} is not a run and only solver.… can change; drop "
                 f"{', '.join(for_run) or 'checkpoint and weights'}."
             )
-        files = find_pretrained(path)
+        files = find_pretrained(folder)
         loaded = LoadedModel(load_pretrained(files), None, files)
     return loaded._replace(model=with_solver(loaded.model, solver))
 
@@ -136,8 +136,8 @@ def load_run(
 
     **Raises:** `InputError` if there is no such checkpoint, and for code that is not trusted.
     """
-    folder = RunFolder(path)
-    model, _ = restore_model(folder, folder.load_config(trust), checkpoint, weights)
+    folder = RunFolder(path, trust=trust)
+    model, _ = restore_model(folder, folder.load_config(), checkpoint, weights)
     return model, folder
 
 
@@ -169,7 +169,7 @@ def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
     sizes = task_class(config).saved_sizes(folder.tokenizer)
     if sizes is not None:
         return sizes
-    run_config = folder.load_config(config)
+    run_config = folder.load_config()
     run_sizes = folder.load_sizes() or {}
     if run_sizes and (config.data, config.model) == (run_config.data, run_config.model):
         return run_sizes
@@ -198,12 +198,10 @@ def _read_solver(overrides: Sequence[str]) -> SolverConfig:
     return read_section(SolverConfig, section, key="solver", places=places)
 
 
-def _override_config(
-    run: RunFolder, overrides: Sequence[str], *, trust: bool
-) -> tuple[Config, Config]:
+def _override_config(run: RunFolder, overrides: Sequence[str]) -> tuple[Config, Config]:
     """The configuration of a run with overrides, and the configuration for evaluations. They
     differ for data from another file, whose samples are all held out."""
-    run_config = run.load_config(trust)
+    run_config = run.load_config()
     if not overrides:
         return run_config, run_config
     tree = run_config.as_tree()

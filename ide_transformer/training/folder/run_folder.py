@@ -66,6 +66,9 @@ _START = "its start"
 class RunFolder:
     """The files of a run in `runs/<name>/`, by its folder or its name in `runs`.
 
+    `trust` says whether code that its configuration names, `package.module:Class`, may be
+    imported; a configuration allows the code that it names itself.
+
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `lock` (held while the run is
     trained), `sizes` (sizes of the model that the data decide), `labels` (the number of each
@@ -73,8 +76,10 @@ class RunFolder:
     configuration, of the data and of imported weights; the code that trained it.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, trust: Trust = False):
         self.path = path = find_run(path)
+        self.trust = trust
+        self._config: Config | None = None
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
@@ -87,16 +92,23 @@ class RunFolder:
         self.labels = path / "labels.json"
         self.lock = path / "lock"
 
-    def load_config(self, trust: Trust = False) -> Config:
-        """The configuration of the run. For `trust` see `load_run`.
+    def load_config(self) -> Config:
+        """The configuration of the run, which is read once.
 
         **Raises:** `InputError` if there is no such run, and for code that is not trusted.
         """
+        if self._config is None:
+            self._check_files()
+            self._config = load_config(self.config, trust=self.trust)
+        return self._config
+
+    def _check_files(self) -> None:
+        """Raises `InputError` if this is not the folder of a run, or if it holds a file whose
+        reading may never end."""
         if not self.path.exists():
             raise InputError(f"{self.path}: there is no such run or checkpoint.")
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
-        # Reading a pipe or a device may never end.
         for parent, _, names in os.walk(self.path):
             for path in (Path(parent, name) for name in names):
                 # A file of a checkpoint that was cut short may be gone by now.
@@ -105,7 +117,6 @@ class RunFolder:
                         raise InputError(
                             f"{path} is a pipe or a device; remove it from the run."
                         )
-        return load_config(self.config, trust=trust)
 
     @property
     def newest_step(self) -> int | None:
@@ -146,7 +157,7 @@ class RunFolder:
 
     def record_config(self, config: Config) -> None:
         """Records the configuration and the code with which training continues."""
-        recorded_config = self.load_config(config)
+        recorded_config = self.load_config()
         changed = config.replace(parallel=recorded_config.parallel)
         if changed != recorded_config:
             self.summary.unlink(missing_ok=True)
@@ -155,6 +166,7 @@ class RunFolder:
                 # A kill may leave the old or the new file.
                 checksums = [checksum(self.config), checksum(part)]
                 write_json(self.fingerprints, {**self.recorded, _CONFIG: checksums})
+            self._config = changed
         sources = self.sources
         if sources[-1] != (current := source(config)):
             write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, current]})
@@ -275,7 +287,7 @@ def new_folder(
         while True:
             index = max(_folders(config.name, runs), default=0) + 1
             name = f"{config.name}-{index}" if index > 1 else config.name
-            folder = RunFolder(runs / name)
+            folder = RunFolder(runs / name, trust=config)
             try:
                 temporary.path.rename(folder.path)
             except OSError:
@@ -343,9 +355,9 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
     """The folder of the unfinished run of this name, else of the newest finished one."""
     folders = [
         folder
-        for index, folder in _folders(name, runs).items()
+        for index, folder in _folders(name, runs, trust).items()
         # `name-8` may be a run of the name `name-8`.
-        if index == 1 or folder.load_config(trust).name == Path(name).name
+        if index == 1 or folder.load_config().name == Path(name).name
     ]
     if not folders:
         raise InputError(f"--resume: there is no run {name} in {runs}; start it first.")
@@ -356,11 +368,15 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
     return [*folders, *unfinished][-1]
 
 
-def _folders(name: str, runs: Path) -> dict[int, RunFolder]:
+def _folders(name: str, runs: Path, trust: Trust = False) -> dict[int, RunFolder]:
     """The folders `name`, `name-2`, `name-3`, … in `runs`, by their numbers."""
     names = [path.name for path in runs.iterdir()] if runs.is_dir() else []
     matches = (re.fullmatch(rf"{re.escape(name)}(?:-([2-9]|[1-9]\d+))?", x) for x in names)
-    folders = {int(match[1] or 1): RunFolder(runs / match[0]) for match in matches if match}
+    folders = {
+        int(match[1] or 1): RunFolder(runs / match[0], trust=trust)
+        for match in matches
+        if match
+    }
     return dict(sorted(folders.items()))
 
 

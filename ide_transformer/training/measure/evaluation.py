@@ -27,7 +27,7 @@ _BATCH = 16
 
 
 def run_task(
-    run: RunFolder, config: Config | None = None, *, named: bool = False, trust: bool = False
+    run: RunFolder, config: Config | None = None, *, named: bool = False
 ) -> AbstractTask:
     """The task of a run, with its tokenizer.
 
@@ -35,11 +35,10 @@ def run_task(
 
     - `config`: the configuration of a loaded model. Default: the configuration of the run.
     - `named`: whether the user chose other data.
-    - `trust`: see `load_run`; used without a `config`.
 
     **Raises:** `InputError` if the data changed since the run began, and for unknown tokens.
     """
-    run_config = run.load_config(trust if config is None else config)
+    run_config = run.load_config()
     config = run_config if config is None else config
     tokenizer = run.load_tokenizer()
     if named:
