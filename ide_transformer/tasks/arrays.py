@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule
@@ -120,7 +120,7 @@ class Arrays(AbstractDataSet):
         targets: Shaped[np.ndarray, "_ ..."],
         points: Shaped[np.ndarray, "_ ..."] | None = None,
         weights: Shaped[np.ndarray, "_ ..."] | None = None,
-        groups: Shaped[np.ndarray, " _"] | None = None,
+        groups: Shaped[np.ndarray, " samples"] | None = None,
         *,
         validation: FractionOrAll | tuple[np.ndarray | None, ...] = 0.1,
         test: Fraction | tuple[np.ndarray | None, ...] = 0.0,
@@ -252,9 +252,6 @@ class Arrays(AbstractDataSet):
           points then have an axis of channels too. Default: "parameters", if it exists.
         - `options`: of `Arrays`.
         """
-        if labels is not None and len(set(labels)) < len(labels):
-            twice = next(x for x in labels if labels.count(x) > 1)
-            raise InputError(f"data.options.labels: {shown(twice)} is twice; pass it once.")
         roles: dict[str, Any] = {"inputs": inputs, "targets": targets}
         roles["groups"] = groups or "groups"
         sources = array_names(roles)
@@ -262,13 +259,7 @@ class Arrays(AbstractDataSet):
         if parameters is not None:
             roles |= {x: x for x in parameter_names(parameters)}
         stored = stored_arrays(path, roles, dimensions)
-        if names["inputs"] not in stored and "trajectories" in stored:
-            raise InputError(
-                f"data.path={path}: there is no array {names['inputs']}, but trajectories; set "
-                "data.name=trajectories, or data.options.inputs and .targets."
-            )
-        first = stored.get(names["inputs"])
-        if first is not None and first.dimensions[-1:] == ("channels",):
+        if find_array(path, stored, names["inputs"]).dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
         if groups is not None:
             find_array(path, stored, groups)
@@ -418,11 +409,11 @@ def _is_one_hot(targets: np.ndarray) -> bool:
 
 @checked
 def with_parameters(
-    values: Shaped[np.ndarray, "samples ..."],
-    parameters: Shaped[np.ndarray, "samples ..."],
+    values: Float[np.ndarray, "samples ..."],
+    parameters: Shaped[np.ndarray, " samples"] | Shaped[np.ndarray, "samples k"],
     *,
     channels: bool = False,
-) -> Shaped[np.ndarray, "samples ..."]:
+) -> Float[np.ndarray, "samples ..."]:
     """Appends parameters of each sample as constant channels, `[samples, *points, channels +
     k]`.
 
@@ -433,12 +424,6 @@ def with_parameters(
     """
     if not channels:
         values = values[..., None]
-    if len(parameters) != len(values) or parameters.ndim > 2 or values.dtype.kind != "f":
-        raise InputError(
-            f"parameters {parameters.dtype}{[*parameters.shape]} do not fit functions of "
-            f"{len(values)} samples, {values.dtype}; pass real functions, and a row of "
-            "parameters for each."
-        )
     constant = parameters.reshape(len(parameters), *(1,) * (values.ndim - 2), -1)
     constant = np.broadcast_to(constant, (*values.shape[:-1], constant.shape[-1]))
     return np.concatenate([values, constant], axis=-1, dtype=values.dtype)
@@ -451,14 +436,7 @@ def _check_groups(
     *,
     channels: bool,
 ) -> None:
-    """**Raises:** `InputError` for labels that do not fit, and for a random division of steps
-    of trajectories."""
-    size = len(training)
-    if groups is not None and (groups.shape != (size,) or groups.dtype.kind not in "iuUS"):
-        raise InputError(
-            f"groups are {groups.dtype}{[*groups.shape]}; pass a whole number or a text for "
-            f"each of {size} samples."
-        )
+    """**Raises:** `InputError` for a random division of steps of trajectories."""
     if any(0 < x < 1 for x in held_out.values() if not isinstance(x, tuple)):
         labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
         inputs, targets = training.columns.values()
