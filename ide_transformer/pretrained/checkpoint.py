@@ -132,8 +132,6 @@ class Checkpoint(NamedTuple):
             values, tensors = read_archive(path)
             return cls.from_tensors(Options(values, path), tensors, path)
         file = path / "config.json"
-        if not file.is_file():
-            raise InputError(f"{path} is not a checkpoint: it has no config.json.")
         return cls.from_tensors(Options(read_json(file), file), stored_tensors(path), path)
 
     @classmethod
@@ -256,11 +254,11 @@ def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:
         name = jnp.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    if name not in ("float32", "float64"):
+    is_supported = name in ("float32", "float64")
+    if not is_supported or jax.dtypes.canonicalize_dtype(name) != name:
         raise InputError(
-            f"dtype={name} must be float32 or float64; for lower precision of products use "
+            f"dtype={name} must be float32, or float64 after jax.config.update("
+            "'jax_enable_x64', True); for lower precision of products use "
             "model.with_precision('bfloat16')."
         )
-    if jax.dtypes.canonicalize_dtype(name) != name:
-        raise InputError("dtype=float64 needs jax.config.update('jax_enable_x64', True).")
     return np.dtype(name)

@@ -4,12 +4,12 @@ import copy
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
+from ..arguments import Bound, Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule
 from ..errors import InputError, at, shown
 from ..models import (
@@ -47,6 +47,10 @@ from .task import AbstractDataSet, checksum_of_all
 
 _DOMAIN = ("points", "weights", "mask")
 _FUNCTION_OPTIONS = (*_DOMAIN, "grid", "channels", "normalize")
+# Labels of samples. Real numbers would make each sample a group.
+_Labels: TypeAlias = Annotated[
+    Shaped[np.ndarray, " samples"], Bound("integers or texts", lambda x: x.dtype.kind in "iuUS")
+]
 # The loss of each model, and the options that its data use.
 _MODELS = {
     OperatorModel: (RelativeError(), _FUNCTION_OPTIONS),
@@ -120,7 +124,7 @@ class Arrays(AbstractDataSet):
         targets: Shaped[np.ndarray, "_ ..."],
         points: Shaped[np.ndarray, "_ ..."] | None = None,
         weights: Shaped[np.ndarray, "_ ..."] | None = None,
-        groups: Shaped[np.ndarray, " samples"] | None = None,
+        groups: _Labels | None = None,
         *,
         validation: FractionOrAll | tuple[np.ndarray | None, ...] = 0.1,
         test: Fraction | tuple[np.ndarray | None, ...] = 0.0,
@@ -178,7 +182,10 @@ class Arrays(AbstractDataSet):
             for part, x in columns.items()
         }
         parts = build_parts(arrays, spans, grid)
-        _check_groups(parts["training"], groups, held_out, channels=channels)
+        if any(0 < x < 1 for x in held_out.values() if not isinstance(x, tuple)):
+            labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
+            learned = parts["training"].columns
+            check_trajectories(learned["inputs"], learned["targets"], labels, channels=channels)
         self._set(divide(parts, held_out, groups))
         if spans:
             if points is not None:
@@ -427,20 +434,6 @@ def with_parameters(
     constant = parameters.reshape(len(parameters), *(1,) * (values.ndim - 2), -1)
     constant = np.broadcast_to(constant, (*values.shape[:-1], constant.shape[-1]))
     return np.concatenate([values, constant], axis=-1, dtype=values.dtype)
-
-
-def _check_groups(
-    training: FunctionData,
-    groups: np.ndarray | None,
-    held_out: dict[str, Any],
-    *,
-    channels: bool,
-) -> None:
-    """**Raises:** `InputError` for a random division of steps of trajectories."""
-    if any(0 < x < 1 for x in held_out.values() if not isinstance(x, tuple)):
-        labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
-        inputs, targets = training.columns.values()
-        check_trajectories(inputs, targets, labels, channels=channels)
 
 
 def _check_apart(path: str | Path, name: str, groups: dict[str, np.ndarray | None]) -> None:

@@ -130,7 +130,7 @@ def _encode(tokenizer: AbstractTokenizer, end: int, dtype: str, rows: Any) -> di
     # In a table each text is a document, unless it is empty.
     has_ended = rows.get("ended") or map(bool, rows["text"])
     tokens = [
-        np.append(tokenizer.encode(text or ""), [end] * ends).astype(dtype)
+        np.append(tokenizer.encode(text or ""), [end] if ends else []).astype(dtype)
         for text, ends in zip(rows["text"], has_ended, strict=True)
     ]
     digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in tokens]

@@ -71,7 +71,7 @@ def find_array(path: str | Path, stored: Mapping[str, StoredArray], name: str) -
         elif name == "trajectories" and {"inputs", "targets"} <= stored.keys():
             task = " or data.name=arrays"
         raise InputError(
-            f"data.path={path}: there is no array {name}, only {names or 'none'}."
+            f"data.path={path}: there is no array {name}, only {names or 'other files'}."
             f"{did_you_mean(name, stored)} Set data.options.inputs (and .targets){task}."
         )
     return stored[name]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import InputError, short
+from ...errors import InputError, short, shown
 from ...memory import check_bytes
 from ...packages import require
 from .stored import StoredArray, reading
@@ -153,7 +153,7 @@ def _names(path: Path, cells: Sequence[str]) -> list[str]:
     names = [x.strip() for x in cells]
     if "" in names or len(set(names)) < len(names) or all(map(_is_number, names)):
         raise InputError(
-            f"data.path={path}: its first line is {short(', '.join(names))}, but must name "
+            f"data.path={path}: its first line is {shown(', '.join(names))}, but must name "
             "each column once, such as x,y,targets."
         )
     return names
