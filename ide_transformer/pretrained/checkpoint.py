@@ -132,6 +132,8 @@ class Checkpoint(NamedTuple):
             values, tensors = read_archive(path)
             return cls.from_tensors(Options(values, path), tensors, path)
         file = path / "config.json"
+        if not file.is_file():
+            raise InputError(f"{path} is not a checkpoint: it has no config.json.")
         return cls.from_tensors(Options(read_json(file), file), stored_tensors(path), path)
 
     @classmethod

@@ -23,7 +23,7 @@ from ..models import (
     SequenceRegressor,
     Statistics,
 )
-from .files import array_names, find_array, number_labels, stored_arrays
+from .files import PREFIXES, array_names, find_array, number_labels, stored_arrays
 from .function_data import (
     FunctionData,
     at_points,
@@ -268,8 +268,9 @@ class Arrays(AbstractDataSet):
         stored = stored_arrays(path, roles, dimensions)
         if find_array(path, stored, names["inputs"]).dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
-        if groups is not None:
-            find_array(path, stored, groups)
+        held_out_groups = {f"{prefix}{names['groups']}" for prefix in PREFIXES.values()}
+        if groups is not None or held_out_groups & stored.keys():
+            find_array(path, stored, names["groups"])
         names |= {name: name for name in _DOMAIN}
         optional = ("groups", *_DOMAIN)
         parts = read_named_parts(path, stored, names, optional, parameters, options, sources)
@@ -439,8 +440,6 @@ def with_parameters(
 def _check_apart(path: str | Path, name: str, groups: dict[str, np.ndarray | None]) -> None:
     """**Raises:** `InputError` for a group that is in two parts of a file."""
     for (part, x), (other, y) in itertools.combinations(groups.items(), 2):
-        if y is not None and x is None and part == "training":
-            raise InputError(f"data.path={path}: {other}_{name} needs {name} in training too.")
         shared = [] if x is None or y is None else np.intersect1d(x, y)
         if len(shared):
             raise InputError(

@@ -105,7 +105,7 @@ class FunctionData:
             )
         real = np.ones(tokens, bool) if mask is None else mask.astype(bool)
         lengths = real.sum(axis=1)
-        order = np.argsort(~real, axis=1, kind="stable")[:, : lengths.max(initial=0)]
+        order = np.argsort(~real, axis=1, kind="stable")[:, : lengths.max(initial=1)]
         real = np.take_along_axis(real, order, axis=1)
 
         def sort(name: str, x: np.ndarray, axis: int = 1) -> np.ndarray:
