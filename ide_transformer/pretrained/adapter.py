@@ -108,15 +108,15 @@ def _read_changes(family: Family, folder: Path) -> dict[str, Change]:
         raise options.refused("alpha_pattern", patterns, "not numbers by the names of modules")
     by_root = options.flag("use_rslora", False)
     stored = tensors_in(folder, _TENSORS)
+    pattern = re.compile(rf"{re.escape(_PREFIX)}(.+)\.lora_[AB]\.weight")
+    modules = sorted({x[1] for x in map(pattern.fullmatch, stored) if x})
+    pairs = {x: [f"{_PREFIX}{x}.lora_{factor}.weight" for factor in "AB"] for x in modules}
+    if unpaired := sorted(stored.keys() ^ {name for pair in pairs.values() for name in pair}):
+        raise InputError(
+            f"{folder}: {', '.join(unpaired[:8])}: not in a pair of tensors lora_A and lora_B."
+        )
     changes = {}
-    for name in stored:
-        matched = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_[AB]\.weight", name)
-        if matched is None:
-            raise InputError(f"{folder}: the tensor {name} is not known.")
-        module = matched[1]
-        pair = [f"{_PREFIX}{module}.lora_{x}.weight" for x in "AB"]
-        if missing := [x for x in pair if x not in stored]:
-            raise InputError(f"{folder}: {missing[0]}: missing.")
+    for module, pair in pairs.items():
         down, up = (stored[x].read() for x in pair)
         if down.ndim != 2 or up.ndim != 2 or not 0 < len(down) == up.shape[1]:
             raise InputError(

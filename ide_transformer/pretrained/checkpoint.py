@@ -256,11 +256,11 @@ def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:
         name = jnp.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    if name not in ("float32", "float64"):
+    is_supported = name in ("float32", "float64")
+    if not is_supported or jax.dtypes.canonicalize_dtype(name) != name:
         raise InputError(
-            f"dtype={name} must be float32 or float64; for lower precision of products use "
+            f"dtype={name} must be float32, or float64 after jax.config.update("
+            "'jax_enable_x64', True); for lower precision of products use "
             "model.with_precision('bfloat16')."
         )
-    if jax.dtypes.canonicalize_dtype(name) != name:
-        raise InputError("dtype=float64 needs jax.config.update('jax_enable_x64', True).")
     return np.dtype(name)

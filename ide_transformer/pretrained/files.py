@@ -1,6 +1,7 @@
 """Reads and writes checkpoint files: JSON, safetensors, NumPy archives. All that is read from a
 file is checked."""
 
+import contextlib
 import functools as ft
 import json
 import zipfile
@@ -23,7 +24,8 @@ _DTYPES |= dict(I64=np.int64, I32=np.int32, U8=np.uint8, BOOL=np.bool_)
 
 _CONFIG = "__config__"
 # Raised for damaged archives.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, MemoryError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, LookupError, ValueError)
+_DAMAGED += (MemoryError,)
 
 
 class StoredTensor(NamedTuple):
@@ -50,13 +52,10 @@ def write_options(file: Path, options: Mapping[str, Any]) -> None:
 
 
 def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not readable JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} must hold a JSON object of options.")
-    return value
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(value := json.loads(content), dict):
+            return value
+    raise InputError(f"{file} does not hold a JSON object of options.")
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -66,26 +65,18 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         return tensors_in(folder, _SINGLE)
     index = folder / _INDEX
     if not index.is_file():
-        pickles = ", ".join(sorted(p.name for p in folder.glob("*.bin")))
-        if not pickles:
-            raise InputError(f"{folder} is not a checkpoint: it has no {_SINGLE}.")
         raise InputError(
-            f"{folder} has its weights in {pickles}, a pickle, which can run code. Convert it "
-            'once, if you trust it: python -c "from transformers import AutoModel; '
-            f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\""
+            f"{folder} has no {_SINGLE}. If it has pickles, such as pytorch_model.bin, which "
+            "can run code, convert them once, if you trust them: python -c "
+            f"\"from transformers import AutoModel; AutoModel.from_pretrained('{folder}')"
+            f".save_pretrained('{folder}')\""
         )
     places = read_json(index).get("weight_map")
     names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"{index} is damaged: weight_map does not map tensors to files.")
-    shards = sorted(set(names))
-    if missing := [name for name in shards if not (folder / name).is_file()]:
-        raise InputError(
-            f"{folder}: {len(missing)} of {len(shards)} shards are missing: "
-            f"{', '.join(missing[:8])}."
-        )
     tensors: dict[str, StoredTensor] = {}
-    for name in shards:
+    for name in sorted(set(names)):
         shard = tensors_in(folder, name)
         if twice := tensors.keys() & shard.keys():
             raise InputError(f"{folder}: {min(twice)} is in {name} and in another shard.")
@@ -98,7 +89,9 @@ def check_inside(folder: Path, name: str) -> Path:
     file = folder / name
     root = folder.resolve()
     # The cache of Hugging Face links to `blobs`.
-    roots = [root] + [root.parent.parent / "blobs"] * (root.parent.name == "snapshots")
+    roots = [root]
+    if root.parent.name == "snapshots":
+        roots.append(root.parent.parent / "blobs")
     if not any(file.resolve().is_relative_to(x) for x in roots):
         raise InputError(f"{folder}: {name} links to {file.resolve()}; copy it here.")
     return file
@@ -114,10 +107,8 @@ def tensors_in(folder: Path, name: str) -> dict[str, StoredTensor]:
         with safe_open(file, "np") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             headers = {x: (y.get_dtype(), tuple(y.get_shape())) for x, y in slices.items()}
-    except SafetensorError as error:
-        raise InputError(
-            f"{file} is damaged ({file.stat().st_size:,} bytes): {error}."
-        ) from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} is missing or damaged: {error}.") from None
     if unknown := {dtype for dtype, _ in headers.values()} - _DTYPES.keys():
         raise InputError(
             f"{file} has tensors of {', '.join(sorted(unknown))}; use {', '.join(_DTYPES)}."
@@ -141,18 +132,14 @@ def write_tensors(
 ) -> None:
     """Write tensors to `model.safetensors`, or the file `name`, in a folder."""
     require("safetensors", "hf", "checkpoints are written by")
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     # `ascontiguousarray` would add an axis to a scalar.
     contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
     file = Path(folder, name)
-    try:
-        save_file(contiguous, file, metadata={"format": "pt"})
-        # safetensors gives access to the owner only.
-        file.chmod(file.parent.stat().st_mode & 0o666)
-    except SafetensorError as error:
-        raise InputError(f"{file} could not be written: {error}.") from None
+    save_file(contiguous, file, metadata={"format": "pt"})
+    # safetensors gives access to the owner only.
+    file.chmod(file.parent.stat().st_mode & 0o666)
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
@@ -164,11 +151,10 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
                 with archive.open(name) as file:
                     array = np.lib.format.read_array(file, allow_pickle=False)
                 arrays[name.removesuffix(".npy")] = array
+        content = str(arrays.pop(_CONFIG))
     except _DAMAGED as error:
-        raise InputError(f"{path} is damaged or not a NumPy archive: {error}.") from None
-    if _CONFIG not in arrays:
-        raise InputError(f"{path} has no {_CONFIG}, as archives of glassllm have.")
-    options = _json_object(str(arrays.pop(_CONFIG)), path)
+        raise InputError(f"{path} is damaged or not an archive of glassllm: {error}.") from None
+    options = _json_object(content, path)
     tensors = {k: StoredTensor(x.dtype, x.shape, x.copy) for k, x in arrays.items()}
     return options | {"model_type": "glassllm"}, tensors
 

@@ -164,15 +164,13 @@ def _drop_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
 
 
 def _save_adapter(model: Model, path: Path, like: str | Path | None) -> None:
-    if like is None:
+    location = None if like is None else find_pretrained(like)
+    if location is None or base_of(location).is_file():
         raise InputError(
-            "adapter=True: pass like=…, the checkpoint from which training began. For a run "
-            "without model.pretrained drop adapter=True."
+            "adapter=True: pass like=…, the folder of the checkpoint from which training "
+            "began. For an archive or a run without model.pretrained drop adapter=True."
         )
-    location = find_pretrained(like)
     source = base_of(location)
-    if source.is_file():
-        raise InputError(f"{source}: PEFT has no adapters of archives; drop adapter=True.")
     checkpoint = Checkpoint.open(source)
     _check_new(path)
     unadapted = _fold_step_sizes(without_low_rank(model), checkpoint.skeleton)

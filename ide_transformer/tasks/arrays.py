@@ -4,12 +4,12 @@ import copy
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
-from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
+from ..arguments import Bound, Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule
 from ..errors import InputError, at, shown
 from ..models import (
@@ -23,7 +23,7 @@ from ..models import (
     SequenceRegressor,
     Statistics,
 )
-from .files import array_names, find_array, number_labels, stored_arrays
+from .files import PREFIXES, array_names, find_array, number_labels, stored_arrays
 from .function_data import (
     FunctionData,
     at_points,
@@ -47,6 +47,10 @@ from .task import AbstractDataSet, checksum_of_all
 
 _DOMAIN = ("points", "weights", "mask")
 _FUNCTION_OPTIONS = (*_DOMAIN, "grid", "channels", "normalize")
+# Labels of samples. Real numbers would make each sample a group.
+_Labels: TypeAlias = Annotated[
+    Shaped[np.ndarray, " samples"], Bound("integers or texts", lambda x: x.dtype.kind in "iuUS")
+]
 # The loss of each model, and the options that its data use.
 _MODELS = {
     OperatorModel: (RelativeError(), _FUNCTION_OPTIONS),
@@ -120,7 +124,7 @@ class Arrays(AbstractDataSet):
         targets: Shaped[np.ndarray, "_ ..."],
         points: Shaped[np.ndarray, "_ ..."] | None = None,
         weights: Shaped[np.ndarray, "_ ..."] | None = None,
-        groups: Shaped[np.ndarray, " _"] | None = None,
+        groups: _Labels | None = None,
         *,
         validation: FractionOrAll | tuple[np.ndarray | None, ...] = 0.1,
         test: Fraction | tuple[np.ndarray | None, ...] = 0.0,
@@ -178,7 +182,10 @@ class Arrays(AbstractDataSet):
             for part, x in columns.items()
         }
         parts = build_parts(arrays, spans, grid)
-        _check_groups(parts["training"], groups, held_out, channels=channels)
+        if any(0 < x < 1 for x in held_out.values() if not isinstance(x, tuple)):
+            labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
+            learned = parts["training"].columns
+            check_trajectories(learned["inputs"], learned["targets"], labels, channels=channels)
         self._set(divide(parts, held_out, groups))
         if spans:
             if points is not None:
@@ -252,9 +259,6 @@ class Arrays(AbstractDataSet):
           points then have an axis of channels too. Default: "parameters", if it exists.
         - `options`: of `Arrays`.
         """
-        if labels is not None and len(set(labels)) < len(labels):
-            twice = next(x for x in labels if labels.count(x) > 1)
-            raise InputError(f"data.options.labels: {shown(twice)} is twice; pass it once.")
         roles: dict[str, Any] = {"inputs": inputs, "targets": targets}
         roles["groups"] = groups or "groups"
         sources = array_names(roles)
@@ -262,16 +266,11 @@ class Arrays(AbstractDataSet):
         if parameters is not None:
             roles |= {x: x for x in parameter_names(parameters)}
         stored = stored_arrays(path, roles, dimensions)
-        if names["inputs"] not in stored and "trajectories" in stored:
-            raise InputError(
-                f"data.path={path}: there is no array {names['inputs']}, but trajectories; set "
-                "data.name=trajectories, or data.options.inputs and .targets."
-            )
-        first = stored.get(names["inputs"])
-        if first is not None and first.dimensions[-1:] == ("channels",):
+        if find_array(path, stored, names["inputs"]).dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
-        if groups is not None:
-            find_array(path, stored, groups)
+        held_out_groups = {f"{prefix}{names['groups']}" for prefix in PREFIXES.values()}
+        if groups is not None or held_out_groups & stored.keys():
+            find_array(path, stored, names["groups"])
         names |= {name: name for name in _DOMAIN}
         optional = ("groups", *_DOMAIN)
         parts = read_named_parts(path, stored, names, optional, parameters, options, sources)
@@ -418,11 +417,11 @@ def _is_one_hot(targets: np.ndarray) -> bool:
 
 @checked
 def with_parameters(
-    values: Shaped[np.ndarray, "samples ..."],
-    parameters: Shaped[np.ndarray, "samples ..."],
+    values: Float[np.ndarray, "samples ..."],
+    parameters: Shaped[np.ndarray, " samples"] | Shaped[np.ndarray, "samples k"],
     *,
     channels: bool = False,
-) -> Shaped[np.ndarray, "samples ..."]:
+) -> Float[np.ndarray, "samples ..."]:
     """Appends parameters of each sample as constant channels, `[samples, *points, channels +
     k]`.
 
@@ -433,43 +432,14 @@ def with_parameters(
     """
     if not channels:
         values = values[..., None]
-    if len(parameters) != len(values) or parameters.ndim > 2 or values.dtype.kind != "f":
-        raise InputError(
-            f"parameters {parameters.dtype}{[*parameters.shape]} do not fit functions of "
-            f"{len(values)} samples, {values.dtype}; pass real functions, and a row of "
-            "parameters for each."
-        )
     constant = parameters.reshape(len(parameters), *(1,) * (values.ndim - 2), -1)
     constant = np.broadcast_to(constant, (*values.shape[:-1], constant.shape[-1]))
     return np.concatenate([values, constant], axis=-1, dtype=values.dtype)
 
 
-def _check_groups(
-    training: FunctionData,
-    groups: np.ndarray | None,
-    held_out: dict[str, Any],
-    *,
-    channels: bool,
-) -> None:
-    """**Raises:** `InputError` for labels that do not fit, and for a random division of steps
-    of trajectories."""
-    size = len(training)
-    if groups is not None and (groups.shape != (size,) or groups.dtype.kind not in "iuUS"):
-        raise InputError(
-            f"groups are {groups.dtype}{[*groups.shape]}; pass a whole number or a text for "
-            f"each of {size} samples."
-        )
-    if any(0 < x < 1 for x in held_out.values() if not isinstance(x, tuple)):
-        labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
-        inputs, targets = training.columns.values()
-        check_trajectories(inputs, targets, labels, channels=channels)
-
-
 def _check_apart(path: str | Path, name: str, groups: dict[str, np.ndarray | None]) -> None:
     """**Raises:** `InputError` for a group that is in two parts of a file."""
     for (part, x), (other, y) in itertools.combinations(groups.items(), 2):
-        if y is not None and x is None and part == "training":
-            raise InputError(f"data.path={path}: {other}_{name} needs {name} in training too.")
         shared = [] if x is None or y is None else np.intersect1d(x, y)
         if len(shared):
             raise InputError(

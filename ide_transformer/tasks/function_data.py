@@ -67,33 +67,25 @@ class FunctionData:
         first, values = next(iter(columns.items()))
         spans = {name: span for name, span in spans.items() if name in columns}
         for name, x in columns.items():
-            if len(x) != len(values):
-                raise InputError(
-                    f"{prefix}{first} have {len(values)} samples, and {prefix}{name} {len(x)}; "
-                    "pass as many."
-                )
             span = spans.get(name)
-            if span is not None and (
-                x.shape[span] != values.shape[spans[first]] or x.ndim > span.stop + 1
-            ):
+            fits = span is None or (
+                x.shape[span] == values.shape[spans[first]] and x.ndim <= span.stop + 1
+            )
+            if len(x) != len(values) or not fits:
                 raise InputError(
                     f"{prefix}{name} are {[*x.shape]}, and {prefix}{first} {[*values.shape]}; "
-                    "pass functions at the same points."
+                    "pass as many samples, and functions at the same points."
                 )
+        is_shared = points is None or points.ndim != 3
+        if (points is None and weights is not None) or (is_shared and mask is not None):
+            raise InputError(
+                f"{prefix}weights belong to points, and a mask to points of each sample's own; "
+                f"pass {prefix}points too, [samples, tokens, dimension] for a mask, or drop "
+                "them."
+            )
         if points is None:
-            if weights is not None or mask is not None:
-                raise InputError(
-                    f"{prefix}weights and a mask belong to points; pass {prefix}points too, or "
-                    "drop them."
-                )
             checked = {name: finite_numbers(prefix + name, x) for name, x in columns.items()}
             return cls(checked, spans)
-        is_shared = points.ndim != 3
-        if mask is not None and is_shared:
-            raise InputError(
-                f"{prefix}mask belongs to points of each sample's own; drop it, or pass "
-                f"{prefix}points [samples, tokens, dimension]."
-            )
         # Shared points become the points of one sample.
         all_points = points[:, None] if points.ndim == 1 else points
         if is_shared:
@@ -101,26 +93,19 @@ class FunctionData:
             weights = None if weights is None else weights[None]
         tokens = all_points.shape[:2]
         fits = all_points.ndim == 3 and tokens[0] == (1 if is_shared else len(values))
-        sizes = {name: columns[name].shape[span] for name, span in spans.items()}
-        if not fits or any(size != tokens[1:] for size in sizes.values()):
+        at_each = {"weights": weights, "mask": mask}
+        wrong = [x for x in spans if not fits or columns[x].shape[spans[x]] != tokens[1:]]
+        wrong += [name for name, x in at_each.items() if x is not None and x.shape != tokens]
+        if wrong:
+            shape = {**columns, **at_each}[wrong[0]].shape
             raise InputError(
-                f"{prefix}{first} {[*values.shape]} do not fit {prefix}points "
-                f"{[*points.shape]}; pass as many values as points [tokens, dimension], or "
-                "points of each sample's own, [samples, tokens, dimension]."
+                f"{prefix}{wrong[0]} {[*shape]} do not fit {prefix}points {[*points.shape]}; "
+                "pass a number for each of the points, [tokens, dimension], or each sample's "
+                "own, [samples, tokens, dimension]."
             )
-        for name, x in (("weights", weights), ("mask", mask)):
-            if x is not None and x.shape != tokens:
-                raise InputError(
-                    f"{prefix}{name} are {[*x.shape]}; pass one number for each of "
-                    f"{prefix}points, {[*points.shape[:-1]] or [*points.shape]}."
-                )
         real = np.ones(tokens, bool) if mask is None else mask.astype(bool)
         lengths = real.sum(axis=1)
-        if not lengths.all():
-            raise InputError(
-                f"{prefix}points: sample {np.argmin(lengths)} has only padding; drop it."
-            )
-        order = np.argsort(~real, axis=1, kind="stable")[:, : lengths.max(initial=0)]
+        order = np.argsort(~real, axis=1, kind="stable")[:, : lengths.max(initial=1)]
         real = np.take_along_axis(real, order, axis=1)
 
         def sort(name: str, x: np.ndarray, axis: int = 1) -> np.ndarray:
@@ -153,8 +138,8 @@ class FunctionData:
         wrong = (weights < 0).any(axis=1) | ~weights.any(axis=1)
         if wrong.any():
             raise InputError(
-                f"{prefix}weights of sample {np.argmax(wrong)} are negative or all zero; pass "
-                "positive weights."
+                f"{prefix}weights of sample {np.argmax(wrong)} are negative, or zero at all of "
+                "its points; pass positive weights, and drop samples that are only padding."
             )
         if is_shared:
             return cls(checked, spans, all_points[0], weights[0], None, period)
@@ -295,41 +280,24 @@ def _check_alike(
     training: Mapping[str, np.ndarray | None],
     spans: Mapping[str, slice],
 ) -> None:
-    kinds = [_describe_points(x["points"]) for x in (columns, training)]
-    if kinds[0] != kinds[1]:
-        raise InputError(
-            f"{part}_points are {kinds[0]}, and training points {kinds[1]}; pass points of one "
-            "kind to all parts."
-        )
-    for name in columns.keys() - {"points", "weights", "mask"}:
-        x = columns[name]
-        reference = training[name]
-        if x is None or reference is None:
-            if x is not reference:
-                missing = f"{part}_{name}" if x is None else name
-                raise InputError(
-                    f"{missing} is missing, which another part has; pass {name} to all parts."
-                )
-            continue
+    def format_of(name: str, x: np.ndarray | None) -> tuple[Any, ...] | None:
+        if x is None:
+            return None
+        if name == "points":
+            return x.ndim == 3, 1 if x.ndim == 1 else x.shape[-1]
         # Functions may have another number of points.
-        span = spans.get(name)
-        x_format, reference_format = (
-            (y.ndim, y.dtype.kind == "f", y.shape[1 if span is None else span.stop :])
-            for y in (x, reference)
-        )
-        if x_format != reference_format:
+        after_points = spans[name].stop if name in spans else 1
+        return x.ndim, x.dtype.kind == "f", x.shape[after_points:]
+
+    for name in columns.keys() - {"weights", "mask"}:
+        arrays = columns[name], training[name]
+        formats = [format_of(name, x) for x in arrays]
+        if formats[0] != formats[1]:
+            shapes = ["missing" if x is None else f"{x.dtype}{[*x.shape]}" for x in arrays]
             raise InputError(
-                f"{part}_{name} are {x.dtype}{[*x.shape]}, and {name} {reference.dtype}"
-                f"{[*reference.shape]}; pass the same type and channels to each part."
+                f"{part}_{name} are {shapes[0]}, and {name} {shapes[1]}; pass arrays of one "
+                "type with the same channels to all parts, and points of one kind."
             )
-
-
-def _describe_points(points: np.ndarray | None) -> str:
-    if points is None:
-        return "missing"
-    dimension = 1 if points.ndim == 1 else points.shape[-1]
-    samples = "each sample's own" if points.ndim == 3 else "all samples"
-    return f"of {samples} in dimension {dimension}"
 
 
 def divide(

@@ -219,11 +219,11 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the shape.
             magic, *shape = struct.unpack(f">4s{dimensions}I", stream.read(4 + 4 * dimensions))
-            if magic != bytes([0, 0, 8, dimensions]):
-                raise ValueError(f"it is not an IDX file of bytes in {dimensions} dimensions")
             content = stream.read()
-            if len(content) != math.prod(shape):
-                raise ValueError(f"it is cut off, or too long, for its shape {shape}")
+            if magic != bytes([0, 0, 8, dimensions]) or len(content) != math.prod(shape):
+                raise ValueError(
+                    f"it is cut off, or not an IDX file of bytes in {dimensions} dimensions"
+                )
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise InputError(f"{file} is damaged or cannot be read: {error}.") from None
     return np.frombuffer(content, np.uint8).reshape(shape)

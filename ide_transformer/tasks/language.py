@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
-from ..errors import InputError
+from ..errors import InputError, at
 from ..models import LanguageModel, Model, generate
 from .losses import Batch, Mean
 from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes, one_number
@@ -253,10 +253,8 @@ class Text(LanguageTask):
 
     @classmethod
     def build(cls, path: str | Path, context: int, **options: Any) -> "Text":
-        try:
+        with at("data.path"):
             text = read_text(path)
-        except (InputError, OSError) as error:
-            raise InputError(f"data.path={error}") from None
         return cls(text, context, **options)
 
 

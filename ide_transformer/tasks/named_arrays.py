@@ -46,7 +46,8 @@ def read_named_parts(
         f"{prefix}parameters" in stored for prefix in ("", *PREFIXES.values())
     )
     required = [name for role, name in names.items() if role not in optional]
-    required += numbers * has_parameters
+    if has_parameters:
+        required += numbers
     all_names = [*required, *(names[role] for role in optional)]
     held_out = parts_in_file(stored, all_names, options)
     prefixes = {"training": "", **{part: f"{part}_" for part in held_out}}
@@ -110,7 +111,7 @@ def _check_names(
             )
     files = path.iterdir() if path.is_dir() else [path]
     if unread and any(file.suffix in (".npz", ".npy") for file in files):
-        several = ", ".join(map(short, unread[:20])) + ", …" * (len(unread) > 20)
+        several = ", ".join(map(short, unread[:20])) + (", …" if len(unread) > 20 else "")
         _print_once(f"data.path={path}: not read: {several}")
 
 

@@ -44,9 +44,6 @@ def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Pat
                 f"{', '.join(suffixes[:8]) or 'none'}. Pass a folder with such files, or a "
                 "file with any ending."
             )
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file} is not a file but a pipe, a device or a broken link.")
     return files
 
 
@@ -54,21 +51,17 @@ def read_text(path: str | Path) -> str:
     """The text of a file, or of the `.txt` and `.md` files of a folder in the order of their
     paths.
 
-    **Raises:** `InputError` if there is no text, or it is empty or not UTF-8.
+    **Raises:** `InputError` if there is no text, or it is not UTF-8.
     """
     path = Path(path)
-    # Unlike `files_of` it accepts a pipe, which can be read once.
-    files = [path] if path.exists() and not path.is_dir() else files_of(path)
+    files = files_of(path)
     # The bytes and the text are in memory together.
     size = 2 * sum(file.stat().st_size for file in files)
     check_bytes(str(path), size, "data.name=dataset reads texts of any size.")
     try:
         # Without the byte order mark that some editors write.
-        text = "\n".join(file.read_text(encoding="utf-8-sig") for file in files)
+        return "\n".join(file.read_text(encoding="utf-8-sig") for file in files)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: {error.reason} at byte {error.start}; the text must be UTF-8."
         ) from None
-    if not text.strip():
-        raise InputError(f"{path}: the text is empty; there is nothing to learn.")
-    return text

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 from jaxtyping import Int
 
+from ..arguments import Bound, at_least, checked
 from ..errors import InputError
 from ..models import Text
 from ..packages import require
@@ -84,11 +85,6 @@ class CharacterTokenizer(AbstractTokenizer):
     """One token for each character, in the order of code points."""
 
     def __init__(self, characters: str):
-        if "".join(sorted(set(characters))) != characters:
-            raise InputError(
-                "CharacterTokenizer: pass each character once, in the order of code points, or "
-                "use CharacterTokenizer.train(text)."
-            )
         self.characters = characters
         points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
         # The token of each code point; `vocabulary` if there is none.
@@ -175,12 +171,9 @@ class BytePairTokenizer(_LibraryTokenizer):
     """Byte-pair encoding on bytes, as in GPT-2; it encodes every text."""
 
     @classmethod
-    def train(cls, text: str, vocabulary: int) -> "BytePairTokenizer":
+    @checked
+    def train(cls, text: str, vocabulary: Annotated[int, at_least(256)]) -> "BytePairTokenizer":
         """Learns `vocabulary` tokens from a text; 256 of them are the bytes."""
-        if vocabulary < 256:
-            raise InputError(
-                f"vocabulary={vocabulary}: 256 tokens are the bytes; pass 256 or more."
-            )
         tk = _import_tokenizers()
         tokenizer = tk.Tokenizer(tk.models.BPE())
         tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -232,9 +225,10 @@ class PretrainedTokenizer(_LibraryTokenizer):
     def encode(self, text: str) -> np.ndarray:
         return np.asarray(self._call("encode", text, add_special_tokens=False).ids, np.int32)
 
-    def encode_batch(self, texts: Sequence[str], context: int) -> Text:
-        if isinstance(texts, str) or not texts:
-            raise InputError(f"encode_batch: texts={texts!r}; pass a list of strings.")
+    @checked
+    def encode_batch(
+        self, texts: Annotated[Sequence[str], Bound("at least one text", len)], context: int
+    ) -> Text:
         special = self._tokenizer.num_special_tokens_to_add(False)
         if context < special:
             raise InputError(

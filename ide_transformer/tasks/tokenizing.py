@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ..errors import InputError, whole_file
+from ..errors import InputError, at, whole_file
 from ..packages import cache_folder, require
 from .texts import files_of
 from .tokenizers import (
@@ -121,12 +121,8 @@ def tokenize(
 def _load_tokenizer(name: str) -> AbstractTokenizer:
     if Path(name).is_file():
         return load_tokenizer(name)
-    try:
+    with at(f"data.tokenizer={name} is not characters, bpe or a tokenizer"):
         return PretrainedTokenizer.from_pretrained(name)
-    except InputError as error:
-        raise InputError(
-            f"data.tokenizer={name!r}: {error} Or use characters or bpe."
-        ) from None
 
 
 def _encode(tokenizer: AbstractTokenizer, end: int, dtype: str, rows: Any) -> dict[str, Any]:
@@ -134,7 +130,7 @@ def _encode(tokenizer: AbstractTokenizer, end: int, dtype: str, rows: Any) -> di
     # In a table each text is a document, unless it is empty.
     has_ended = rows.get("ended") or map(bool, rows["text"])
     tokens = [
-        np.append(tokenizer.encode(text or ""), [end] * ends).astype(dtype)
+        np.append(tokenizer.encode(text or ""), [end] if ends else []).astype(dtype)
         for text, ends in zip(rows["text"], has_ended, strict=True)
     ]
     digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in tokens]
@@ -164,9 +160,6 @@ def _read_rows(
         raise InputError(
             f"{path}: there is no such file; pass a file, or owner/name of the hub."
         )
-    empty = InputError(f"{path}: the texts are empty; there is nothing to learn.")
-    if files and not any(file.stat().st_size for file in files):
-        raise empty
     usable = ("between",) if kinds == {"text"} else () if files else ("subset", "split")
     for name, value in dict(between=between, subset=subset, split=split).items():
         if value is not None and name not in usable:
@@ -192,13 +185,8 @@ def _read_rows(
     except Exception as error:  # `datasets` and its libraries raise many kinds
         while error.__cause__ is not None:
             error = error.__cause__
-        if isinstance(error, InputError):
-            raise error from None
-        if files:
-            raise InputError(f"{path}: cannot be read ({error}).") from None
-        raise InputError(
-            f"{path}: neither a file nor a data set of the hub ({error})."
-        ) from None
+        source = "a file" if files else "a file or a data set of the hub, owner/name"
+        raise InputError(f"{path}: cannot be read as {source} ({error}).") from None
     dtypes = {name: getattr(x, "dtype", "list") for name, x in rows.features.items()}
     if dtypes.get(column) not in ("string", "large_string"):
         columns = ", ".join(f"{name} ({dtype})" for name, dtype in dtypes.items())
@@ -208,7 +196,7 @@ def _read_rows(
     if column != "text":
         rows = rows.rename_column(column, "text")
     if not any(rows["text"]):
-        raise empty
+        raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
     return rows
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Shaped
 
 from ..arguments import Fraction, FractionOrAll, PositiveFloat, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..models import OperatorModel, Statistics, Timed
-from .files import array_names, stored_arrays
+from .files import array_names, find_array, stored_arrays
 from .function_data import FunctionData, at_points, build_parts, divide, grid_like
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
@@ -100,8 +100,6 @@ class AbstractTrajectories(AbstractDataSet):
         self.points = points if training.points is None else grid_like(training.points)
         self.grid: PointRule = grid or ("midpoint" if self.scattered else "periodic")
         self.unrolled = unrolled
-        if pushforward and unrolled == 1:
-            raise InputError("pushforward=True needs several steps; set unrolled=2 or more.")
         if unrolled > 1:
             self.loss = PushforwardError() if pushforward else RolloutError()
         spans = {"trajectories": slice(2, 2 + self.axes), "constant": slice(1, 1 + self.axes)}
@@ -413,14 +411,7 @@ class Trajectories(AbstractTrajectories):
             roles |= {x: x for x in parameter_names(parameters)}
         stored = stored_arrays(path, roles, dimensions)
         name = inputs if isinstance(inputs, str) else "trajectories"
-        if name not in stored:
-            has_pairs = {"inputs", "targets"} <= stored.keys()
-            raise InputError(
-                f"data.path={path}: there is no array {name}, only "
-                f"{', '.join([*stored][:20])}.{did_you_mean(name, stored)} "
-                f"Set {'data.name=arrays' if has_pairs else 'data.options.inputs'}."
-            )
-        if stored[name].dimensions[-1:] == ("channels",):
+        if find_array(path, stored, name).dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
         names = {"trajectories": name, **{x: x for x in Paths._fields if x != "states"}}
         optional = names.keys() - {"trajectories"}

@@ -118,8 +118,6 @@ def test_one_of_your_own_is_right_and_what_cannot_be_copied_or_named_is_noticed(
     check_operator(Mine(WIDTH), WIDTH)
     with pytest.raises(AssertionError, match=r"Mine, copies: .*pickle"):
         check_operator(Mine(WIDTH, lambda u, *_: u), WIDTH)
-    with pytest.raises(ide.InputError, match=r"without=.'speed'."):
-        check_operator(Mine(WIDTH), WIDTH, without=("speed",))
 
 
 GAIN, BIAS = jnp.array([0.5, 1.0, 1.7, 2.0]), jnp.array([-1.0, 0.3, 0.6, 1.0])

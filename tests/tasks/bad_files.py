@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -32,22 +31,7 @@ def arrays(**changes):
     return lambda folder: npz(folder, **PAIR | changes)
 
 
-def outside_of_archive(folder):
-    path = npz(folder, **PAIR)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("../x.npy", archive.read("inputs.npy"))
-    return path
-
-
 # Folders.
-
-
-def linked_folder(folder):
-    np.save(folder / "outside.npy", VALUES)
-    (inside := folder / "a").mkdir()
-    np.save(inside / "inputs.npy", VALUES)
-    (inside / "targets.npy").symlink_to("../outside.npy")
-    return inside
 
 
 def pickled(folder):
@@ -81,11 +65,6 @@ def cut(write):
         return path
 
     return shortened
-
-
-def pipe(folder):
-    os.mkfifo(folder / "a.npz")
-    return folder / "a.npz"
 
 
 # Tables.
@@ -157,8 +136,3 @@ def hidden_pickle(store):
     }
     content["consolidated_metadata"]["metadata"]["attributes"] = array
     (store / "zarr.json").write_text(json.dumps(content))
-
-
-def chunk_outside(store):
-    (store / "inputs" / "0.0").unlink()
-    (store / "inputs" / "0.0").symlink_to("/etc/hostname")

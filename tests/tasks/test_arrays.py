@@ -2,7 +2,6 @@
 and what is refused."""
 
 import json
-import os
 
 import equinox as eqx
 import numpy as np
@@ -231,12 +230,10 @@ def test_a_line_between_documents(tmp_path):
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"good\n" * 40 + b"\xff\n")
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
-    os.mkfifo(tmp_path / "pipe.txt")
-    messages = {"bad.txt": r"b'.*good\\n\\xff'", "bad.jsonl": "", "pipe.txt": "a pipe"}
+    messages = {"bad.txt": r"b'.*good\\n\\xff'", "bad.jsonl": ""}
     for name, message in messages.items():
         with pytest.raises(InputError, match=rf"{name}.*{message}"):
             Dataset(tmp_path / name, 8)
-    (tmp_path / "pipe.txt").unlink()
     with pytest.raises(InputError, match="json, text"):
         Dataset(tmp_path, 8)
 

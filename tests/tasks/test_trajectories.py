@@ -79,7 +79,7 @@ def test_times_and_what_is_constant():
         (dict(times=-EVEN), "7 increasing"),
         (dict(times=EVEN**2, unrolled=2), "0.25 to 2.75"),
         (dict(steps=(7,)), "steps=7, unrolled=1 .*8 times"),
-        (dict(parameters=np.ones((3, 1))), "20 samples, .*parameters 3"),
+        (dict(parameters=np.ones((3, 1))), r"parameters are \[3, 1\], .* as many samples"),
         (dict(constant=np.ones((20, 5))), r"constant are \[20, 5\]"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,16 +13,7 @@ from ...errors import InputError, short
 from ...packages import require
 from .hdf5 import datasets
 from .layouts import layout
-from .stored import (
-    MOST_COORDINATES,
-    Roles,
-    StoredArray,
-    array_names,
-    check_inside,
-    points_of,
-    reading,
-    stack_channels,
-)
+from .stored import Roles, StoredArray, array_names, points_of, reading, stack_channels
 
 
 # The dimensions of each variable, in the order in which it is read.
@@ -56,9 +46,7 @@ def fields(
     for package in ("xarray", *packages):
         require(package, "fields", f"data.path={path}: it is read by")
     stored: dict[str, StoredArray] = {}
-    if kind == "zarr":
-        _check_links(path)
-    elif kind == "hdf5":
+    if kind == "hdf5":
         stored = datasets(path)
         trajectories = layout([path])
         if trajectories is not None:
@@ -160,7 +148,7 @@ def _coordinates(data: Any, dimension: str) -> list[Any]:
     """The coordinates along a dimension: the one with its name, else all that have only it."""
     names = [dimension] if dimension in data.coords else data.coords
     along = [data[x] for x in names if data[x].dims == (dimension,)]
-    return [x for x in along if x.dtype.kind in "fiu" and 0 < x.size < MOST_COORDINATES]
+    return [x for x in along if x.dtype.kind in "fiu" and x.size]
 
 
 def _of_each_sample(
@@ -223,14 +211,6 @@ def _open_dataset(path: Path, kind: str) -> Iterator[Any]:
             **engines[kind],
         ) as data:
             yield data
-
-
-def _check_links(path: Path) -> None:
-    """**Raises:** `InputError` for links out of a Zarr store."""
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            if (Path(folder) / name).is_symlink():
-                check_inside(Path(folder) / name, path)
 
 
 def _checked_store(path: Path) -> Any:

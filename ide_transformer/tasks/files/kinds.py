@@ -15,7 +15,6 @@ from .stored import (
     Roles,
     StoredArray,
     array_names,
-    check_inside,
     find_array,
     reading,
     stack_channels,
@@ -66,8 +65,8 @@ def stored_arrays(
       several names, whose arrays become the channels (the last axis) of an array of this role.
     - `dimensions`: the order of the dimensions of `.nc`, `.h5` and `.zarr`.
 
-    **Raises:** `InputError` for a file of another kind, a damaged file, data outside of the
-    file or folder, and Python objects, which could run code.
+    **Raises:** `InputError` for a file of another kind, a damaged file, data in
+    another HDF5 file, and Python objects, which could run code.
     """
     path = Path(path)
     with reading(path):
@@ -103,7 +102,7 @@ def _parts(path: Path) -> dict[str, Path]:
                     f"data.path={path}: {parts[prefix].name} and {x.name} are one part; drop "
                     "one."
                 )
-            parts[prefix] = check_inside(x, path)
+            parts[prefix] = x
         if "" in parts:
             return parts
     return {"": path}
@@ -133,8 +132,6 @@ def _arrays(
             stored = _columns(path, tables.csv_columns(path), roles)
         case _:
             stored = fields(path, kind, roles, dimensions)
-    if not stored:
-        raise InputError(f"data.path={path}: there are no arrays that can be read; {KINDS}.")
     _stack_roles(path, stored, roles)
     if kind in ("parquet", "csv"):
         # A column has a value for each sample, which these have not.
@@ -168,26 +165,17 @@ def _kind(path: Path) -> str:
             if any((path / x).exists() for x in ("zarr.json", ".zgroup", ".zmetadata")):
                 return "zarr"
             return "layout" if _hdf5_files(path) else "folder"
-        if not path.is_file():
-            raise InputError(f"data.path={path}: it is not a file; {KINDS}.")
         with path.open("rb") as file:
             first = file.read(8)
     content = next((x for start, x in _CONTENTS.items() if first.startswith(start)), None)
-    allowed = _SUFFIXES.get(path.suffix.lower())
-    if not first:
-        raise InputError(f"data.path={path}: it is empty.")
-    if allowed is None and content is None:
-        raise InputError(f"data.path={path}: there are no arrays that can be read; {KINDS}.")
-    if allowed == ("zarr",):
-        raise InputError(f"data.path={path}: a Zarr store is a folder; unpack it.")
-    if allowed is None or content in allowed:
-        return content or ""
-    if content is not None:
-        suffix = next(x for x, kinds in _SUFFIXES.items() if content in kinds)
+    allowed = _SUFFIXES.get(path.suffix.lower(), (content,))
+    kind = content or allowed[0]
+    if kind is None or kind == "zarr" or kind not in allowed:
         raise InputError(
-            f"data.path={path}: it is not a {path.suffix} file; name it {path.stem}{suffix}."
+            f"data.path={path}: its kind is unknown, or not what its name says (content: "
+            f"{content or 'unknown'}); {KINDS}."
         )
-    return allowed[0]
+    return kind
 
 
 def _hdf5_files(path: Path) -> list[Path]:
@@ -197,7 +185,7 @@ def _hdf5_files(path: Path) -> list[Path]:
 def _layout(path: Path) -> dict[str, StoredArray]:
     """The trajectories of the HDF5 files of a folder, which have one layout."""
     require("h5py", "fields", f"data.path={path}: HDF5 files are read by")
-    files = [check_inside(x, path) for x in _hdf5_files(path)]
+    files = _hdf5_files(path)
     for file in files:
         datasets(file)
     stored = layout(files)

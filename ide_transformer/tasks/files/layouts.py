@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from .hdf5 import open_hdf5
-from .stored import MOST_COORDINATES, StoredArray, concatenate, points_of
+from .stored import StoredArray, concatenate, points_of
 
 
 class _Field(NamedTuple):
@@ -86,24 +86,20 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
 def _check_alike(layouts: Mapping[Path, _Layout]) -> None:
     (first_path, first), *further = layouts.items()
     for path, other in further:
-        if _channels(first) != _channels(other):
-            raise InputError(
-                f"data.path={path}: it has the fields {_channels(other)}, and "
-                f"{first_path.name} has {_channels(first)}; use files with equal fields."
-            )
         points = [np.empty(0) if x.points is None else x.points for x in (first, other)]
-        if first.sizes[1:] != other.sizes[1:] or not np.array_equal(points[0], points[1]):
+        sizes = [[_channels(x), [*x.sizes[1:]]] for x in (first, other)]
+        if sizes[0] != sizes[1] or not np.array_equal(points[0], points[1]):
             raise InputError(
-                f"data.path={path}: it has {[*other.sizes[1:]]} times and points, and "
-                f"{first_path.name} has {[*first.sizes[1:]]}, or other coordinates; use files "
-                "with equal ones."
+                f"data.path={path}: its fields, times and points are {sizes[1]}, and "
+                f"{first_path.name} has {sizes[0]}, or other coordinates; use files with equal "
+                "ones."
             )
 
 
 def _channels(layout: _Layout) -> list[str]:
     """Each field as a text, with the number of its components and whether it is constant."""
     return [
-        f"{x.datasets[0]} [{x.components}]" + ", constant" * (x in layout.constant)
+        f"{x.datasets[0]} [{x.components}]" + (", constant" if x in layout.constant else "")
         for x in layout.moving + layout.constant
     ]
 
@@ -128,7 +124,8 @@ def _stored_array(
     samples, steps, *space = layout.sizes
     sizes = (samples, steps if over_time else 1, *space)
     ends = [math.prod(space)] if layout.points is not None else space
-    shape = (samples, *[steps] * over_time, *ends, sum(x.components for x in fields))
+    times = {"times": steps} if over_time else {}
+    shape = (samples, *times.values(), *ends, sum(x.components for x in fields))
 
     def read() -> np.ndarray:
         with open_hdf5(path) as file:
@@ -139,7 +136,7 @@ def _stored_array(
                 pieces.append(np.broadcast_to(x, (*sizes, field.components)))
             return np.concatenate(pieces, axis=-1).reshape(shape)
 
-    names = ("samples", *["times"] * over_time, *["points"] * len(ends), "channels")
+    names = ("samples", *times, *["points"] * len(ends), "channels")
     return StoredArray(math.prod(shape), max(x.itemsize for x in fields), read, names)
 
 
@@ -176,7 +173,7 @@ def _read_well(file: Any) -> _Layout | None:
             field = _field(f"{group}/{name}", dataset, sizes, varies, order > 0)
             (moving if in_time else constant).append(field)
     if not moving:
-        raise ValueError("it has no field that varies with time")
+        return None
     points = points_of(axes)
     small = {"times": times}
     if points is None:
@@ -225,11 +222,8 @@ def _read_pdebench(file: Any) -> _Layout | None:
             parameters.append(_values(file[name]))
     small = {"parameters": np.stack(parameters, axis=-1)} if parameters else {}
     for name in [x for x in ("t-coordinate", "t") if x in file]:
-        times = _values(file[name])
-        if times.shape[-1] < sizes[1]:
-            raise ValueError(f"{name} has {times.shape[-1]} times for {sizes[1]} states")
         # PDEBench has one time more than states.
-        small["times"] = times[..., : sizes[1]]
+        small["times"] = _values(file[name])[..., : sizes[1]]
     moving = [_field(x, file[x], sizes, [True] * len(sizes)) for x in names]
     return _Layout(sizes, moving, constant, points_of(axes), small)
 
@@ -237,11 +231,6 @@ def _read_pdebench(file: Any) -> _Layout | None:
 def _read_samples(file: Any, samples: Sequence[str]) -> _Layout:
     """A file with a group for each sample."""
     first = file[samples[0]]["data"]
-    for name in samples:
-        if (shape := file[name]["data"].shape) != first.shape:
-            raise ValueError(
-                f"{name}/data is {[*shape]}, and {samples[0]}/data {[*first.shape]}"
-            )
     grid = file[samples[0]].get("grid", {})
     axes = [_values(grid[x]) for x in "xyz" if x in grid]
     sizes = first.shape[:1] + (tuple(map(len, axes)) or first.shape[1:-1])
@@ -275,9 +264,7 @@ def _field(
 
 def _values(dataset: Any) -> np.ndarray:
     """Coordinates or scalars."""
-    if dataset.dtype.kind not in "fiu" or not 0 < (dataset.size or 0) <= MOST_COORDINATES:
-        raise ValueError(f"{dataset.name} is {dataset.dtype}{[*(dataset.shape or ())]}")
-    return np.asarray(dataset[()])
+    return np.asarray(dataset[()], float)
 
 
 def _texts(values: Any) -> list[str]:

@@ -22,8 +22,6 @@ PREFIXES = {
     "val": "validation_",
     "test": "test_",
 }
-# More coordinates than any axis has.
-MOST_COORDINATES = 2**24
 KINDS = (
     "pass an .npz file, a folder of .npy files, a .parquet or .csv table, or fields as .nc, "
     ".h5 or .zarr. In Python, np.savez('data.npz', inputs=…, targets=…) saves arrays"
@@ -56,8 +54,6 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except PermissionError as error:
-        raise InputError(f"data.path={path}: it cannot be read ({error.strerror}).") from None
     except Exception as error:  # the libraries raise many kinds
         message = printable(" ".join(str(error).split()))[:200] or type(error).__name__
         raise InputError(
@@ -65,20 +61,18 @@ def reading(path: Path) -> Iterator[None]:
         ) from None
 
 
-def check_inside(path: Path, folder: Path) -> Path:
-    """Returns the path of a file in a folder. **Raises:** `InputError` for a link out of it."""
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"data.path={folder}: {path.name} is a link out of it; copy the file.")
-    return path
-
-
 def find_array(path: str | Path, stored: Mapping[str, StoredArray], name: str) -> StoredArray:
     """The array with a name. **Raises:** `InputError` if there is none."""
     if name not in stored:
         names = ", ".join(list(stored)[:20]) + (", …" if len(stored) > 20 else "")
+        task = ""
+        if name in ("inputs", "targets") and "trajectories" in stored:
+            task = " or data.name=trajectories"
+        elif name == "trajectories" and {"inputs", "targets"} <= stored.keys():
+            task = " or data.name=arrays"
         raise InputError(
-            f"data.path={path}: there is no array {name}, only {names}."
-            f"{did_you_mean(name, stored)} Set data.options.inputs and .targets."
+            f"data.path={path}: there is no array {name}, only {names or 'other files'}."
+            f"{did_you_mean(name, stored)} Set data.options.inputs (and .targets){task}."
         )
     return stored[name]
 
@@ -135,7 +129,7 @@ def number_labels(
     indices = {name: i for i, name in enumerate(names)}
     unknown = [x for x in unique.tolist() if x not in indices]
     if unknown:
-        several = ", ".join(map(shown, names[:20])) + ", …" * (len(names) > 20)
+        several = ", ".join(map(shown, names[:20])) + (", …" if len(names) > 20 else "")
         raise InputError(
             f"data.path={path}: {shown(unknown[0])} is not one of the labels [{several}]."
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import InputError, short
+from ...errors import InputError, short, shown
 from ...memory import check_bytes
 from ...packages import require
 from .stored import StoredArray, reading
@@ -89,13 +89,10 @@ def csv_columns(path: Path) -> Table:
     from pyarrow import csv as arrow
 
     check_bytes(f"data.path={path}", path.stat().st_size)
-    no_rows = InputError(f"data.path={path}: it has no rows below its column names.")
     with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline(2**20)
         delimiter = max(",;\t", key=first.count)
         names = _names(path, next(csv.reader([first], delimiter=delimiter), []))
-        if not file.read(1):
-            raise no_rows
         table = arrow.read_csv(
             path,
             arrow.ReadOptions(column_names=names, skip_rows=1),
@@ -103,7 +100,7 @@ def csv_columns(path: Path) -> Table:
             arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
     if not table.num_rows:
-        raise no_rows
+        raise InputError(f"data.path={path}: it has no rows below its column names.")
     columns = {}
     numbers = []
     mixed = {}
@@ -154,17 +151,9 @@ def _is_number(cell: str) -> bool:
 
 def _names(path: Path, cells: Sequence[str]) -> list[str]:
     names = [x.strip() for x in cells]
-    if not any(names):
-        raise InputError(f"data.path={path}: its first line must have column names.")
-    if all(not x or _is_number(x) for x in names):
+    if "" in names or len(set(names)) < len(names) or all(map(_is_number, names)):
         raise InputError(
-            f"data.path={path}: its first line has numbers, but must have column names, "
-            "such as x,y,targets."
+            f"data.path={path}: its first line is {shown(', '.join(names))}, but must name "
+            "each column once, such as x,y,targets."
         )
-    for i, name in enumerate(names):
-        if not name or name in names[:i]:
-            raise InputError(
-                f"data.path={path}: column {i + 1} of its first line has "
-                f"{f'the name {short(name)} again' if name else 'no name'}."
-            )
     return names
