@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         figures = training.evaluate_loss(loaded, *data, task=task)
         for name, value in figures.items():
-            about = f"  {task.loss.label}; {source}" * (name == "loss")
+            about = f"  {task.loss.label}; {source}" if name == "loss" else ""
             print(f"{name}: {value:{'' if isinstance(value, int) else '.4f'}}{about}")
         results = {"data": source, "tokens": task.tokens_per_sample, **figures}
     if options.json:

@@ -70,7 +70,8 @@ def run(options: argparse.Namespace) -> None:
     all_rows = [row for of_mesh in rows.values() for row in of_mesh]
     show_table(all_rows, HEADINGS)
     for name, result in roll_outs.items():
-        print(f"{name}: " * bool(name) + describe(result, rows[name]))
+        label = f"{name}: " if name else ""
+        print(label + describe(result, rows[name]))
     if options.json:
         write_json(options.json, all_rows)
     if options.figure:

@@ -40,7 +40,7 @@ def report_runs(folders: Sequence[RunFolder], output: Path) -> None:
     """
     runs = read_runs(folders)
     names = [run.name for run in runs]
-    about = f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(names)}."
+    about = f"{'Run' if len(runs) == 1 else 'Runs'}: {', '.join(names)}."
     parts = [_results(runs), _learning_curves(runs)]
     figures = {
         f"{run.name}, {path.stem.replace('_', ' ')}": path
@@ -56,7 +56,8 @@ def report_runs(folders: Sequence[RunFolder], output: Path) -> None:
         parts.append(Part("Samples", "Generated at the end of each run.", texts=texts))
     if len(runs) > 1:
         parts.append(_differences(runs))
-    write_page(output, f"Runs: {', '.join(names[:3])}{' …' * (len(names) > 3)}", about, parts)
+    title = ", ".join(names if len(names) <= 3 else [*names[:3], "…"])
+    write_page(output, f"Runs: {title}", about, parts)
 
 
 def read_runs(folders: Sequence[RunFolder]) -> list[RunRecord]:
@@ -91,7 +92,8 @@ def _results(runs: list[RunRecord]) -> Part:
     rows = [{k: v for k, v in row.items() if k in columns} for row in rows]
     unfinished = ", ".join(run.name for run in runs if not run.summary)
     about = "nfe: mean field evaluations of a step; evaluations: total of forward solves."
-    about += f" Not finished: {unfinished}." * bool(unfinished)
+    if unfinished:
+        about += f" Not finished: {unfinished}."
     return Part("Results and cost", about, rows=rows)
 
 
@@ -108,7 +110,7 @@ def _learning_curves(runs: list[RunRecord]) -> Part:
     keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
     learned = [key for key in keys if key.startswith("solver.")]
     adaptive = any(run.config.solver.rtol for run in runs)
-    for key in [*learned, *["field_evaluations"] * adaptive]:
+    for key in [*learned, "field_evaluations"] if adaptive else learned:
         curves = [run.curve(key) for run in runs]
         figure = draw_panels({"": curves}, x="step", y=key.replace("_", " "))
         figures[f"{key}, over training."] = figure

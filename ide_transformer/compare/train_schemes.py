@@ -230,7 +230,7 @@ class TrainingComparison(AbstractComparison):
         broken = self._broken_rules(rows)
         sources = about_sources(runs_by_code)
         conclusion = verdict(rows, self._references)
-        for sentence in (*broken, *[sources] * (len(runs_by_code) > 1)):
+        for sentence in [*broken, sources] if len(runs_by_code) > 1 else broken:
             console.print(f"note: {sentence}")
         if conclusion:
             console.print(conclusion)
@@ -328,7 +328,9 @@ class TrainingComparison(AbstractComparison):
                 f"validation loss for seed {self._tuning_seed}; sweep.json has all values."
             )
         if self.reference is not None:
-            recipes = f" with the same recipe ({', '.join(self.recipes)})" * bool(self.recipes)
+            recipes = ""
+            if self.recipes:
+                recipes = f" with the same recipe ({', '.join(self.recipes)})"
             about.append(
                 f"The difference is to {self._reference[None]}{recipes}, seed by seed."
             )
@@ -342,7 +344,7 @@ class TrainingComparison(AbstractComparison):
 
     @property
     def _difference(self) -> str:
-        recipe = ", with the same recipe" * bool(self.recipes)
+        recipe = ", with the same recipe" if self.recipes else ""
         return f"difference to {self._reference[None]}{recipe}" if self._reference else ""
 
     @property

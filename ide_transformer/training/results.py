@@ -40,7 +40,9 @@ def write_results(
     task = setup.task
     weights = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), state.weights)
     model = eqx.combine(weights, setup.programs[-1].static)
-    say("drawing the figures" + " and writing a sample" * bool(training.sample))
+    say(
+        "drawing the figures and writing a sample" if training.sample else "drawing the figures"
+    )
     plot_run(folder, task, model, training.begins[1:])
     evaluations = float(state.evaluations)
     steps = int(state.step)

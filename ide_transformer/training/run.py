@@ -160,7 +160,7 @@ def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
         logged = cut_metrics(folder.metrics, step, checkpoints.losses)
         if is_resumed:
             where = "going on from" if step else "no checkpoint yet: it begins again at"
-            again = f"; steps {step + 1} to {logged} are made again" * (logged > step)
+            again = f"; steps {step + 1} to {logged} are made again" if logged > step else ""
             say(f"{folder.path}: {where} step {step}{again}")
         with jax.set_mesh(prepared.layout.devices):
             state = loop.run(prepared.layout.place(state))

@@ -97,19 +97,16 @@ class SolverConfig(ClassSection[AbstractSolver]):
 
     def __post_init__(self) -> None:
         if self.kind == NATIVE:
-            if changes := ", ".join(name for name in self.changes() if name != "kind"):
-                key = self.key / "kind"
-                raise ConfigError(f"{key}={NATIVE} has its own steps; drop {changes}.")
+            changes = ", ".join(name for name in self.changes() if name != "kind")
+            self.require(not changes, "kind", f"it has its own steps; drop {changes}")
             return
         super().__post_init__()
-        if (self.rtol is None) != (self.atol is None):
-            raise ConfigError(f"{self.key}: set both of rtol and atol, or neither.")
-        if self.rtol is None and self.steps_for == "sample":
-            raise ConfigError(f"{self.key / 'steps_for'}=sample needs rtol and atol.")
-        if self.rtol is not None and self.steps != 1:
-            raise ConfigError(
-                f"{self.key / 'steps'} is for equal steps; drop it, or rtol and atol."
-            )
+        adaptive = self.rtol is not None
+        self.require(self.atol is None or adaptive, "atol", "set rtol too, or drop it")
+        self.require(self.atol is not None or not adaptive, "rtol", "set atol too, or drop it")
+        by_sample = self.steps_for == "sample"
+        self.require(adaptive or not by_sample, "steps_for", "it needs rtol and atol")
+        self.require(not adaptive or self.steps == 1, "steps", "drop it, or rtol and atol")
 
 
 Operators = Annotated[tuple[Spec[AbstractOperator], ...], not_empty]
@@ -294,25 +291,17 @@ class ModelConfig(ClassSection[Model]):
         return None if self.hidden is None else self.hidden * self.features // self.width
 
     def __post_init__(self) -> None:
-        for name in sorted(self.options.keys() & _SET_BY_SECTIONS.keys()):
-            raise ConfigError(
-                f"{self.key / 'options' / name} has no effect; use `{_SET_BY_SECTIONS[name]}:`."
-            )
-        if self.stages and self.patch != type(self).patch:
-            raise ConfigError(
-                f"{self.key / 'patch'}={self.patch} is not used with model.stages; drop it."
-            )
-        if self.stages and self.is_functional:
-            raise ConfigError(
-                f"{self.key / 'stages'} needs model.basis=nodal without model.modes."
-            )
-        if (self.hidden or 0) * self.features % self.width:
-            raise ConfigError(
-                f"{self.key / 'hidden'}={self.hidden} times model.modes={self.features} must "
-                f"be a multiple of model.width={self.width}."
-            )
-        if not self.stages:
+        for name, instead in _SET_BY_SECTIONS.items():
+            problem = f"{name} has no effect; use `{instead}:` instead"
+            self.require(name not in self.options, "options", problem)
+        if self.stages:
+            self.require(self.patch == type(self).patch, "patch", "drop it; stages stride")
+            self.require(not self.is_functional, "stages", "drop basis and modes")
+        else:
             super().__post_init__()
+        divides = (self.hidden or 0) * self.features % self.width == 0
+        problem = f"times modes={self.features} it must be a multiple of width={self.width}"
+        self.require(divides, "hidden", problem)
 
 
 @section
@@ -357,21 +346,16 @@ class OptimizerConfig(Section):
     clip: PositiveFloat = 1.0
 
     def __post_init__(self) -> None:
-        if self.momentum is not None and self.kind != "muon":
-            raise ConfigError(f"{self.key / 'momentum'} needs optimizer.kind=muon.")
-        if self.decay is not None and self.schedule not in (None, "warmup_stable_decay"):
-            raise ConfigError(
-                f"{self.key / 'decay'} needs optimizer.schedule=warmup_stable_decay."
-            )
-        if self.final_learning_rate is not None and self.schedule == "constant":
-            raise ConfigError(
-                f"{self.key / 'final_learning_rate'} has no effect on a constant schedule."
-            )
-        if self.lowest_rate > self.learning_rate:
-            raise ConfigError(
-                f"{self.key / 'final_learning_rate'}={self.final_learning_rate} must be at "
-                f"most optimizer.learning_rate={self.learning_rate}."
-            )
+        is_muon = self.kind == "muon"
+        self.require(self.momentum is None or is_muon, "momentum", "it needs kind=muon")
+        decays = self.schedule in (None, "warmup_stable_decay")
+        problem = "it needs schedule=warmup_stable_decay"
+        self.require(self.decay is None or decays, "decay", problem)
+        falls = self.final_learning_rate is None or self.schedule != "constant"
+        self.require(falls, "final_learning_rate", "drop it; schedule=constant has none")
+        problem = f"it must be at most learning_rate={self.learning_rate}"
+        fits = self.lowest_rate <= self.learning_rate
+        self.require(fits, "final_learning_rate", problem)
 
     @property
     def lowest_rate(self) -> float:
@@ -415,11 +399,10 @@ class PhaseConfig(Section):
         return None if self.mesh is None else self.mesh.layers
 
     def __post_init__(self) -> None:
-        if self.mesh is not None and self.meshes:
-            raise ConfigError(f"{self.key}: set mesh, or meshes to draw from, not both.")
-        if self.weights and len(self.weights) != len(self.meshes):
-            key = self.key / "weights"
-            raise ConfigError(f"{key}={[*self.weights]}: pass {len(self.meshes)}, one a mesh.")
+        self.require(self.mesh is None or not self.meshes, "meshes", "drop it, or mesh")
+        num_meshes = len(self.meshes)
+        fits = not self.weights or len(self.weights) == num_meshes
+        self.require(fits, "weights", f"pass {num_meshes}, one for each mesh")
 
 
 @section
@@ -566,18 +549,13 @@ class TrainingConfig(Section):
 
     def __post_init__(self) -> None:
         begins = [*self.begins]
-        if self.batch_size % self.accumulate:
-            raise ConfigError(
-                f"{self.key / 'accumulate'}={self.accumulate} must divide "
-                f"training.batch_size={self.batch_size}."
-            )
-        if any(phase.until is None for phase in self.schedule[:-1]):
-            raise ConfigError(f"{self.key / 'schedule'}: set until in all phases but the last.")
-        if begins != sorted({begin for begin in begins if begin < self.steps}):
-            raise ConfigError(
-                f"{self.key / 'schedule'}: the first steps {begins} of its phases must "
-                f"increase and be below training.steps={self.steps}."
-            )
+        problem = f"it must divide batch_size={self.batch_size}"
+        self.require(self.batch_size % self.accumulate == 0, "accumulate", problem)
+        ends = [phase.until for phase in self.schedule[:-1]]
+        self.require(None not in ends, "schedule", "set until in all phases but the last")
+        increase = begins == sorted({begin for begin in begins if begin < self.steps})
+        problem = f"the first steps {begins} must increase and be below steps={self.steps}"
+        self.require(increase, "schedule", problem)
 
 
 @section
@@ -619,16 +597,14 @@ class ParallelConfig(Section):
         return math.prod(self.sizes.values())
 
     def __post_init__(self) -> None:
-        if self.processes is None and (self.coordinator, self.rank) != (None, None):
-            raise ConfigError(
-                f"{self.key / 'processes'}: set it with parallel.coordinator or rank."
-            )
-        if self.processes is not None and (self.rank or 0) >= self.processes:
-            raise ConfigError(
-                f"{self.key / 'rank'}={self.rank} must be below parallel.processes."
-            )
-        if not (self.coordinator or ":0").rpartition(":")[2].isdecimal():
-            raise ConfigError(f"{self.key / 'coordinator'}={self.coordinator}: pass HOST:PORT.")
+        is_alone = self.processes is None
+        for name in ("coordinator", "rank"):
+            is_unset = getattr(self, name) is None
+            self.require(is_unset or not is_alone, name, "set processes too")
+        fits = self.processes is None or (self.rank or 0) < self.processes
+        self.require(fits, "rank", f"it must be below processes={self.processes}")
+        port = (self.coordinator or ":0").rpartition(":")[2]
+        self.require(port.isdecimal(), "coordinator", "pass HOST:PORT")
 
 
 # Version of the keys and their meaning.
@@ -742,41 +718,33 @@ class Config(Section):
             dropped += ["control"] if self.control != ControlConfig() else []
         for name in ("tokenizer", "vocabulary"):
             dropped += [f"data.{name}"] if getattr(self.data, name) is not None else []
-        if source is not None and dropped:
-            raise ConfigError(
-                f"{model.key / 'pretrained'}={source} has the weights and the tokenizer; drop "
-                f"{', '.join(dropped)}, or override them by {'=null '.join(dropped)}=null."
-            )
-        if model.lora is not None and source is None:
-            raise ConfigError(
-                f"{model.key / 'lora'} changes trained weights; set model.pretrained."
-            )
-        if model.pretrained is None and self.solver.kind == NATIVE:
-            raise ConfigError(f"{self.solver.key / 'kind'}={NATIVE} needs model.pretrained.")
-        if self.training.refines and source is not None:
-            raise ConfigError(
-                f"{self.training.key / 'schedule'}: mesh cannot be set with model.pretrained."
-            )
+        keys = ", ".join(dropped)
+        problem = f"it has the weights and the tokenizer; drop {keys}, or override them by "
+        problem += f"{'=null '.join(dropped)}=null"
+        model.require(source is None or not dropped, "pretrained", problem)
+        has_weights = model.lora is None or source is not None
+        model.require(has_weights, "lora", "it changes trained weights; set model.pretrained")
+        is_own = model.pretrained is None and self.solver.kind == NATIVE
+        self.solver.require(not is_own, "kind", "it needs model.pretrained")
+        refines = self.training.refines and source is not None
+        problem = "drop mesh; a model with model.pretrained keeps its layers"
+        self.training.require(not refines, "schedule", problem)
 
     def _check_schedule(self) -> None:
         """Checks the phases against the layers of the model and the learning rate."""
         training = self.training
         optimizer = self.optimizer
-        key = training.key / "schedule"
-        if training.refines and any(stage.layers is not None for stage in self.model.stages):
-            raise ConfigError(f"{key} sets all layers; drop model.stages.….layers.")
-        layers = [phase.layers or self.model.layers for phase in training.phases]
-        if layers != [*sorted(layers)[:-1], self.model.layers]:
-            raise ConfigError(
-                f"{key}: the layers {layers} of its phases must not decrease, and "
-                f"must end with model.layers={self.model.layers}."
-            )
+        stage_layers = [stage.layers for stage in self.model.stages if stage.layers is not None]
+        problem = "it sets all layers; drop model.stages.….layers"
+        training.require(not training.refines or not stage_layers, "schedule", problem)
+        most = self.model.layers
+        layers = [phase.layers or most for phase in training.phases]
+        problem = f"the layers {layers} must not decrease, and end with model.layers={most}"
+        training.require(layers == [*sorted(layers)[:-1], most], "schedule", problem)
         last = training.phases[-1].mesh
-        if last is not None and last.steps is not None:
-            raise ConfigError(f"{key}: set steps of the last mesh by solver.steps.")
+        problem = "set steps of the last mesh by solver.steps"
+        training.require(last is None or last.steps is None, "schedule", problem)
         num_steps = optimizer.warmup + max(optimizer.decaying_steps(training.steps), 1)
-        if num_steps > training.steps:
-            raise ConfigError(
-                f"{optimizer.key / 'warmup'}={optimizer.warmup} and the steps that follow it "
-                f"need {num_steps} steps, more than training.steps={training.steps}; lower one."
-            )
+        problem = f"with the steps that follow it needs {num_steps} steps, more than "
+        problem += f"training.steps={training.steps}; lower one"
+        optimizer.require(num_steps <= training.steps, "warmup", problem)

@@ -99,6 +99,13 @@ class Section(AbstractKeyed):
         """The fields that are keys, by name."""
         return {x.name: x for x in dataclasses.fields(cls) if x.init}
 
+    def require(self, holds: object, name: str, problem: str) -> None:
+        """Raises `InputError` unless a condition on a key holds. The problem follows the key
+        and its value."""
+        if not holds:
+            value = shown(as_plain(getattr(self, name)))
+            raise ConfigError(f"{self.key / name}={value}: {problem}.")
+
     def replace(self, **values: Any) -> Self:
         """The section with other values, which are not checked again."""
         section = copy.copy(self)
@@ -205,8 +212,8 @@ class AbstractChoice(Section, Generic[T]):
 
     def __post_init__(self) -> None:
         for name in self.beside:
-            if name in vars(self)["options"]:
-                raise ConfigError(f"{self.key / 'options' / name}: set {name} beside options.")
+            is_outside = name not in vars(self)["options"]
+            self.require(is_outside, "options", f"set {name} beside options")
         _ = self.spec
 
 

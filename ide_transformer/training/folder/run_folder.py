@@ -315,11 +315,14 @@ def check_origin(folder: RunFolder, task: AbstractTask, data: str, start: dict |
     """Raises `InputError` if a run would resume with other data, an edited configuration, or
     other weights at its `start`. Pass `None` for a run that has a checkpoint."""
     changed = changed_data(folder, task, data)
-    changed += [_START] * (start is not None and folder.start not in (None, start))
+    if start is not None and folder.start not in (None, start):
+        changed.append(_START)
     current = checksum(folder.config)
     # One checksum, or a list of them.
-    changed += [_CONFIG] * (current not in folder.recorded.get(_CONFIG, current))
-    changed += ["its folder checkpoints"] * (not folder.checkpoints.is_dir())
+    if current not in folder.recorded.get(_CONFIG, current):
+        changed.append(_CONFIG)
+    if not folder.checkpoints.is_dir():
+        changed.append("its folder checkpoints")
     if changed:
         raise InputError(
             f"--resume: {folder.path}: {' and '.join(changed)} changed since. Restore what it "
@@ -330,7 +333,7 @@ def check_origin(folder: RunFolder, task: AbstractTask, data: str, start: dict |
 def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
     """Names the tokenizer and the data of a run if a task has others."""
     changed = [] if same_tokenizer(folder, task) else ["its tokenizer"]
-    return changed + [_DATA] * (folder.data not in (None, data))
+    return changed if folder.data in (None, data) else [*changed, _DATA]
 
 
 def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
