@@ -118,15 +118,12 @@ def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
     """The sizes of the Voronoi cells of points in a box, which may have periodic axes."""
     x = np.asarray(points, float)
-    if not x.size:
+    x = x.reshape(len(x), -1) if x.size else x
+    dimension = x.shape[-1]
+    if not x.size or dimension > 3:
         raise InputError(
-            f"TokenDomain.from_points: points {x.shape} are empty; pass at least one."
-        )
-    x = x.reshape(len(x), -1)
-    dimension = x.shape[1]
-    if dimension > 3:
-        raise InputError(
-            f"TokenDomain.from_points: points have dimension {dimension}; it must be at most 3."
+            f"TokenDomain.from_points: got points {x.shape}; pass at least one point, of "
+            "dimension 1 to 3."
         )
     lengths = (None,) * dimension if period is None else period
     periodic = np.array([length is not None for length in lengths])
@@ -188,17 +185,9 @@ def cells_of_samples(
         tokens = x[sample]
         is_real = real[sample]
         with at(f"sample {sample}"):
-            if not is_real.any():
-                raise InputError("all points are padding; drop the sample.")
             sizes[sample, is_real] = cells(tokens[is_real], bounds, period)
         tokens[~is_real] = tokens[is_real][0]
     return x, sizes
-
-
-def ordered(interval: Interval) -> Interval:
-    if not interval[0] < interval[1]:
-        raise InputError(f"TokenDomain: {interval=}; pass the lower end first.")
-    return interval
 
 
 def _voronoi(x: np.ndarray, box: np.ndarray, periodic: np.ndarray) -> np.ndarray:
