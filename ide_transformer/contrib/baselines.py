@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ide_transformer.arguments import NonNegativeInt, PositiveFloat, PositiveInt, checked
-from ide_transformer.equation import AbstractOperator, Free, PointRule, State, Tied, TokenDomain
+from ide_transformer.equation import AbstractOperator, Free, State, Tied, TokenDomain
 from ide_transformer.errors import InputError
 from ide_transformer.models import (
     AbstractInputs,
@@ -27,8 +27,9 @@ from ide_transformer.packages import require
 
 Points: TypeAlias = PositiveInt | tuple[PositiveInt, ...]
 Boundary: TypeAlias = Literal["periodic", "dirichlet", "neumann"]
-# One rule for all axes, or one for each.
-Grid: TypeAlias = PointRule | tuple[PointRule, ...]
+# Networks of convolutions need equal distances: one rule for all axes, or one for each.
+EqualRule: TypeAlias = Literal["periodic", "midpoint"]
+Grid: TypeAlias = EqualRule | tuple[EqualRule, ...]
 
 
 class NetworkRate(AbstractOperator):
@@ -291,12 +292,6 @@ def _inputs(
     statistics: Statistics | None,
     duration: float,
 ) -> NetworkInputs:
-    rules = {*grid} if isinstance(grid, tuple) else {grid}
-    if unequal := rules - {"periodic", "midpoint"}:
-        raise InputError(
-            f"grid={min(unequal)}: a network of convolutions needs points at equal distances; "
-            "use data on a periodic or midpoint grid."
-        )
     return NetworkInputs(
         points,
         channels=channels,

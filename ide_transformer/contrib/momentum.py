@@ -308,14 +308,7 @@ class VelocityInputs(TextInputs):
     """Texts with a second embedding of tokens as their velocity at depth 0, for schemes with
     momentum. Reference: YuriiFormer, arXiv 2601.23236."""
 
-    velocity: Float[Array, "vocabulary features"]
-
-    def __check_init__(self):
-        if self.velocity.shape != self.embedding.shape:
-            raise InputError(
-                f"VelocityInputs: velocity has shape {self.velocity.shape}; it must be the "
-                f"shape of the embedding, {self.embedding.shape}."
-            )
+    velocity: Float[Array, "vocabulary embedded"]
 
     def embed(
         self,
