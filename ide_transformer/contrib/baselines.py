@@ -257,7 +257,7 @@ def Unet(
     - `num_levels`: the number of coarser grids. Default: 4, or as often as 2 divides the
       points.
 
-    **Raises:** `InputError` for points that `2 ** num_levels` does not divide.
+    `2 ** num_levels` must divide the number of points along each axis.
 
     Reference: Ronneberger et al., MICCAI 2015, arXiv 1505.04597.
     """
@@ -266,11 +266,6 @@ def Unet(
     )
     divides = [n for n in range(1, 5) if not any(x % 2**n for x in inputs.shape)]
     levels = num_levels or max(divides, default=1)
-    if any(x % 2**levels for x in inputs.shape):
-        raise InputError(
-            f"Unet: num_levels={levels} on points={points}; use a grid that {2**levels} "
-            "divides along each axis, or fewer levels."
-        )
     return _model(
         "ClassicUNet",
         inputs,

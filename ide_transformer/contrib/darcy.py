@@ -78,16 +78,14 @@ class Darcy(AbstractAtPoints):
     weights: WeightRule = "quadrature"
 
     def __post_init__(self):
-        if self.points != "grid" and self.subset > self.context**2:
-            raise InputError(
-                f"data.options.subset={self.subset} must be at most {self.context**2} points."
-            )
         published, *tests = _read_samples(self.path)
         most = len(published) - _HELD_OUT
-        if self.samples > most:
-            raise InputError(
-                f"data.options.samples={self.samples} must be at most {most} training samples."
-            )
+        limits = {"samples": most}
+        if self.points != "grid":
+            limits["subset"] = self.context**2
+        for name, limit in limits.items():
+            if (value := getattr(self, name)) > limit:
+                raise InputError(f"data.options.{name}={value} must be at most {limit}.")
         training = published[: self.samples]
         self.mean = training[:, 0].mean()
         self.deviation = training[:, 0].std()

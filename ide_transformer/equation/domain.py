@@ -85,20 +85,16 @@ class TokenDomain(eqx.Module):
     prefix: NonNegativeInt = eqx.field(static=True, default=0)
 
     def __check_init__(self):
-        if self.of_samples and not (self.grid is self.ends is None and not self.prefix):
-            raise InputError(
-                f"TokenDomain: points {self.points.shape} for each sample cannot have grid, "
-                "ends or prefix; pass points [tokens, dimension]."
-            )
         num_points = self.num_tokens - self.prefix
         axes = {len(x) for x in (self.grid, self.spacing, self.period) if x is not None}
         size = num_points if self.grid is None else math.prod(self.grid)
         lacks_grid = self.prefix and self.grid is None
-        if lacks_grid or axes - {self.dimension} or size != num_points:
+        not_shared = self.of_samples and self.grid is not None
+        if lacks_grid or not_shared or axes - {self.dimension} or size != num_points:
             raise InputError(
                 f"TokenDomain: grid={self.grid}, spacing={self.spacing}, period={self.period} "
-                f"do not fit {num_points} points of dimension {self.dimension} after a prefix="
-                f"{self.prefix}; see TokenDomain.uniform."
+                f"do not fit points {self.points.shape} after a prefix={self.prefix}; see "
+                "TokenDomain.uniform."
             )
         if self.grid is not None:
             steps = np.array(self.steps)
@@ -122,8 +118,12 @@ class TokenDomain(eqx.Module):
         has_ends, has_end_weights, has_weights = (
             x is not None for x in (self.ends, self.end_weights, self.weights)
         )
-        if (has_ends or has_end_weights) and not (has_ends and has_end_weights and has_weights):
-            raise InputError("TokenDomain: pass ends, end_weights and weights together.")
+        is_complete = has_ends and has_end_weights and has_weights and not self.of_samples
+        if (has_ends or has_end_weights) and not is_complete:
+            raise InputError(
+                "TokenDomain: pass ends, end_weights and weights together, for points [tokens, "
+                "dimension]."
+            )
 
     @classmethod
     @checked

@@ -139,14 +139,14 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
             f"TokenDomain.from_points: bounds={box.tolist()} for points of dimension "
             f"{dimension} and {period=}; pass both ends of each axis, a period apart."
         )
-    outside = ((x < box[:, 0]) | (x > box[:, 1])).any(axis=1)
-    if outside.any():
-        raise InputError(f"TokenDomain.from_points: {x[outside][0]} is outside {box.tolist()}.")
     places = np.where(periodic & (x == box[:, 1]), box[:, 0], x)
     _, first = np.unique(places, axis=0, return_index=True)
-    if len(repeated := np.setdiff1d(np.arange(len(x)), first)):
+    outside = np.flatnonzero(((x < box[:, 0]) | (x > box[:, 1])).any(axis=1))
+    wrong = [*outside, *np.setdiff1d(np.arange(len(x)), first)]
+    if wrong:
         raise InputError(
-            f"TokenDomain.from_points: {x[repeated[0]]} occurs twice; pass it once."
+            f"TokenDomain.from_points: {x[wrong[0]]} occurs twice, or is outside "
+            f"{box.tolist()}."
         )
     if dimension > 1:
         return _voronoi(x, box, periodic)

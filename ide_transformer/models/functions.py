@@ -76,15 +76,9 @@ class Field(NamedTuple):
         dimension = 1 if points.ndim == 1 else points.shape[-1]
         period = (1.0,) * dimension if periodic else None
         domain = TokenDomain.from_points(points, ((0.0, 1.0),) * dimension, period, mask)
-        values = np.asarray(values)
+        values = np.array(values)
         if mask is not None:
-            if values.shape[:2] != np.shape(mask):
-                raise InputError(
-                    f"Field.at: got values {values.shape} and a mask {np.shape(mask)}; pass a "
-                    "value for each point, padding included."
-                )
-            real = np.reshape(mask, (*np.shape(mask), *(1,) * (values.ndim - 2)))
-            values = np.where(real, values, 0)
+            values[~np.asarray(mask)] = 0
         return cls(values, domain)
 
 
