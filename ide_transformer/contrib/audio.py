@@ -69,14 +69,6 @@ class AudioInputs(AbstractInputs):
     second_convolution: TokenConvolution
     positions: Float[Array, "tokens features"]
 
-    def __check_init__(self):
-        features = self.second_convolution.weight.shape[-1]
-        if self.features != features:
-            raise InputError(
-                f"AudioInputs: positions have {self.features} features, but second_convolution "
-                f"has {features}; pass positions with {features}."
-            )
-
     @property
     def features(self) -> int:
         return self.positions.shape[1]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ide_transformer.arguments import NonNegativeInt, PositiveFloat, PositiveInt, checked
-from ide_transformer.equation import AbstractOperator, Free, PointRule, State, Tied, TokenDomain
+from ide_transformer.equation import AbstractOperator, Free, State, Tied, TokenDomain
 from ide_transformer.errors import InputError
 from ide_transformer.models import (
     AbstractInputs,
@@ -27,8 +27,9 @@ from ide_transformer.packages import require
 
 Points: TypeAlias = PositiveInt | tuple[PositiveInt, ...]
 Boundary: TypeAlias = Literal["periodic", "dirichlet", "neumann"]
-# One rule for all axes, or one for each.
-Grid: TypeAlias = PointRule | tuple[PointRule, ...]
+# Networks of convolutions need equal distances: one rule for all axes, or one for each.
+EqualRule: TypeAlias = Literal["periodic", "midpoint"]
+Grid: TypeAlias = EqualRule | tuple[EqualRule, ...]
 
 
 class NetworkRate(AbstractOperator):
@@ -256,7 +257,7 @@ def Unet(
     - `num_levels`: the number of coarser grids. Default: 4, or as often as 2 divides the
       points.
 
-    **Raises:** `InputError` for points that `2 ** num_levels` does not divide.
+    `2 ** num_levels` must divide the number of points along each axis.
 
     Reference: Ronneberger et al., MICCAI 2015, arXiv 1505.04597.
     """
@@ -265,11 +266,6 @@ def Unet(
     )
     divides = [n for n in range(1, 5) if not any(x % 2**n for x in inputs.shape)]
     levels = num_levels or max(divides, default=1)
-    if any(x % 2**levels for x in inputs.shape):
-        raise InputError(
-            f"Unet: num_levels={levels} on points={points}; use a grid that {2**levels} "
-            "divides along each axis, or fewer levels."
-        )
     return _model(
         "ClassicUNet",
         inputs,
@@ -291,12 +287,6 @@ def _inputs(
     statistics: Statistics | None,
     duration: float,
 ) -> NetworkInputs:
-    rules = {*grid} if isinstance(grid, tuple) else {grid}
-    if unequal := rules - {"periodic", "midpoint"}:
-        raise InputError(
-            f"grid={min(unequal)}: a network of convolutions needs points at equal distances; "
-            "use data on a periodic or midpoint grid."
-        )
     return NetworkInputs(
         points,
         channels=channels,

@@ -3,14 +3,21 @@
 import abc
 import dataclasses
 import itertools
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
-from ide_transformer.arguments import PositiveInt, at_least, at_most
+from ide_transformer.arguments import Bound, PositiveInt, at_least, at_most
 from ide_transformer.contrib.sequences import AbstractSequences
 from ide_transformer.errors import InputError
 from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass, one_number
+
+
+# The shortest and the longest length.
+Lengths: TypeAlias = Annotated[
+    tuple[PositiveInt, PositiveInt],
+    Bound("the shortest length, then the longest", lambda lengths: lengths[0] <= lengths[1]),
+]
 
 
 @checked_dataclass
@@ -30,18 +37,14 @@ class AbstractSequencesByLength(AbstractSequences):
     """
 
     context: PositiveInt
-    lengths: tuple[PositiveInt, PositiveInt]
-    held_out_lengths: tuple[PositiveInt, PositiveInt] | None = None
+    lengths: Lengths
+    held_out_lengths: Lengths | None = None
     start: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self):
         for held_out in (False, True):
-            name = "held_out_" * held_out + "lengths"
-            shortest, longest = self.get_option("lengths", held_out)
-            if longest < shortest:
-                raise InputError(
-                    f"{name}={[shortest, longest]}: the shortest length must come first."
-                )
+            name = "held_out_lengths" if held_out else "lengths"
+            _, longest = self.get_option("lengths", held_out)
             tokens = self.start + self.tokens_of(longest)
             if tokens > self.context:
                 raise InputError(

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ide_transformer.arguments import checked
-from ide_transformer.errors import InputError
 from ide_transformer.models import AbstractInputs, FunctionValues, Model
 
 
@@ -17,7 +16,7 @@ class ChannelsFirst(eqx.Module):
         [..., channels, *points] -> [..., channels, *points].
 
     `model` has the axis of channels last, or none for one value at each point. Its `grid` must
-    be "periodic" for exponax.
+    be "periodic" for exponax. Pass `u[None]` for a function without an axis of channels.
     """
 
     model: Model[AbstractInputs, FunctionValues]
@@ -26,13 +25,6 @@ class ChannelsFirst(eqx.Module):
     def __call__(self, u: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
         several = self.model.read_out.channels
         axis = -1 - self.model.domain.dimension
-        if u.ndim < -axis or (not several and u.shape[axis] != 1):
-            points = ", ".join(f"points_{i}" for i in range(1, -axis))
-            raise InputError(
-                f"ChannelsFirst: u has shape {u.shape}, expected [..., "
-                f"{'channels' if several else 1}, {points}]; pass u[None] for a function "
-                "without an axis of channels."
-            )
         if several:
             return jnp.moveaxis(self.model(jnp.moveaxis(u, axis, -1)), -1, axis)
         return jnp.expand_dims(self.model(jnp.squeeze(u, axis)), axis)

@@ -42,15 +42,12 @@ class AbstractConnected(AbstractScheme):
         return None
 
     def check(self, plan: SolvePlan) -> None:
-        if plan.steps is None:
-            raise InputError(
-                f"{type(self).__name__}: its weights are for equal steps; remove the "
-                "stepsize_controller or HalfSolver."
-            )
         if plan.steps != self.num_steps:
+            steps = "adaptive" if plan.steps is None else plan.steps
             raise InputError(
-                f"{type(self).__name__}: this solve makes {plan.steps} steps, but it has "
-                f"num_steps={self.num_steps}; set num_steps={plan.steps}."
+                f"{type(self).__name__}: its weights are for num_steps={self.num_steps} equal "
+                f"steps, but this solve makes {steps} steps. Set num_steps to the number of "
+                "all steps, and remove a stepsize_controller or HalfSolver."
             )
 
     def projected(self) -> diffrax.AbstractSolver:

@@ -190,16 +190,13 @@ def _broadcast(name: str, value: Coefficient, shape: tuple[int, int]) -> np.ndar
 
 
 def _check_growth(coefficients: dict[str, np.ndarray]) -> None:
-    for name in ("damping", "hyper_diffusion"):
+    # Hyper-diffusion bounds the growth of waves with negative diffusion.
+    unbounded = coefficients["hyper_diffusion"] == 0
+    for name in ("damping", "hyper_diffusion", "diffusion"):
         values = coefficients[name]
-        if (values < 0).any():
+        if ((values < 0) & (unbounded if name == "diffusion" else True)).any():
             raise InputError(
                 f"ConstantCoefficients: {name}={values.min():g} lets waves grow; it must be at "
-                "least 0. Growth can be another operator."
+                "least 0, except for diffusion with hyper_diffusion > 0. Growth can be another "
+                "operator."
             )
-    d = coefficients["diffusion"]
-    if ((d < 0) & (coefficients["hyper_diffusion"] == 0)).any():
-        raise InputError(
-            f"ConstantCoefficients: diffusion={d.min():g} without hyper_diffusion lets short "
-            "waves grow without bound; set hyper_diffusion > 0, or diffusion >= 0."
-        )

@@ -3,7 +3,7 @@ training by Pontryagin's principle."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +13,14 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ide_transformer import dynamics
-from ide_transformer.arguments import PositiveFloat, PositiveInt, checked, is_known
+from ide_transformer.arguments import (
+    PositiveFloat,
+    PositiveInt,
+    above,
+    below,
+    checked,
+    is_known,
+)
 from ide_transformer.contrib.depth_problem import make_problem
 from ide_transformer.dynamics import March, scan_intervals
 from ide_transformer.equation import AbstractSourcedOperator, Equation, map_parts, with_fields
@@ -374,7 +381,7 @@ def study_steering(
     path: str,
     folder: Path,
     *,
-    probability: float,
+    probability: Annotated[float, above(0), below(1)],
     samples: PositiveInt,
     tokens: PositiveInt | None = None,
     iterations: PositiveInt = 40,
@@ -392,8 +399,6 @@ def study_steering(
     - `tokens`: the length of texts; default 16.
     - `iterations`: see `steer`.
     """
-    if not 0 < probability < 1:
-        raise InputError(f"probability={probability} must be between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))
     loaded = load_model(path, trust=trust)
     model = loaded.model

@@ -78,16 +78,14 @@ class Darcy(AbstractAtPoints):
     weights: WeightRule = "quadrature"
 
     def __post_init__(self):
-        if self.points != "grid" and self.subset > self.context**2:
-            raise InputError(
-                f"data.options.subset={self.subset} must be at most {self.context**2} points."
-            )
         published, *tests = _read_samples(self.path)
         most = len(published) - _HELD_OUT
-        if self.samples > most:
-            raise InputError(
-                f"data.options.samples={self.samples} must be at most {most} training samples."
-            )
+        limits = {"samples": most}
+        if self.points != "grid":
+            limits["subset"] = self.context**2
+        for name, limit in limits.items():
+            if (value := getattr(self, name)) > limit:
+                raise InputError(f"data.options.{name}={value} must be at most {limit}.")
         training = published[: self.samples]
         self.mean = training[:, 0].mean()
         self.deviation = training[:, 0].std()
@@ -176,12 +174,7 @@ def _read_samples(path: str | Path | None) -> list[np.ndarray]:
         with zipfile.ZipFile(wheel) as archive:
             contents = [archive.read(f"neuralop/datasets/data/{name}") for name in _FILES]
     else:
-        try:
-            contents = [Path(path, name).read_bytes() for name in _FILES]
-        except OSError as error:
-            raise InputError(
-                f"data.path={path}: {error.filename} cannot be read ({error.strerror})."
-            ) from None
+        contents = [Path(path, name).read_bytes() for name in _FILES]
     samples = []
     for name, content in zip(_FILES, contents, strict=True):
         arrays = torch_arrays(content, name)
@@ -235,21 +228,19 @@ class _Reader(pickle.Unpickler):
         return allowed[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        _, dtype, key, _, size = pid
-        values = np.frombuffer(self.archive.read(f"{self.folder}data/{key}"), dtype)
-        if len(values) != size:
-            raise ValueError(f"{len(values)} numbers instead of {size}")
-        return values
+        _, dtype, key, *_ = pid
+        return np.frombuffer(self.archive.read(f"{self.folder}data/{key}"), dtype)
 
 
 def _rebuild_tensor(
     storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any
 ) -> np.ndarray:
     """A view of a storage. Its bounds are checked, since `as_strided` reads beyond the end."""
-    if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
-        raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and max(last + 1, math.prod(shape)) > len(storage):
-        raise ValueError("a tensor beyond the end of its storage")
+    too_large = 0 not in shape and max(last + 1, math.prod(shape)) > len(storage)
+    if too_large or min((offset, *shape, *strides)) < 0:
+        raise ValueError(
+            f"a tensor of shape {shape} and strides {strides} in a storage of {len(storage)}"
+        )
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()

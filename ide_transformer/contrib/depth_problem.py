@@ -49,6 +49,12 @@ class Problem(NamedTuple):
     read: Quantity | None = None
     calibration_losses: Losses | None = None
 
+    def require_calibration_losses(self, where: str) -> Losses:
+        """Raises `InputError`, which begins with `where`, if there are no losses."""
+        if self.calibration_losses is None:
+            raise InputError(f"{where}: the problem has no targets for calibration samples.")
+        return self.calibration_losses
+
 
 def make_problem(
     loaded: LoadedModel, calibration: int, held_out: int, draw: int = 0, text: str | None = None

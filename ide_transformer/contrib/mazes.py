@@ -92,8 +92,8 @@ class Maze(AbstractDrawn):
             longest = 2 * (side // 2) ** 2 - 1
             if max(3, least + (least % 2 == 0)) > min(most, longest):
                 raise InputError(
-                    f"{'held_out_' * held_out}way={[least, most]} must include an odd number "
-                    f"from 3 to {longest}: the cells of ways on side {side}."
+                    f"{'held_out_way' if held_out else 'way'}={[least, most]} must include an "
+                    f"odd number from 3 to {longest}: the cells of ways on side {side}."
                 )
 
     @property
@@ -146,8 +146,9 @@ class Maze(AbstractDrawn):
             if len(pair):
                 return free, int(pair[0]), int(pair[1])
         raise InputError(
-            f"Maze: none of {_MAZES} {'held-out ' * held_out}mazes with side={side}, removed="
-            f"{removed} and halls={halls} has way={way} and ends={ends}; allow more of them."
+            f"Maze: none of {_MAZES} {'held-out ' if held_out else ''}mazes with side={side}, "
+            f"removed={removed} and halls={halls} has way={way} and ends={ends}; allow "
+            "more of them."
         )
 
 

@@ -172,13 +172,7 @@ class AbstractMomentum(AbstractScheme):
         field.of_operators(self)
         if not isinstance(field.args, InitialVelocity):
             return jnp.zeros_like(u)
-        velocity = field.args.velocity
-        if velocity.shape != u.shape:
-            raise InputError(
-                f"InitialVelocity.velocity has shape {velocity.shape}; it must be the shape of "
-                f"the state, {u.shape}."
-            )
-        return velocity.astype(u.dtype)
+        return jnp.broadcast_to(field.args.velocity.astype(u.dtype), u.shape)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         y1 = u
@@ -308,14 +302,7 @@ class VelocityInputs(TextInputs):
     """Texts with a second embedding of tokens as their velocity at depth 0, for schemes with
     momentum. Reference: YuriiFormer, arXiv 2601.23236."""
 
-    velocity: Float[Array, "vocabulary features"]
-
-    def __check_init__(self):
-        if self.velocity.shape != self.embedding.shape:
-            raise InputError(
-                f"VelocityInputs: velocity has shape {self.velocity.shape}; it must be the "
-                f"shape of the embedding, {self.embedding.shape}."
-            )
+    velocity: Float[Array, "vocabulary embedded"]
 
     def embed(
         self,

@@ -51,9 +51,6 @@ def text_of_packages(packages: dict[str, str]) -> Path:
                     text = archive.read(file)
                     if text.isascii():
                         texts[hashlib.sha256(text).hexdigest()] = text
-    if not texts:
-        names = ", ".join(packages)
-        raise InputError(f"packages: {names} have no ASCII file of 1.5 to 200 kB; use others.")
     announce(f"writing the text of {len(packages)} packages", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:

@@ -45,12 +45,10 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
     """
     equation, _ = model.initial_value_problem(inputs)
     domain = equation.domain
-    if not _attentions(equation.control(0.0)):
-        raise InputError("distances: the model has no attention; pass a model with Attention.")
-    if domain.grid is None:
+    if domain.grid is None or not _attentions(equation.control(0.0)):
         raise InputError(
-            "distances: the tokens are not on a grid; pass a model on TokenDomain.uniform, "
-            "periodic or midpoint."
+            "distances: pass a model with Attention, on a grid of tokens such as "
+            "TokenDomain.uniform, periodic or midpoint."
         )
     step = min(domain.steps)
     widest = float(np.hypot.reduce((np.array(domain.grid) - 1) * domain.steps)) / step

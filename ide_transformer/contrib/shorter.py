@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.arguments import Bound, PositiveInt, checked
 from ide_transformer.compare import Data, fingerprint, measure, spread, standard_error
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.layers import drops, mergers, selections
@@ -76,9 +76,7 @@ def drop_greedily(
     the calibration samples. Reference: Song et al., arXiv 2402.09025.
 
     **Raises:** `InputError` for a problem without calibration targets."""
-    losses = problem.calibration_losses
-    if losses is None:
-        raise InputError("sleb: the problem has no targets for calibration samples.")
+    losses = problem.require_calibration_losses("sleb")
 
     @eqx.filter_jit
     def loss(shorter: Model) -> Array:
@@ -143,6 +141,9 @@ METHODS: dict[str, Method] = {
     "dropped": ft.partial(coarsen_to, moves=(selections, drops), fit=None),
     "merged": ft.partial(coarsen_to, moves=(mergers,), fit=None),
 }
+MethodName: TypeAlias = Annotated[
+    str, Bound(f"one of {', '.join(METHODS)}", lambda name: name in METHODS)
+]
 
 
 @checked
@@ -150,7 +151,7 @@ def study_shortening(
     path: str,
     file: Path,
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[MethodName] = tuple(METHODS),
     draws: PositiveInt = 3,
     calibration: PositiveInt = 128,
     held_out: PositiveInt = 128,
@@ -173,7 +174,6 @@ def study_shortening(
 
     **Raises:** `InputError` for unknown methods, and for a file of another study.
     """
-    _check_methods(methods)
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
     sizes = budgets(model.layers)
@@ -351,7 +351,7 @@ def save_shorter(
     folder: Path,
     *,
     layers: PositiveInt | None = None,
-    method: str = "coarsened",
+    method: MethodName = "coarsened",
     calibration: PositiveInt = 128,
     trust: bool = False,
     text: str | None = None,
@@ -370,7 +370,6 @@ def save_shorter(
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} exists already; pass a new name.")
-    _check_methods([method])
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
     size = layers or model.layers - 1
@@ -397,9 +396,3 @@ def _save(model: Model, loaded: LoadedModel, folder: Path) -> None:
     library = None if tokenizer is None else tokenizer.for_others()
     if source is None and library is not None:
         library.save(str(folder / "tokenizer.json"))
-
-
-def _check_methods(names: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise InputError(f"methods={unknown} must be some of {', '.join(METHODS)}.")

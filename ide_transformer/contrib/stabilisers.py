@@ -14,7 +14,6 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ide_transformer.arguments import NonNegativeFloat, checked
-from ide_transformer.errors import InputError
 from ide_transformer.solvers import (
     AbstractScheme,
     LieTrotter,
@@ -22,6 +21,7 @@ from ide_transformer.solvers import (
     Step,
     StepField,
     projected,
+    start_inside,
 )
 
 
@@ -64,10 +64,7 @@ class NoisySteps(AbstractScheme):
         return Projected(eqx.tree_at(lambda x: x.solver, self, projected(self.solver)))
 
     def start(self, field: StepField, u: Array) -> None:
-        memory = jax.tree.leaves(eqx.filter_eval_shape(field.start, self.solver, u))
-        if memory and not isinstance(self.solver, diffrax.AbstractRungeKutta):
-            name = type(self.solver).__name__
-            raise InputError(f"NoisySteps: {name} uses earlier steps; use lie_trotter.")
+        start_inside("NoisySteps", self.solver, field, u, "LieTrotter()")
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         first, later = jax.random.split(jax.random.key(0) if self.key is None else self.key)

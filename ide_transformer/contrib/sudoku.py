@@ -54,8 +54,8 @@ class Sudoku(AbstractDrawn):
             least, most = self.get_option("givens", held_out)
             if not least <= most <= self.side**2:
                 raise InputError(
-                    f"{'held_out_' * held_out}givens={[least, most]} must be the least and the "
-                    f"most digits of {self.side**2} cells."
+                    f"{'held_out_givens' if held_out else 'givens'}={[least, most]} must be "
+                    f"the least and the most digits of {self.side**2} cells."
                 )
 
     @property

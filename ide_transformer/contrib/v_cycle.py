@@ -61,7 +61,7 @@ class VCycle(AbstractOperator):
     - `levels`: the number of lines with separate weights, from the finest on; they start equal.
       Coarser lines share the weights of the last. Default: one G for all lines.
 
-    **Raises:** `InputError` if G is pointwise, or tokens are not at 0, 1, 2, … on a line.
+    **Raises:** `InputError` if tokens are not at 0, 1, 2, … on a line.
     """
 
     operators: tuple[AbstractOperator, ...]
@@ -73,11 +73,6 @@ class VCycle(AbstractOperator):
         constraint: AbstractConstraint = Free(),
         levels: PositiveInt = 1,
     ):
-        if operator.pointwise:
-            raise InputError(
-                f"VCycle: {type(operator.innermost).__name__} sees one token only; use "
-                "attention, a convolution or PairFeedForward."
-            )
         # Copies, since a training step cannot donate an array twice.
         arrays, static = eqx.partition(operator, eqx.is_array)
         self.operators = tuple(

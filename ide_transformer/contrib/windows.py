@@ -17,7 +17,6 @@ from ide_transformer.compare import standard_error
 from ide_transformer.contrib.depth_problem import Losses, make_problem
 from ide_transformer.dynamics import March
 from ide_transformer.equation import State
-from ide_transformer.errors import InputError
 from ide_transformer.models import Model
 from ide_transformer.reporting import Report, Terminal
 from ide_transformer.training import load_model
@@ -135,8 +134,7 @@ def study_windows(
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
     problem = make_problem(loaded, calibration, held_out, text=text)
-    if problem.calibration_losses is None:
-        raise InputError(f"{path}: its problem has no targets to choose windows by.")
+    choose_by = problem.require_calibration_losses(path)
     say = Terminal().print
 
     def losses_on(inputs: PyTree[ArrayLike], losses: Losses) -> Callable[..., np.ndarray]:
@@ -151,7 +149,7 @@ def study_windows(
 
         return walk_losses
 
-    calibration_losses = losses_on(problem.calibration, problem.calibration_losses)
+    calibration_losses = losses_on(problem.calibration, choose_by)
     held_out_losses = losses_on(problem.held_out, problem.losses)
 
     def fit_temperature(*window: Any) -> float:

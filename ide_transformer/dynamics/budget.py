@@ -43,11 +43,13 @@ class FunctionSolve:
     def of(cls, model: Model, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
         """A solve that can be refined. Raises `InputError` for a model whose error does not
         come from its resolution, or whose operator on a grid has no values between points."""
-        if not is_built_as(model, OperatorModel) or model.domain.dimension != 1:
-            raise InputError("error_budget: pass an OperatorModel in dimension 1.")
         options = model.mesh.stepsize_controller, model.compute_dtype, model.exit
-        if any(x is not None for x in options):
-            raise InputError("error_budget: drop adaptive steps, compute_dtype and exit.")
+        is_plain = all(x is None for x in options) and is_built_as(model, OperatorModel)
+        if not is_plain or model.domain.dimension != 1:
+            raise InputError(
+                "error_budget: pass an OperatorModel in dimension 1, without adaptive steps, "
+                "compute_dtype and exit."
+            )
         if (other := inconsistent_scheme(model.solver)) is not None:
             name = type(other).__name__
             raise InputError(f"error_budget: {name} does not converge; use LieTrotter().")

@@ -11,19 +11,35 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from ..arguments import NonNegativeInt, PositiveFloat, PositiveInt, at_least, checked, is_known
+from ..arguments import (
+    Bound,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    at_least,
+    checked,
+    is_known,
+)
 from ..errors import InputError
 from . import rules
 from .arrays import State
-from .rules import Bounds, Interval
+from .rules import Bounds
 
 
 # The number of axes of each array if samples share the domain.
 _SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
 
 
-Weights: TypeAlias = Annotated[Float[Array, "... tokens"], at_least(0)] | None
+_not_empty = Bound("nonempty", lambda points: points.size > 0)
+_not_all_zero = Bound(
+    "positive at one point or more", lambda w: w.ndim > 1 or not is_known(w) or np.any(w)
+)
+_increasing = Bound("increasing", lambda ends: ends[0] < ends[1])
+
+Points: TypeAlias = Annotated[Float[Array, "*samples tokens dimension"], _not_empty]
+Weights: TypeAlias = Annotated[Float[Array, "... tokens"], at_least(0), _not_all_zero] | None
 EndWeights: TypeAlias = Annotated[Float[Array, "... ends tokens"], at_least(0)] | None
+Interval: TypeAlias = Annotated[tuple[float, float], _increasing]
 
 
 def _no_negative(weights: Weights) -> Weights:
@@ -59,7 +75,7 @@ class TokenDomain(eqx.Module):
     - `prefix`: the number of tokens before the grid, such as a class token.
     """
 
-    points: Float[Array, "*samples tokens dimension"]
+    points: Points
     weights: Weights = eqx.field(converter=_no_negative, default=None)
     grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
     spacing: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
@@ -69,51 +85,45 @@ class TokenDomain(eqx.Module):
     prefix: NonNegativeInt = eqx.field(static=True, default=0)
 
     def __check_init__(self):
-        if not self.points.size:
-            raise InputError("TokenDomain: points are empty; pass at least one.")
-        if self.of_samples and not (self.grid is self.ends is None and not self.prefix):
-            raise InputError(
-                f"TokenDomain: points {self.points.shape} for each sample cannot have grid, "
-                "ends or prefix; pass points [tokens, dimension]."
-            )
         num_points = self.num_tokens - self.prefix
         axes = {len(x) for x in (self.grid, self.spacing, self.period) if x is not None}
         size = num_points if self.grid is None else math.prod(self.grid)
         lacks_grid = self.prefix and self.grid is None
-        if lacks_grid or axes - {self.dimension} or size != num_points:
+        not_shared = self.of_samples and self.grid is not None
+        if lacks_grid or not_shared or axes - {self.dimension} or size != num_points:
             raise InputError(
                 f"TokenDomain: grid={self.grid}, spacing={self.spacing}, period={self.period} "
-                f"do not fit {num_points} points of dimension {self.dimension} after a prefix="
-                f"{self.prefix}; see TokenDomain.uniform."
+                f"do not fit points {self.points.shape} after a prefix={self.prefix}; see "
+                "TokenDomain.uniform."
             )
-        if self.grid is not None and is_known(self.points):
-            points = np.asarray(self.points)[self.prefix :]
+        if self.grid is not None:
             steps = np.array(self.steps)
-            places = np.stack(np.unravel_index(np.arange(num_points), self.grid), axis=-1)
-            # Coordinates are rounded in proportion to the largest.
-            rounding = 8 * float(jnp.finfo(points.dtype).eps) * np.abs(points).max(axis=0)
-            error = np.abs(points - points[:1] - places * steps).max(axis=0)
-            if (error > 1e-3 * steps + rounding).any():
+            lengths = steps * self.grid
+            # The first point follows the last one around a period.
+            periods = [x or n for x, n in zip(self.period or lengths, lengths, strict=True)]
+            fits = (np.abs(lengths - periods) <= 1e-3 * steps).all()
+            if is_known(self.points):
+                points = np.asarray(self.points)[self.prefix :]
+                places = np.stack(np.unravel_index(np.arange(num_points), self.grid), axis=-1)
+                # Coordinates are rounded in proportion to the largest.
+                rounding = 8 * float(jnp.finfo(points.dtype).eps) * np.abs(points).max(axis=0)
+                error = np.abs(points - points[:1] - places * steps).max(axis=0)
+                fits &= (error <= 1e-3 * steps + rounding).all()
+            if not fits:
                 raise InputError(
                     f"TokenDomain: the points do not form grid={self.grid}, the last axis "
-                    f"fastest, with steps {self.steps}; set their spacing, or drop grid."
-                )
-        if self.grid is not None and self.period is not None:
-            around = zip(self.grid, self.steps, self.period, strict=True)
-            if any(p is not None and abs(n * h - p) > 1e-3 * h for n, h, p in around):
-                raise InputError(
-                    f"TokenDomain: grid={self.grid} with steps {self.steps} does not go around "
-                    f"period={self.period}; drop the last point, or use "
-                    "TokenDomain.periodic."
+                    f"fastest, with steps {self.steps} and period={self.period}; set their "
+                    "spacing, drop the last point of a circle, or drop grid."
                 )
         has_ends, has_end_weights, has_weights = (
             x is not None for x in (self.ends, self.end_weights, self.weights)
         )
-        if (has_ends or has_end_weights) and not (has_ends and has_end_weights and has_weights):
-            raise InputError("TokenDomain: pass ends, end_weights and weights together.")
-        w = self.weights
-        if w is not None and w.ndim == 1 and is_known(w) and not np.asarray(w).any():
-            raise InputError("TokenDomain: all weights are zero; pass a positive one.")
+        is_complete = has_ends and has_end_weights and has_weights and not self.of_samples
+        if (has_ends or has_end_weights) and not is_complete:
+            raise InputError(
+                "TokenDomain: pass ends, end_weights and weights together, for points [tokens, "
+                "dimension]."
+            )
 
     @classmethod
     @checked
@@ -150,7 +160,7 @@ class TokenDomain(eqx.Module):
     @checked
     def midpoint(cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)) -> "TokenDomain":
         """The midpoint rule: the middles of equal parts of an interval. Order 2."""
-        lower, upper = rules.ordered(interval)
+        lower, upper = interval
         length = (upper - lower) / tokens
         points = lower + length / 2 + lattice((tokens,), (length,)).points
         return cls(points, None, (tokens,), (length,))
@@ -185,7 +195,7 @@ class TokenDomain(eqx.Module):
     ) -> "TokenDomain":
         """The Gauss–Legendre rule, exact for polynomials of degree `2 tokens - 1`. It is for
         integrals over the whole interval, not for causal attention."""
-        lower, upper = rules.ordered(interval)
+        lower, upper = interval
         points, weights = rules.point_rule("gauss_legendre", tokens)
         length = upper - lower
         return cls(jnp.asarray(lower + length * points)[:, None], jnp.asarray(length * weights))

@@ -64,20 +64,19 @@ class Equation(eqx.Module):
                 "samples one by one with jax.vmap, as models do."
             )
         block = eqx.filter_eval_shape(control, 0.0)
-        if not isinstance(block, tuple) or not block:
+        operators = block if isinstance(block, tuple) else ()
+        if not operators or not all(isinstance(x, AbstractOperator) for x in operators):
             raise InputError(
-                f"Equation: the control yields a {type(block).__name__}; it must be a tuple of "
+                f"Equation: the control yields {_kinds(block)}; it must yield a tuple of "
                 "operators, such as (Attention(…), FeedForward(…))."
             )
         sets = eqx.filter_eval_shape(constraint, 0.0)
         sets = sets if isinstance(sets, tuple) else (sets,) * len(block)
-        for instances, kind in ((block, AbstractOperator), (sets, AbstractConstraint)):
-            if wrong := [type(x).__name__ for x in instances if not isinstance(x, kind)]:
-                raise InputError(f"Equation: {', '.join(wrong)} must be {kind.__name__}s.")
-        if len(sets) != len(block):
+        are_constraints = all(isinstance(x, AbstractConstraint) for x in sets)
+        if not are_constraints or len(sets) != len(block):
             raise InputError(
-                f"Equation: got {len(sets)} constraints, expected one for each of {len(block)} "
-                "operators."
+                f"Equation: got the constraints {_kinds(sets)}; pass an AbstractConstraint, or "
+                f"one for each of {len(block)} operators."
             )
         # Stored, because tracing the control again is expensive.
         self.num_operators = len(block)
@@ -170,3 +169,10 @@ def _inside(
     control: AbstractControl, interval: PyTree[Array], start: Depth, t: Depth
 ) -> PyTree:
     return control.local(interval, (t - start) / control.interval_length)
+
+
+def _kinds(parts: object) -> str:
+    """The class of an object, or the classes of the members of a tuple."""
+    if not isinstance(parts, tuple):
+        return type(parts).__name__
+    return f"({', '.join(type(x).__name__ for x in parts)})"

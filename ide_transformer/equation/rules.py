@@ -118,15 +118,12 @@ def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
     """The sizes of the Voronoi cells of points in a box, which may have periodic axes."""
     x = np.asarray(points, float)
-    if not x.size:
+    x = x.reshape(len(x), -1) if x.size else x
+    dimension = x.shape[-1]
+    if not x.size or dimension > 3:
         raise InputError(
-            f"TokenDomain.from_points: points {x.shape} are empty; pass at least one."
-        )
-    x = x.reshape(len(x), -1)
-    dimension = x.shape[1]
-    if dimension > 3:
-        raise InputError(
-            f"TokenDomain.from_points: points have dimension {dimension}; it must be at most 3."
+            f"TokenDomain.from_points: got points {x.shape}; pass at least one point, of "
+            "dimension 1 to 3."
         )
     lengths = (None,) * dimension if period is None else period
     periodic = np.array([length is not None for length in lengths])
@@ -142,14 +139,14 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
             f"TokenDomain.from_points: bounds={box.tolist()} for points of dimension "
             f"{dimension} and {period=}; pass both ends of each axis, a period apart."
         )
-    outside = ((x < box[:, 0]) | (x > box[:, 1])).any(axis=1)
-    if outside.any():
-        raise InputError(f"TokenDomain.from_points: {x[outside][0]} is outside {box.tolist()}.")
     places = np.where(periodic & (x == box[:, 1]), box[:, 0], x)
     _, first = np.unique(places, axis=0, return_index=True)
-    if len(repeated := np.setdiff1d(np.arange(len(x)), first)):
+    outside = np.flatnonzero(((x < box[:, 0]) | (x > box[:, 1])).any(axis=1))
+    wrong = [*outside, *np.setdiff1d(np.arange(len(x)), first)]
+    if wrong:
         raise InputError(
-            f"TokenDomain.from_points: {x[repeated[0]]} occurs twice; pass it once."
+            f"TokenDomain.from_points: {x[wrong[0]]} occurs twice, or is outside "
+            f"{box.tolist()}."
         )
     if dimension > 1:
         return _voronoi(x, box, periodic)
@@ -188,17 +185,9 @@ def cells_of_samples(
         tokens = x[sample]
         is_real = real[sample]
         with at(f"sample {sample}"):
-            if not is_real.any():
-                raise InputError("all points are padding; drop the sample.")
             sizes[sample, is_real] = cells(tokens[is_real], bounds, period)
         tokens[~is_real] = tokens[is_real][0]
     return x, sizes
-
-
-def ordered(interval: Interval) -> Interval:
-    if not interval[0] < interval[1]:
-        raise InputError(f"TokenDomain: {interval=}; pass the lower end first.")
-    return interval
 
 
 def _voronoi(x: np.ndarray, box: np.ndarray, periodic: np.ndarray) -> np.ndarray:

@@ -51,14 +51,12 @@ def interpolation(
 
     **Raises:** `InputError` for points that do not fit, such as targets far outside the source.
     """
-    if source.of_samples or target.of_samples:
+    has_samples = source.of_samples or target.of_samples
+    has_prefix = source.prefix or target.prefix
+    if has_samples or has_prefix or source.dimension != target.dimension:
         raise InputError(
-            "interpolation: the domains must not have points for each sample; pass one sample."
-        )
-    if source.prefix or target.prefix or source.dimension != target.dimension:
-        raise InputError(
-            f"interpolation: the dimensions {source.dimension} and {target.dimension} of the "
-            "domains must be equal. For a domain with a prefix pass domain.without_prefix."
+            f"interpolation: got points {source.points.shape} and {target.points.shape}; pass "
+            "two domains of one dimension, each of one sample and domain.without_prefix."
         )
     points = np.asarray(source.points, float)
     x = np.asarray(target.points, float)

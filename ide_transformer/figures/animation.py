@@ -18,10 +18,9 @@ _PER_SECOND = 10
 
 def check_film(path: Path) -> None:
     """Raises `InputError` for a file that is not a film, or whose writer is not installed."""
-    if path.suffix.lower() not in (".gif", ".mp4"):
-        raise InputError(f"{path}: the name of a film must end with .gif or .mp4.")
-    if path.suffix.lower() == ".mp4" and not animation.FFMpegWriter.isAvailable():
-        raise InputError(f"{path}: an .mp4 needs ffmpeg; install it, or use a .gif.")
+    suffix = path.suffix.lower()
+    if suffix != ".gif" and not (suffix == ".mp4" and animation.FFMpegWriter.isAvailable()):
+        raise InputError(f"{path}: a film is a .gif, or an .mp4 if ffmpeg is installed.")
 
 
 _Functions: TypeAlias = Sequence[np.ndarray]

@@ -85,7 +85,8 @@ def draw_panels(
         for mark in marks:
             axes.axvline(mark, color="0.5", linestyle=":", linewidth=1.2)
         for label, abscissae, ordinates, band in curves:
-            look = dict(marker=marker or "o" * (np.size(abscissae) == 1), markersize=4)
+            one_point = np.size(abscissae) == 1
+            look = dict(marker=marker or ("o" if one_point else ""), markersize=4)
             if "yscale" in scales:
                 ordinates = np.where(np.asarray(ordinates) > 0, ordinates, np.nan)
             (drawn[literal(label)],) = axes.plot(abscissae, ordinates, **styles[label], **look)

@@ -217,10 +217,7 @@ def march_until(
 ) -> Trajectory:
     """Marches tokens until they stop. Raises `InputError` if a step needs more than a state."""
     where = f"solve: exit={type(exit).__name__}(…)"
-    if start.output.dense:
-        raise InputError(
-            f"{where} has states at the ends of intervals only; use SaveAt(ts=equation.knots)."
-        )
+    start.output.require_interval_ends(f"exit={type(exit).__name__}(…)")
     sets = parts(eqx.filter_eval_shape(steps.equation.constraint, 0.0), AbstractConstraint)
     name = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
     if exit.order and name is not None:

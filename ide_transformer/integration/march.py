@@ -201,17 +201,12 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         broadcast = np.broadcast_shapes(u0.shape[:-1], shape)
     except ValueError:
         broadcast = None
-    if u0.shape[-2] != tokens or broadcast != u0.shape[:-1]:
+    fits = u0.size and u0.shape[-2] == tokens and broadcast == u0.shape[:-1]
+    if not fits or u0.dtype not in (jnp.float32, jnp.float64):
         raise InputError(
-            f"solve: got u0 of shape {u0.shape}, expected "
-            f"[{', '.join(map(str, ('...', *shape)))}, features] for {tokens} tokens."
-        )
-    if not u0.size:
-        raise InputError(f"solve: u0 of shape {u0.shape} is empty; pass at least one number.")
-    if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
-        raise InputError(
-            f"solve: got u0 of dtype {u0.dtype}, expected float32 or float64. For products in "
-            "lower precision set compute_dtype of a model."
+            f"solve: got u0 {u0.dtype}{[*u0.shape]}, expected float32 or float64 "
+            f"[{', '.join(map(str, ('...', *shape)))}, features] for {tokens} tokens, at least "
+            "one number. For products in lower precision set compute_dtype of a model."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))

@@ -32,6 +32,14 @@ class Output(NamedTuple):
     # Whether a failure is an error.
     throw: bool
 
+    def require_interval_ends(self, where: str) -> None:
+        """Raises `InputError` if states inside intervals are requested."""
+        if self.dense:
+            raise InputError(
+                f"solve: {where} has states at the ends of intervals only; use "
+                "SaveAt(ts=equation.knots)."
+            )
+
 
 class Start(NamedTuple):
     """The initial state, the arguments of the field, and the requested output."""
@@ -47,8 +55,11 @@ def parse_saveat(
     """The output that `saveat` requests. `steps_per_interval` is `None` for adaptive steps."""
     subs = diffrax.SubSaveAt(t1=True) if saveat.subs is None else saveat.subs
     memory = saveat.solver_state or saveat.controller_state or saveat.made_jump
-    if memory or not isinstance(subs, diffrax.SubSaveAt):
-        raise InputError(f"solve: got {saveat}; use only t0, t1, ts, steps, fn and dense.")
+    is_plain = isinstance(subs, diffrax.SubSaveAt) and not memory
+    if not is_plain or (subs.steps and steps_per_interval is None):
+        raise InputError(
+            f"solve: got {saveat}; use only t0, t1, ts, fn, dense and, for equal steps, steps."
+        )
     try:
         ts = np.asarray(() if subs.ts is None else subs.ts, dtype=float)
     except jax.errors.TracerArrayConversionError as error:
@@ -62,10 +73,6 @@ def parse_saveat(
     if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):
         raise InputError(
             f"solve: saveat.ts={inner} must be depths in [0, {equation.horizon:g}]."
-        )
-    if subs.steps and steps_per_interval is None:
-        raise InputError(
-            "solve: the number of adaptive steps is unknown; use SaveAt(dense=True)."
         )
     steps: list[float] = []
     if subs.steps:
@@ -146,11 +153,11 @@ class Trajectory(NamedTuple):
         ends = jnp.asarray(equation.knots[1:]) + 1e-3 * equation.control.interval_length
         inside = jnp.searchsorted(ends, failed_at)
         singular = any(x.eps == 0 for x in parts(equation.constraint, AbstractNormalization))
-        hint = "If a token is constant, set eps=1e-5 in the constraint. " * singular
+        hint = "If a token is constant, set eps=1e-5 in the constraint. " if singular else ""
         messages = [
             f"solve failed between depths {start:g} and {end:g} of {equation.horizon:g} with "
-            f"{name}. {diffrax.RESULTS[failure]} {hint * (name == 'nonfinite')}Use smaller "
-            "steps, or pass throw=False to solve and look at result, failed_at and us."
+            f"{name}. {diffrax.RESULTS[failure]} {hint if name == 'nonfinite' else ''}Use "
+            "smaller steps, or pass throw=False to solve and look at result, failed_at and us."
             for start, end in itertools.pairwise(equation.knots)
             for name, failure in failures.items()
         ]

@@ -59,11 +59,7 @@ class Reversible(AbstractGradient):
         raise InputError("solve: Reversible() undoes equal steps; use gradient=Recompute().")
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
-        if start.output.dense:
-            raise InputError(
-                "solve: Reversible() has states at the ends of intervals only; use "
-                "SaveAt(ts=equation.knots), or use gradient=Recompute()."
-            )
+        start.output.require_interval_ends("gradient=Reversible()")
         differentiable, inputs = couple_steps(steps, start.u0, start.args)
         outcome = march_coupled(differentiable, inputs, self.tolerance, start.output)
         return steps.trajectory(*outcome)

@@ -144,8 +144,10 @@ def why_not_by_token(
     exit: AbstractExit | None = None,
 ) -> str | None:
     """The reason why tokens cannot be marched one by one; `None` if they can."""
+    reason = _why_not_cached(equation, solver, mesh, exit)
+    if reason is not None:
+        return reason
     try:
-        _check(equation, solver, mesh, exit)
         steps = plan_steps(equation, solver, mesh.steps or 1, state)
         eqx.filter_eval_shape(lambda u0: _march(steps, u0, 0, None), state)
     except InputError as error:
@@ -205,35 +207,29 @@ def _march(
     return u1, new
 
 
-def _check(
+def _why_not_cached(
     equation: Equation, solver: diffrax.AbstractSolver, mesh: Mesh, exit: AbstractExit | None
-) -> None:
-    """Raises `InputError` if tokens are coupled in ways that cannot be cached."""
+) -> str | None:
+    """How tokens are coupled in a way that cannot be cached; `None` if they are not."""
     if mesh.stepsize_controller is not None:
-        raise InputError("adaptive steps depend on the whole text; use Mesh(steps=…).")
+        return "adaptive steps depend on the whole text; use Mesh(steps=…)."
     if exit is not None:
-        raise InputError("tokens that stop at different depths are not cached; set exit=None.")
+        return "tokens that stop at different depths are not cached; set exit=None."
     if not equation.domain.in_order:
-        raise InputError(
-            "the points of the token domain must increase along a line, and be known."
-        )
+        return "the points of the token domain must increase along a line, and be known."
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
         for part in parts(operator, AbstractTokenIntegral):
-            name = type(part).__name__
             if not part.causal:
-                raise InputError(f"{name} integrates over later tokens; set causal=True.")
+                return f"{type(part).__name__} integrates over later tokens; set causal=True."
         if not _over_all(operator, equation.domain).pointwise:
-            name = type(operator.innermost).__name__
-            raise InputError(
-                f"{name} may couple tokens in ways that are not cached. If it acts on each "
-                "token alone, set `pointwise: ClassVar[bool] = True` in its class; otherwise "
-                "derive it from AbstractTokenIntegral."
+            return (
+                f"{type(operator.innermost).__name__} may couple tokens in ways that are not "
+                "cached. If it acts on each token alone, set `pointwise: ClassVar[bool] = "
+                "True` in its class; otherwise derive it from AbstractTokenIntegral."
             )
-    kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
-    for part in parts(solver, kinds):
-        raise InputError(
-            f"{type(part).__name__} is implicit; use an explicit scheme, such as RK4()."
-        )
+    for part in parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)):
+        return f"{type(part).__name__} is implicit; use an explicit scheme, such as RK4()."
+    return None
 
 
 def _update_cache(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:

@@ -37,12 +37,10 @@ class CachedDecoder(eqx.Module):
     march: TokenMarch
 
     def __init__(self, model: Model[TextInputs, TokenLogits], tokens: PositiveInt):
-        context = model.inputs.context
-        if tokens > context:
-            raise InputError(
-                f"CachedDecoder: {tokens=} must be at most the model's context, {context}."
-            )
-        if (reason := _why_inputs_not_cached(model.inputs)) is not None:
+        reason = _why_inputs_not_cached(model.inputs)
+        if reason is None and tokens > model.inputs.context:
+            reason = f"{tokens=} must be at most the model's context, {model.inputs.context}."
+        if reason is not None:
             raise InputError(f"Token by token: {reason}")
         model = model.ordinary
         self.model = model = model.with_inputs(replace(model.inputs, context=tokens))

@@ -76,15 +76,9 @@ class Field(NamedTuple):
         dimension = 1 if points.ndim == 1 else points.shape[-1]
         period = (1.0,) * dimension if periodic else None
         domain = TokenDomain.from_points(points, ((0.0, 1.0),) * dimension, period, mask)
-        values = np.asarray(values)
+        values = np.array(values)
         if mask is not None:
-            if values.shape[:2] != np.shape(mask):
-                raise InputError(
-                    f"Field.at: got values {values.shape} and a mask {np.shape(mask)}; pass a "
-                    "value for each point, padding included."
-                )
-            real = np.reshape(mask, (*np.shape(mask), *(1,) * (values.ndim - 2)))
-            values = np.where(real, values, 0)
+            values[~np.asarray(mask)] = 0
         return cls(values, domain)
 
 
@@ -156,11 +150,7 @@ class FunctionInputs(AbstractInputs):
 
     def __check_init__(self):
         check_statistics(self, self.statistics, self.channels or 1)
-        if not self.dimension or len(self._axes) != self.dimension:
-            raise InputError(
-                f"FunctionInputs: got grid={self.grid} for points={self.points}; pass one rule "
-                "for all axes, or one for each."
-            )
+        self._shape_of(self.points)
 
     @classmethod
     @checked
@@ -231,16 +221,21 @@ class FunctionInputs(AbstractInputs):
 
     def points_of(self, tokens: int | tuple[int, ...]) -> TokenDomain:
         """The grid of plain arrays with `tokens` points along each axis."""
-        shape = tokens if isinstance(tokens, tuple) else (tokens,)
-        if len(shape) != self.dimension:
-            raise InputError(
-                f"FunctionInputs: got points={tokens} in dimension {self.dimension}; pass a "
-                "number for each axis."
-            )
-        axes = zip(self._axes, shape, strict=True)
+        axes = zip(self._axes, self._shape_of(tokens), strict=True)
         return ft.reduce(
             TokenDomain.product, (getattr(TokenDomain, rule)(n) for (rule, _), n in axes)
         )
+
+    def _shape_of(self, points: int | tuple[int, ...]) -> tuple[int, ...]:
+        """The number of points along each axis."""
+        shape = points if isinstance(points, tuple) else (points,)
+        if not 0 < len(shape) == len(self._axes) == self.dimension:
+            raise InputError(
+                f"FunctionInputs: got {points=} and grid={self.grid} in dimension "
+                f"{self.dimension}; pass a number of points for each axis, and one rule for "
+                "all axes or one for each."
+            )
+        return shape
 
     @property
     def _axes(self) -> list[tuple[PointRule, float]]:

@@ -170,18 +170,20 @@ class ImageInputs(AbstractImageInputs):
         return image_domain(self.grid, self.prefix_tokens, self.grid, area_weights=False)
 
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        full = self.image_shape
         stride = self.stride
-        image = self._with_channels(shape)[-3:]
-        if len(image) != 3 or image[2] != full[2] or (self.fixed_size and image != full):
-            advice = "; for another size use model.on(Mesh(tokens=(rows, columns)))"
+        *size, channels = self.image_shape
+        *_, rows, columns, last = (0, 0, *self._with_channels(shape))
+        fits = rows and columns and last == channels and not (rows % stride or columns % stride)
+        if not fits or (self.fixed_size and [rows, columns] != size):
+            axes = "rows, columns"
+            advice = ""
+            if self.fixed_size:
+                axes = ", ".join(map(str, size))
+                advice = "; for another size use model.on(Mesh(tokens=(rows, columns)))"
             raise InputError(
-                f"ImageInputs: got images {shape}, expected [..., {full[0]}, {full[1]}, "
-                f"{full[2]}]{advice * self.fixed_size}."
+                f"ImageInputs: got images {shape}, expected [..., {axes}, {channels}] with "
+                f"rows and columns that {stride=} divides{advice}."
             )
-        rows, columns, _ = image
-        if not (rows and columns) or rows % stride or columns % stride:
-            raise InputError(f"ImageInputs: {stride=} must divide {rows} by {columns}.")
         return rows // stride, columns // stride
 
     def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:

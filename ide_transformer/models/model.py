@@ -305,8 +305,6 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The solution from the embedded inputs. A failed solve does not raise; see its
         `result`. `key` draws the dropout; `None` for no dropout. For `saveat` see `solve`.
         Samples with their own points are solved one by one, with their own adaptive steps."""
-        if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
-            raise InputError(f"Model: inputs must be arrays, got {inputs!r}.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
         times_differ = isinstance(inputs, Timed) and np.ndim(inputs.duration) > 0

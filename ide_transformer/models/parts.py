@@ -1,7 +1,7 @@
 """Base classes of inputs and read-outs, and the records that pass between them."""
 
 import abc
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 import equinox as eqx
 import numpy as np
@@ -125,7 +125,7 @@ class AbstractInputs(eqx.Module):
 
     def at_points(self, space: FunctionSpace) -> "AbstractInputs":
         """This object at the points of Ω_y, for `Model.space`; its weights are coefficients."""
-        raise InputError(f"{type(self).__name__} cannot be functions of the features.")
+        _refuse_functions(self)
 
 
 class AbstractReadOut(eqx.Module):
@@ -144,4 +144,8 @@ class AbstractReadOut(eqx.Module):
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "AbstractReadOut":
         """The read-out at the points of Ω_y, for `Model.space`; `inputs` hold coefficients."""
-        raise InputError(f"{type(self).__name__} cannot be a function of the features.")
+        _refuse_functions(self)
+
+
+def _refuse_functions(part: AbstractInputs | AbstractReadOut) -> NoReturn:
+    raise InputError(f"{type(part).__name__} cannot be a function of the features.")

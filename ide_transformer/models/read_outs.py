@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -26,6 +27,9 @@ from ..errors import InputError
 from .parts import AbstractInputs, AbstractReadOut, Text
 from .text_inputs import TextInputs, as_text
 from .units import Statistics, check_statistics, unstandardize
+
+
+Part = TypeVar("Part")
 
 
 class MaskedTokenHead(eqx.Module):
@@ -60,17 +64,15 @@ class States(AbstractReadOut):
 
     def pooled(self, states: State) -> Float[Array, "*batch pooled"]:
         """`tanh(W u_0 + b)` for the first token."""
-        if self.pooler is None:
-            raise InputError("States.pooled: the model has no pooler; use states[..., 0, :].")
-        return jnp.tanh(self.pooler(states[..., 0, :]))
+        pooler = _require(self.pooler, "pooler; use states[..., 0, :]")
+        return jnp.tanh(pooler(states[..., 0, :]))
 
     def logits(
         self, states: State, inputs: TextInputs
     ) -> Float[Array, "*batch tokens vocabulary"]:
         """The logits of the token at each position; `inputs` is `model.inputs`."""
-        if self.head is None:
-            raise InputError("States.logits: the model has no masked-token head.")
-        return self.head(states, inputs.embedding)
+        head = _require(self.head, "masked-token head")
+        return head(states, inputs.embedding)
 
 
 @checked
@@ -319,6 +321,12 @@ def mean_vectors(
     mean = jnp.sum(weights * states, axis=-2) / jnp.sum(weights, axis=-2)
     length = jnp.sqrt(jnp.sum(mean**2, axis=-1, keepdims=True))
     return mean / jnp.maximum(length, 1e-12)
+
+
+def _require(part: Part | None, name: str) -> Part:
+    if part is None:
+        raise InputError(f"States: the model has no {name}.")
+    return part
 
 
 def _check_prefix(read_out: AbstractReadOut, tokens: int, inputs: AbstractInputs) -> None:

@@ -205,12 +205,11 @@ def check_text(
     text = as_text(inputs)
     check_fields(text)
     length = text.tokens.shape[-1]
-    if not text.tokens.size:
-        raise InputError("Text: it is empty; pass at least one token.")
+    is_masked = is_known(text.mask) and not np.asarray(text.mask, bool).any(axis=-1).all()
+    if not text.tokens.size or is_masked:
+        raise InputError("Text: a text has no tokens; drop it, or pass at least one token.")
     if length > context:
         raise InputError(f"A text of {length} tokens is longer than the context of {context}.")
-    if is_known(text.mask) and not np.asarray(text.mask, bool).any(axis=-1).all():
-        raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
     for name, array, rows in (
         ("token", text.tokens, vocabulary),
         ("segment", text.segments, segments),

@@ -36,27 +36,24 @@ _STOCHASTIC = (
     diffrax.ItoMilstein,
     diffrax.StratonovichMilstein,
 )
+_OF_TWO_TERMS = diffrax.KenCarp3, diffrax.KenCarp4, diffrax.KenCarp5, diffrax.Sil3
+# Solvers of other equations, and what to use instead.
+_OTHER_EQUATIONS = {
+    _STOCHASTIC: "is for stochastic equations; use a solver for ordinary ones, such as "
+    "diffrax.Heun()",
+    diffrax.SemiImplicitEuler: "is for a state of two parts, such as positions and velocities; "
+    "use ide.LieTrotter(), which solves one operator after the other",
+    _OF_TWO_TERMS: "needs one explicit and one implicit term; use diffrax.Kvaerno5(), or "
+    "ide.ETDRK4() with a linear operator",
+}
 
 
 def check_kind(solver: diffrax.AbstractSolver) -> None:
     """Raises `InputError` for solvers of stochastic or partitioned equations."""
     for inside in solvers_of(solver):
-        name = type(inside).__name__
-        if issubclass(type(inside), _STOCHASTIC):
-            raise InputError(
-                f"solve: {name} is for stochastic equations; use a solver for ordinary ones, "
-                "such as diffrax.Heun()."
-            )
-        if issubclass(type(inside), diffrax.SemiImplicitEuler):
-            raise InputError(
-                f"solve: {name} is for a state of two parts, such as positions and velocities; "
-                "use ide.LieTrotter(), which solves one operator after the other."
-            )
-        if isinstance(getattr(inside, "tableau", None), diffrax.MultiButcherTableau):
-            raise InputError(
-                f"solve: {name} needs one explicit and one implicit term; use "
-                "diffrax.Kvaerno5(), or ide.ETDRK4() with a linear operator."
-            )
+        for kinds, advice in _OTHER_EQUATIONS.items():
+            if issubclass(type(inside), kinds):
+                raise InputError(f"solve: {type(inside).__name__} {advice}.")
 
 
 def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:

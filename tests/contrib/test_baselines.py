@@ -52,8 +52,8 @@ def test_a_model_gives_the_outputs_of_its_network(name, points, channels):
 def test_what_a_network_cannot_take():
     with pytest.raises(ide.InputError, match=r"num_modes=5 on points=8"):
         network("FNO", 8, num_modes=5)
-    with pytest.raises(ide.InputError, match=r"num_levels=2 on points=\(8, 6\)"):
-        network("Unet", (8, 6), num_levels=2)
+    with pytest.raises(ide.InputError, match=r"\(8, 6\) points.* fewer modes or levels"):
+        outputs(network("Unet", (8, 6), num_levels=2), np.ones((1, 8, 6)))
     scattered = ide.Field.at(np.ones((2, 8)), np.linspace(0, 0.9, 8) ** 2, periodic=True)
     with pytest.raises(ide.InputError, match="regular grid"):
         outputs(network("Resnet", 8), scattered)

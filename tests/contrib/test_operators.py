@@ -99,8 +99,6 @@ def test_what_is_no_line_or_sees_no_neighbour_is_refused():
     for domain in ide.TokenDomain.periodic(4), ide.TokenDomain.uniform((2, 2)):
         with pytest.raises(InputError, match=r"VCycle .*tokens"):
             cycle(pairs)(u, domain)
-    with pytest.raises(InputError, match="VCycle: Damping"):
-        VCycle(ide.Damping(1.0))
 
 
 def slices_by_hand(operator, u, weights):

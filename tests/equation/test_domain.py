@@ -208,7 +208,7 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     for bounds, message in (((0.0, 1.0), "twice"), ((0.0, 2.0), "period")):
         with pytest.raises(ide.InputError, match=message):
             ide.TokenDomain.from_points(np.array([0.0, 0.4, 1.0]), (bounds,), (1.0,))
-    with pytest.raises(ide.InputError, match="empty"):
+    with pytest.raises(ide.InputError, match="at least one point"):
         ide.TokenDomain.from_points(np.zeros(0))
     line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
     assert line.weights.tolist() == [1.0, 1.5, 1.5]

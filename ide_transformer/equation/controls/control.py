@@ -58,15 +58,15 @@ def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
     return with_static(jax.tree.map(combine_leaf, arrays_of(blocks)), blocks)
 
 
-def stack_length(owner: eqx.Module, field: str) -> int:
+def stack_length(owner: eqx.Module, field: str, least: int = 1) -> int:
     """The length of the leading axis, which all arrays of a field must share."""
     arrays = arrays_of(getattr(owner, field))
     lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(arrays)}
-    if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
+    if len(lengths) != 1 or () in lengths or min(lengths) < (least,):
         name = type(owner).__name__
         raise InputError(
-            f"{name}: the arrays of {field} must share a leading axis of depth, got "
-            f"{eqx.tree_pformat(arrays, width=1000)}. Use {name}.build."
+            f"{name}: the arrays of {field} must share a leading axis of depth, of length "
+            f"{least} or more, got {eqx.tree_pformat(arrays, width=1000)}. Use {name}.build."
         )
     return lengths.pop()[0]
 
@@ -227,8 +227,7 @@ class PiecewiseLinear(AbstractControl):
     depth_axes: ClassVar[int] = 1
 
     def __check_init__(self):
-        if self.layers < 1:
-            raise InputError("PiecewiseLinear: knots must be at least two.")
+        stack_length(self, "knots", least=2)
 
     @property
     def layers(self) -> int:

@@ -21,6 +21,7 @@ from .operator import (
     AbstractTokenIntegral,
     Gather,
     check_features,
+    check_source,
 )
 from .positions import (
     AbstractPositions,
@@ -77,10 +78,11 @@ class AbstractAttention(AbstractOperator):
         self.heads = heads
         self.key_value_heads = key_value_heads or heads
         name = type(self).__name__
-        if head_features is None and features % heads:
-            raise InputError(f"{name}: {heads=} do not divide {features=}; set head_features.")
-        if heads % self.key_value_heads:
-            raise InputError(f"{name}: {key_value_heads=} must divide {heads=}.")
+        if heads % self.key_value_heads or (head_features is None and features % heads):
+            raise InputError(
+                f"{name}: {heads=} must divide {features=}, unless head_features is set, and "
+                f"key_value_heads={self.key_value_heads} must divide {heads=}."
+            )
         width = head_features or features // heads
         inner = heads * width
         shared = self.key_value_heads * width
@@ -303,11 +305,7 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         source_domain = self.source_domain
         assert source_domain is not None
         expected = (*u.shape[:-2], source_domain.num_tokens, self.key.weight.shape[0])
-        if source.shape != expected:
-            raise InputError(
-                f"CrossAttention: got a source {source.shape}, expected {expected} by the "
-                "state, the domain of the source and the weights."
-            )
+        check_source(self, source, expected)
         return self.integral(self.projections(u, source), domain, source_domain, Fredholm())
 
 

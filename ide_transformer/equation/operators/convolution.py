@@ -86,10 +86,11 @@ class Convolution(AbstractOperator):
         bias: bool = True,
         std: NonNegativeFloat = 0.02,
     ):
-        if not causal and width % 2 == 0:
-            raise InputError(f"Convolution: {width=} must be odd, unless causal=True.")
-        if causal and dimension > 1:
-            raise InputError(f"Convolution: causal=True needs dimension=1, got {dimension}.")
+        if (dimension > 1) if causal else (width % 2 == 0):
+            raise InputError(
+                f"Convolution: got {width=}, {dimension=} and {causal=}; use an odd width, or "
+                "dimension=1 with causal=True."
+            )
         shape = (*(width,) * dimension, features, features)
         self.weight = std * jax.random.normal(key, shape)
         self.bias = jnp.zeros(features) if bias else None

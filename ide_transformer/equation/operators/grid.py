@@ -39,12 +39,11 @@ def is_periodic(operator: object, domain: TokenDomain) -> bool:
 
 def check_axes(operator: object, axes: int, domain: TokenDomain, *, periodic=False) -> None:
     """Raises `InputError` unless the domain has `axes` axes, and is periodic if `periodic`."""
-    name = type(operator).__name__
-    if periodic and not is_periodic(operator, domain):
-        raise InputError(f"{name} needs a periodic domain; use TokenDomain.periodic.")
-    if axes != domain.dimension:
+    if axes != domain.dimension or (periodic and not is_periodic(operator, domain)):
+        constructor = "periodic" if periodic else "uniform"
         raise InputError(
-            f"{name} has dimension={axes}, but the TokenDomain has {domain.dimension}."
+            f"{type(operator).__name__} needs a TokenDomain.{constructor} of dimension {axes}, "
+            f"got dimension {domain.dimension} and period={domain.period}."
         )
 
 

@@ -84,6 +84,14 @@ def check_features(operator: object, u: Array, features: int) -> None:
         )
 
 
+def check_source(operator: object, source: Array, *shapes: tuple[int, ...]) -> None:
+    if source.shape not in shapes:
+        raise InputError(
+            f"{type(operator).__name__}: got a source {source.shape}, expected {shapes[0]} by "
+            "the state, the domain of the source and the weights."
+        )
+
+
 Kind = TypeVar("Kind")
 # A function of the eigenvalues of an operator, entry by entry.
 Spectral: TypeAlias = Callable[[Array], Array]
@@ -165,11 +173,7 @@ class AbstractSourcedOperator(AbstractOperator):
     def source_like(self, u: State) -> State:
         """f in the shape of the state."""
         f = self.require_source()
-        if f.shape not in (u.shape, u.shape[-2:]):
-            raise InputError(
-                f"{type(self).__name__}: got a source {f.shape}, expected the shape {u.shape} "
-                "of the state."
-            )
+        check_source(self, f, u.shape, u.shape[-2:])
         return jnp.broadcast_to(f, u.shape)
 
 

@@ -165,6 +165,13 @@ class Rotary(AbstractPositions):
         )
 
 
+def _check_heads(positions: AbstractPositions, biases: int, heads: int) -> None:
+    if biases != heads:
+        raise InputError(
+            f"{type(positions).__name__}: got biases for {biases} heads, expected {heads=}."
+        )
+
+
 @checked
 class RelativeBias(AbstractPositions):
     """A learned bias of the scores by distance, `s_h(x, x') + b_h(bucket(x' - x))`, with exact
@@ -187,10 +194,7 @@ class RelativeBias(AbstractPositions):
             )
 
     def check(self, heads: int, head_features: int) -> None:
-        if self.table.shape[1] != heads:
-            raise InputError(
-                f"RelativeBias: table has {self.table.shape[1]} heads, expected {heads=}."
-            )
+        _check_heads(self, self.table.shape[1], heads)
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         half = self.table.shape[0] // 2
@@ -223,8 +227,7 @@ class LinearBias(AbstractPositions):
     scale: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def check(self, heads: int, head_features: int) -> None:
-        if self.heads != heads:
-            raise InputError(f"LinearBias: got heads={self.heads}, expected {heads=}.")
+        _check_heads(self, self.heads, heads)
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         square = jnp.sum(differences(query_domain, domain) ** 2, axis=-1)
