@@ -75,7 +75,7 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
     """Adds `--mesh`, see `read_meshes`."""
-    about = """solve on these meshes: layers, horizon, steps, tokens, width;
+    about = """solve on these meshes: layers, horizon, steps, rtol and atol, tokens, width;
     tokens=64,128,width=96 is two meshes, a second --mesh adds more"""
     name = "layers=2,4,8"
     parser.add_argument("--mesh", action="append", default=[], metavar=name, help=about)

@@ -43,7 +43,7 @@ class FunctionSolve:
     def of(cls, model: Model, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
         """A solve that can be refined. Raises `InputError` for a model whose error does not
         come from its resolution, or whose operator on a grid has no values between points."""
-        options = model.mesh.stepsize_controller, model.compute_dtype, model.exit
+        options = model.mesh.controller, model.compute_dtype, model.exit
         is_plain = all(x is None for x in options) and is_built_as(model, OperatorModel)
         if not is_plain or model.domain.dimension != 1:
             raise InputError(

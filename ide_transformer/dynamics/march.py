@@ -27,7 +27,7 @@ class March(NamedTuple):
     def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
         """Plans the steps of a model. Operators compute in full precision. Raises `InputError`,
         which begins with `name`, for exits, adaptive steps and multistep schemes."""
-        if model.exit is not None or model.mesh.stepsize_controller is not None:
+        if model.exit is not None or model.mesh.controller is not None:
             raise InputError(f"{name}: use model.with_exit(None).on(Mesh(steps=…)).")
         equation, u0 = model.initial_value_problem(inputs)
         scheme = model.solver

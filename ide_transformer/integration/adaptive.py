@@ -34,7 +34,7 @@ def adapt(
     solver = prepare_solver(scheme, equation.constraint)
     length = equation.control.interval_length
     dtype = u0.dtype
-    controller = mesh.stepsize_controller
+    controller = mesh.controller
     assert controller is not None
     if equation.domain.weights is not None:
         controller = without_padding(controller, equation.domain.weights)

@@ -32,8 +32,9 @@ class Mesh(eqx.Module):
     - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text,
       or patches of an image, also (rows, columns).
     - `width`: the number of features, for a model with a `space`.
-    - `stepsize_controller`: adaptive instead of equal steps, for example
-      `diffrax.PIDController(rtol=1e-3, atol=1e-6)`.
+    - `rtol`, `atol`: relative and absolute tolerance of adaptive steps, instead of equal ones.
+    - `stepsize_controller`: another rule for adaptive steps, for example
+      `diffrax.PIDController(rtol=1e-3, atol=1e-6, pcoeff=0.4, icoeff=0.3)`.
     - `max_steps`: the most adaptive steps in one layer. Default: 256.
     - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or
       each `"sample"` has its own.
@@ -46,15 +47,25 @@ class Mesh(eqx.Module):
         static=True, default=None
     )
     width: PositiveInt | None = eqx.field(static=True, default=None)
+    rtol: PositiveFloat | None = eqx.field(static=True, default=None)
+    atol: PositiveFloat | None = eqx.field(static=True, default=None)
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
     max_steps: PositiveInt | None = eqx.field(static=True, default=None)
     steps_for: Literal["batch", "sample"] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        if self.stepsize_controller is not None and self.steps is not None:
-            raise InputError(
-                f"Mesh: got steps={self.steps} and a stepsize_controller; drop one of them."
-            )
+        if (self.rtol is None) != (self.atol is None):
+            raise InputError("Mesh: set both of rtol and atol, or neither.")
+        rules = [x for x in ("steps", "rtol", "stepsize_controller") if x in self.options]
+        if len(rules) > 1:
+            raise InputError(f"Mesh: {' and '.join(rules)} are set; drop all but one.")
+
+    @property
+    def controller(self) -> diffrax.AbstractStepSizeController | None:
+        """The rule for adaptive steps; `None` for equal ones."""
+        if self.rtol is None or self.atol is None:
+            return self.stepsize_controller
+        return diffrax.PIDController(rtol=self.rtol, atol=self.atol)
 
     @property
     def options(self) -> dict[str, object]:
@@ -72,9 +83,12 @@ class Mesh(eqx.Module):
 
     def over(self, other: "Mesh") -> "Mesh":
         """The steps of this mesh; options of steps that are `None` come from another mesh."""
-        paced = self if self.options.keys() & {"steps", "stepsize_controller"} else other
+        has_steps = self.steps is not None or self.controller is not None
+        paced = self if has_steps else other
         return Mesh(
             steps=paced.steps,
+            rtol=paced.rtol,
+            atol=paced.atol,
             stepsize_controller=paced.stepsize_controller,
             max_steps=self.max_steps or other.max_steps,
             steps_for=self.steps_for or other.steps_for,

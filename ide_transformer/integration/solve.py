@@ -121,7 +121,7 @@ def _solve(
 ) -> Solution:
     output = start.output
     check_state(equation, start.u0, start.args)
-    if mesh.stepsize_controller is not None:
+    if mesh.controller is not None:
         trajectory = adapt(equation, solver, mesh, start, gradient)
     else:
         steps = plan_steps(equation, solver, mesh.steps or 1, start.u0, start.args)

@@ -211,7 +211,7 @@ def _why_not_cached(
     equation: Equation, solver: diffrax.AbstractSolver, mesh: Mesh, exit: AbstractExit | None
 ) -> str | None:
     """How tokens are coupled in a way that cannot be cached; `None` if they are not."""
-    if mesh.stepsize_controller is not None:
+    if mesh.controller is not None:
         return "adaptive steps depend on the whole text; use Mesh(steps=…)."
     if exit is not None:
         return "tokens that stop at different depths are not cached; set exit=None."

@@ -119,7 +119,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         features = self.inputs.features
         if self.space is not None and self.space.modes != features:
             raise InputError(f"Model: space has {self.space.modes} modes, expected {features}.")
-        if self.exit is not None and self.mesh.stepsize_controller is not None:
+        if self.exit is not None and self.mesh.controller is not None:
             raise InputError("Model: an exit needs equal steps; drop the stepsize_controller.")
 
     def __repr__(self) -> str:

@@ -95,7 +95,7 @@ class ModelConformance(ModelProperties):
         the same shape, and from there back to its own mesh it is the same model."""
         model, layers = self.model, self.model.control.layers
         sizes = {"layers": layers}
-        if model.mesh.stepsize_controller is None:
+        if model.mesh.controller is None:
             sizes["steps"] = model.mesh.steps
         if model.space is not None:
             sizes["width"] = model.features

@@ -197,6 +197,19 @@ class Mixing(diffrax.Euler):
 LOOSE = diffrax.PIDController(0.1, 0.1)
 ADAPTIVE = dict(solver=diffrax.Tsit5(), stepsize_controller=LOOSE, steps_for="sample")
 EXIT = ide.EstimatedExit(0.1, stops="sample")
+
+
+def test_tolerances_of_a_mesh_are_those_of_its_controller():
+    model = MODEL.with_solver(diffrax.Tsit5())
+    meshes = ide.Mesh(rtol=0.1, atol=0.1), ide.Mesh(stepsize_controller=LOOSE)
+    outputs, expected = (model.on(mesh)(TOKENS) for mesh in meshes)
+    np.testing.assert_array_equal(outputs, expected)
+    assert model.on(meshes[0]).on(ide.Mesh(steps=2)).mesh.rtol is None
+    for wrong in (dict(rtol=0.1), dict(rtol=0.1, atol=0.1, steps=2)):
+        with pytest.raises(ide.InputError, match="Mesh: .*rtol"):
+            ide.Mesh(**wrong)
+
+
 LEAKS = {
     "operator 1, Ahead": lambda: model_of(causal(), AHEAD),
     "operator 0, Attention.*causal=True": lambda: model_of(small.attention),

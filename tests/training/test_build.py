@@ -46,7 +46,7 @@ def test_schemes_by_name():
 def test_schemes_by_tolerance_and_on_constraints():
     tolerances = ("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-3")
     mesh = model_of(*tolerances, "solver.max_steps=9").mesh
-    assert (mesh.stepsize_controller.rtol, mesh.stepsize_controller.atol) == (1e-2, 1e-3)
+    assert (mesh.rtol, mesh.atol) == (1e-2, 1e-3)
     assert mesh.max_steps == 9
     of_weights = model_of("model.constraint=layer_norm", "model.normalization=free")
     assert eqx.tree_equal(of_weights.solver, ide.LieTrotter())

@@ -742,8 +742,9 @@ class Config(Section):
         problem = f"the layers {layers} must not decrease, and end with model.layers={most}"
         training.require(layers == [*sorted(layers)[:-1], most], "schedule", problem)
         last = training.phases[-1].mesh
-        problem = "set steps of the last mesh by solver.steps"
-        training.require(last is None or last.steps is None, "schedule", problem)
+        problem = "set the steps of the last mesh in the section solver"
+        is_paced = last is not None and last.options.keys() & {"steps", "rtol"}
+        training.require(not is_paced, "schedule", problem)
         num_steps = optimizer.warmup + max(optimizer.decaying_steps(training.steps), 1)
         problem = f"with the steps that follow it needs {num_steps} steps, more than "
         problem += f"training.steps={training.steps}; lower one"

@@ -178,7 +178,8 @@ def with_solver(model: Model, config: SolverConfig) -> Model:
             mesh = Mesh(steps=config.steps)
         else:
             mesh = Mesh(
-                stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
+                rtol=config.rtol,
+                atol=config.atol,
                 max_steps=config.max_steps,
                 steps_for=config.steps_for,
             )

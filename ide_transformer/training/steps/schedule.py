@@ -94,7 +94,7 @@ def schedule_of(config: Config) -> Schedule:
         else:
             # The weights themselves have the layers of the mesh.
             mesh = dataclasses.replace(phase.mesh or Mesh(), layers=None)
-            evaluated = Mesh(steps=mesh.steps)
+            evaluated = Mesh().over(mesh)
             phases.append(
                 Phase(first, last, layers, {key / "mesh": mesh}, evaluated=evaluated, key=key)
             )

@@ -226,7 +226,7 @@ def roll_back(state: TrainState, bad_steps: int) -> TrainState:
 
 def better_solve(model: Model) -> str:
     """Names a change of the configuration that makes fewer solves fail."""
-    if model.mesh.stepsize_controller is None:
+    if model.mesh.controller is None:
         return "smaller steps in depth (solver.steps)"
     return "more adaptive steps (solver.max_steps) or larger tolerances (solver.rtol and atol)"
 
