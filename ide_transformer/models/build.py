@@ -134,7 +134,7 @@ def SequenceClassifier(
     `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to logits `[..., classes]`.
     Texts have a mask only with a class token.
 
-    **Arguments:** see `LanguageModel` for those that are not listed.
+    **Arguments:** see `LanguageModel` for arguments not listed.
 
     - `classes`: the number of classes.
     - `class_token`: whether to put a learned token before the others and read the classes from
@@ -183,7 +183,7 @@ def SequenceRegressor(
 
     `model(tokens)` maps integers, or a `Text` without a mask, to `[...]` or `[..., numbers]`.
 
-    **Arguments:** see `LanguageModel` for those that are not listed.
+    **Arguments:** see `LanguageModel` for arguments not listed.
 
     - `numbers`: the number of outputs; `None` for one number without an axis.
     - `output_statistics`: the mean and the standard deviation of each output.
@@ -237,7 +237,7 @@ def ImageClassifier(
 
     Reference: Dosovitskiy et al., arXiv 2010.11929.
 
-    **Arguments:** see `LanguageModel` for those that are not listed.
+    **Arguments:** see `LanguageModel` for arguments not listed.
 
     - `image_shape`: (rows, columns, channels) of a full-sized image.
     - `patch`: the side of a patch in pixels; it must divide rows and columns.
@@ -293,14 +293,14 @@ def ImageStage(
 
     Reference: Wu et al., arXiv 2103.15808.
 
-    **Arguments:** see `LanguageModel` and `ImageClassifier` for those that are not listed.
+    **Arguments:** see `LanguageModel` and `ImageClassifier` for arguments not listed.
 
     - `stride`: the distance between windows, in pixels.
     - `window`: the side of the windows that a token sees, in pixels; by default `stride`.
     - `padding`: zeros beyond each edge, in pixels; by default half of the overlap of windows,
       rounded up.
     - `embedding_normalization`: the normalization of embedded windows.
-    - `classes`: the number of classes, or `None`.
+    - `classes`, `class_token`: see `SequenceClassifier`.
     """
     inputs = ImageInputs.build(
         image_shape,
@@ -369,7 +369,7 @@ def OperatorModel(
     `model(a)` maps values at points, or a `Field`, to values of the same shape. Use causal
     operators if a value may depend only on earlier ones.
 
-    **Arguments:** see `LanguageModel` for those that are not listed.
+    **Arguments:** see `LanguageModel` for arguments not listed.
 
     - `points`: the number of points in training, or one number for each axis.
     - `channels`: the number of values at each point; `None` for one value without an axis.
@@ -438,7 +438,7 @@ def FunctionClassifier(
 
     `model(a)` maps values at points, or a `Field`, to logits `[..., classes]`, see `MeanHead`.
 
-    **Arguments:** see `LanguageModel` and `OperatorModel` for those that are not listed.
+    **Arguments:** see `LanguageModel` and `OperatorModel` for arguments not listed.
 
     - `classes`: the number of classes.
     """
@@ -490,7 +490,7 @@ def FunctionRegressor(
 
     `model(a)` maps values at points, or a `Field`, to `[...]` or `[..., numbers]`.
 
-    **Arguments:** see `LanguageModel` and `OperatorModel` for those that are not listed.
+    **Arguments:** see `LanguageModel` and `OperatorModel` for arguments not listed.
 
     - `numbers`: the number of outputs; `None` for one number without an axis.
     """
