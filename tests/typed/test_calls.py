@@ -1,6 +1,6 @@
 """A type checker sees the arguments of the functions that build models."""
 
-import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,10 +12,9 @@ CALLS = Path(__file__).with_name("calls.py")
 
 
 def test_pyright_reports_the_wrong_calls_and_no_other():
-    lines = CALLS.read_text(encoding="utf-8").splitlines()
-    wrong = {i for i, line in enumerate(lines) if line.endswith("# wrong")}
-    options = ("--outputjson", "--pythonpath", sys.executable)
-    pyright = (sys.executable, "-m", "pyright", *options, CALLS)
-    report = json.loads(run_apart(pyright, expected=1, cwd=ROOT).stdout)
-    reported = {x["range"]["start"]["line"] for x in report["generalDiagnostics"]}
-    assert len(wrong) > 9 and reported == wrong
+    lines = enumerate(CALLS.read_text(encoding="utf-8").splitlines(), start=1)
+    wrong = {i for i, line in lines if line.endswith("# wrong")}
+    pyright = (sys.executable, "-m", "pyright", "--pythonpath", sys.executable, CALLS)
+    # On its first run pyright also prints how it is installed.
+    report = run_apart(pyright, expected=1, cwd=ROOT).stdout
+    assert {int(line) for line in re.findall(r"calls\.py:(\d+):", report)} == wrong
