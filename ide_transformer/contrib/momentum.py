@@ -1,7 +1,6 @@
 """Schemes with momentum: Lie–Trotter over a state and its velocity."""
 
 import abc
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree, Real
 
-from ide_transformer.arguments import Bound, checked
+from ide_transformer.arguments import Bound, Fraction, NonNegativeFloat, PositiveInt, checked
 from ide_transformer.equation import (
     AbstractConstraint,
+    AbstractControl,
     Depth,
     Free,
     FunctionSpace,
+    LayerNorm,
     State,
     operator_fields,
     parts,
@@ -27,6 +28,7 @@ from ide_transformer.equation import (
     without_constraint,
 )
 from ide_transformer.errors import InputError
+from ide_transformer.integration import Mesh
 from ide_transformer.models import (
     AbstractInputs,
     Embedded,
@@ -36,7 +38,7 @@ from ide_transformer.models import (
     TextInputs,
     TokenLogits,
 )
-from ide_transformer.solvers import AbstractScheme, SolvePlan, Step, StepField
+from ide_transformer.solvers import AbstractScheme, LieTrotter, SolvePlan, Step, StepField
 
 
 # A number, or nested lists of numbers.
@@ -320,23 +322,51 @@ class VelocityInputs(TextInputs):
         return with_fields(at_points, velocity=space.features.of_values(self.velocity))
 
 
+@checked
 def MomentumLanguageModel(
-    *args: Any, std: float = 0.02, **options: Any
+    vocabulary: PositiveInt,
+    context: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    solver: diffrax.AbstractSolver = LieTrotter(),
+    mesh: Mesh = Mesh(),
+    key: PRNGKeyArray,
+    learned_positions: bool = True,
+    input_normalization: AbstractConstraint = Free(),
+    embedding_scale: float = 1.0,
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+    tied: bool = True,
+    readout_bias: bool = False,
+    output_normalization: AbstractConstraint = LayerNorm(),
 ) -> Model[VelocityInputs, TokenLogits]:
     """A `LanguageModel` whose velocity starts from a second token embedding, for schemes with
     momentum such as `Nesterov()`.
 
     **Arguments:** see `LanguageModel`.
     """
-    model = LanguageModel(*args, std=std, **options)
-    token_key, _, _ = jax.random.split(options["key"], 3)
-    shape = model.inputs.embedding.shape
+    model = LanguageModel(
+        vocabulary,
+        context,
+        features,
+        control=control,
+        constraint=constraint,
+        solver=solver,
+        mesh=mesh,
+        key=key,
+        learned_positions=learned_positions,
+        input_normalization=input_normalization,
+        embedding_scale=embedding_scale,
+        dropout=dropout,
+        std=std,
+        tied=tied,
+        readout_bias=readout_bias,
+        output_normalization=output_normalization,
+    )
+    token_key, _, _ = jax.random.split(key, 3)
+    shape = (vocabulary, features)
     velocity = std * jax.random.normal(jax.random.fold_in(token_key, 1), shape)
     tables = {field.name: getattr(model.inputs, field.name) for field in fields(model.inputs)}
     return model.with_inputs(VelocityInputs(**tables, velocity=velocity))
-
-
-# Configurations and `help` show the arguments of a `LanguageModel`.
-cast(Any, MomentumLanguageModel).__signature__ = inspect.signature(LanguageModel).replace(
-    return_annotation=Model[VelocityInputs, TokenLogits]
-)

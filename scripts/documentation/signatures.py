@@ -1,8 +1,5 @@
-"""Signatures that griffe cannot read from sources: constructors of modules, and arguments of
-functions that build models."""
+"""Constructors of modules, which griffe cannot read from sources."""
 
-import importlib
-import inspect
 import re
 
 import griffe
@@ -10,23 +7,6 @@ import griffe
 
 class Modules(griffe.Extension):
     """Marks each `equinox.Module` as a dataclass, so that griffe writes its constructor."""
-
-    def on_function_instance(self, *, func: griffe.Function, **_) -> None:
-        if not any(str(x.value).startswith("_builds(") for x in func.decorators):
-            return
-        function = getattr(importlib.import_module(func.module.path), func.name)
-        func.docstring = griffe.Docstring(inspect.getdoc(function) or "", parent=func)
-        func.parameters = griffe.Parameters(
-            *(
-                griffe.Parameter(
-                    x.name,
-                    annotation=re.sub(r"[\w.]+\.", "", inspect.formatannotation(x.annotation)),
-                    kind=griffe.ParameterKind[x.kind.name.lower()],
-                    default=None if x.default is x.empty else repr(x.default),
-                )
-                for x in inspect.signature(function).parameters.values()
-            )
-        )
 
     def on_package(self, *, pkg: griffe.Module, **_) -> None:
         for griffe_class in _classes(pkg):

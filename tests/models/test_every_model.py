@@ -91,6 +91,19 @@ def test_no_kind_of_model_is_left_out():
     assert builders <= {name.partition(",")[0] for name in MODELS | MORE} | PARTS_OF_OTHERS
 
 
+def test_an_argument_means_the_same_in_all_models():
+    names = ["LanguageModel", "SequenceClassifier", "ImageClassifier", "OperatorModel"]
+    builders = [getattr(models, name) for name in [*names, *sorted(PARTS_OF_OTHERS)]]
+    signatures = [inspect.signature(x) for x in [*builders, contrib.MomentumLanguageModel]]
+    kinds = {}
+    for name, argument in [x for y in signatures for x in y.parameters.items()]:
+        kinds.setdefault(name, set()).add(str(argument))
+    # A stage may have no classes, and only operators have periodic points by default.
+    assert {name for name, x in kinds.items() if len(x) > 1} == {"classes", "grid"}
+    described = "".join(inspect.getdoc(x).partition("**Arguments:**")[2] for x in builders)
+    assert not [name for name in kinds if f"`{name}`" not in described]
+
+
 # These are also called without being compiled; the others have parts of these.
 CALLED = "Model", "OperatorModel", "ImageClassifier", "EncoderDecoder"
 

@@ -63,6 +63,7 @@ class AbstractAttention(AbstractOperator):
         self,
         features: int,
         heads: int,
+        *,
         key: PRNGKeyArray,
         normalization: AbstractConstraint,
         bias: bool,
@@ -70,7 +71,6 @@ class AbstractAttention(AbstractOperator):
         output_std: float | None,
         key_bias: bool | None = None,
         output_bias: bool | None = None,
-        *,
         key_value_heads: int | None = None,
         head_features: int | None = None,
     ):
@@ -187,13 +187,13 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         super().__init__(
             features,
             heads,
-            key,
-            normalization,
-            bias,
-            std,
-            output_std,
-            key_bias,
-            output_bias,
+            key=key,
+            normalization=normalization,
+            bias=bias,
+            std=std,
+            output_std=output_std,
+            key_bias=key_bias,
+            output_bias=output_bias,
             key_value_heads=key_value_heads,
             head_features=head_features,
         )
@@ -295,8 +295,17 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        maps = normalization, bias, std, output_std, key_bias
-        super().__init__(features, heads, key, *maps, head_features=head_features)
+        super().__init__(
+            features,
+            heads,
+            key=key,
+            normalization=normalization,
+            bias=bias,
+            std=std,
+            output_std=output_std,
+            key_bias=key_bias,
+            head_features=head_features,
+        )
         self.source = None
         self.source_domain = None
 

@@ -124,8 +124,16 @@ class ConvolutionalAttention(AbstractAttention):
         output_std: NonNegativeFloat | None = None,
     ):
         maps_key, *keys = jax.random.split(key, 4)
-        maps = normalization, bias, std, output_std
-        super().__init__(features, heads, maps_key, *maps, output_bias=output_bias)
+        super().__init__(
+            features,
+            heads,
+            key=maps_key,
+            normalization=normalization,
+            bias=bias,
+            std=std,
+            output_std=output_std,
+            output_bias=output_bias,
+        )
         self.query_convolution, self.key_convolution, self.value_convolution = (
             DepthwiseProjection(features, width, step, dimension, statistics, map_key)
             for step, map_key in zip((1, stride, stride), keys, strict=True)
