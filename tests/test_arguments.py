@@ -50,7 +50,7 @@ WRONG = [
     (Sequence[str], "ab", "a list or a tuple"),
     (Mapping[str, int], {"a": "b"}, "a valid integer"),
     (Callable, 1, "callable"),
-    (Path, "a", "an instance of Path"),
+    (Path, "a", "a file or a folder, or . for the current folder"),
     (Literal["a", "b", "c"], "d", "'a', 'b' or 'c'"),
     (int | Literal["x"], "y", "a valid integer or 'x'"),
     (PositiveInt, 0, "greater than 0"),

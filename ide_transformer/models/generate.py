@@ -128,6 +128,8 @@ def generate(
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise InputError(f"generate: prompt={text!a} must be valid UTF-8.")
         encoded = [tokenizer.encode(text) for text in texts]
+        if not all(map(len, encoded)):
+            raise InputError("generate: a prompt is empty; pass at least one character.")
         lengths = np.array([len(x) for x in encoded], int)
         mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
         tokens = np.zeros(mask.shape, int)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import checked
-from ..errors import InputError, short
+from ..errors import InputError
 from ..memory import keep_freed_memory
 from ..tasks import AbstractTask
 from ..tasks.task import checksum_of_all
@@ -117,7 +117,6 @@ def _prepare(config: Config, resumed: RunFolder | None, runs: Path) -> tuple[Set
     elif overrides := overrides_for_refinement(config):
         changes = f"{' '.join(overrides)} (docs/results/coarse_first.md)"
         say(f"training.schedule: a coarse mesh first also needs {changes}.")
-    say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
     has_checkpoint = resumed is not None and resumed.newest_step is not None
     prepared = setup(config, resumed=resumed if has_checkpoint else None)
     task = prepared.task

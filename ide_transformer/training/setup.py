@@ -11,11 +11,12 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..equation import merge_low_rank
-from ..errors import ConfigError, at
+from ..errors import ConfigError, at, short
 from ..models import Model
 from ..tasks import AbstractTask, Loss
 from .configuration.config import Config, TrainingConfig
 from .folder.loading import checksum_of_weights, restore_model
+from .folder.metrics import say
 from .folder.run_folder import RunFolder, changed_values, same_tokenizer
 from .steps.build import build_model, build_task, with_lora, with_solver
 from .steps.layout import Layout, make_layout
@@ -97,6 +98,7 @@ def setup(
     layout = make_layout(config.parallel)
     if task is None:
         check_equations(config)
+        say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
         # A run that took weights has their tokenizer, whatever became of the other run.
         tokenizer = resumed.load_tokenizer() if resumed and config.model.run else None
         task = build_task(config, tokenizer)

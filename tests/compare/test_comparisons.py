@@ -249,10 +249,9 @@ def test_costs_of_a_run_are_those_of_its_phases():
     assert curve.evaluations[-1] == 3000 and [*curve.losses] == [2.0, 1.0]
 
 
-def loaded_without_weights(path, overrides, *, trust):
-    run = training.RunFolder(path)
+def loaded_without_weights(run, overrides):
     config = training.load_config(run.config, overrides)
-    return training.LoadedModel(None, run, path, config)
+    return training.LoadedModel(None, run, run.path, config)
 
 
 def test_trained_runs_are_measured_on_further_tests(compare, runs, folder, monkeypatch):

@@ -206,7 +206,7 @@ def test_tolerances_of_a_mesh_are_those_of_its_controller():
     np.testing.assert_array_equal(outputs, expected)
     assert model.on(meshes[0]).on(ide.Mesh(steps=2)).mesh.rtol is None
     for wrong in (dict(rtol=0.1), dict(rtol=0.1, atol=0.1, steps=2)):
-        with pytest.raises(ide.InputError, match="Mesh: .*rtol"):
+        with pytest.raises(ide.InputError, match=r"Mesh: .*rtol"):
             ide.Mesh(**wrong)
 
 

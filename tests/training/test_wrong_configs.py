@@ -37,18 +37,18 @@ solver.kind=strang(heun | solver.kind=strang(heun: it is not a scheme; use … s
 solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
 model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.layers
 model.kind=image_classifier | data.name=stub needs … TokenLogits; … kind=language_model
-model.options={solver: strang} | model.options.solver has no effect; use `solver:`
-model.basis=cosine; model.modes=3; model.hidden=5 | model.hidden=5 times model.modes=3
+model.options={solver: strang} | solver has no effect; use `solver:`
+model.basis=cosine; model.modes=3; model.hidden=5 | model.hidden=5: times modes=3
 data={name: text, path: TEXT}; model.operators=[tests.training.mine:Ahead]
     | data.name=text: operator 0, Ahead, sees later tokens
 data={name: text, path: TEXT}; model={width: 16, context: 4000} | longer than the
-optimizer.momentum=0.95 | optimizer.momentum needs optimizer.kind=muon
+optimizer.momentum=0.95 | optimizer.momentum=0.95: it needs kind=muon
 optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest paths are … .value
 training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; remove
 training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
     | training.schedule.1.until=0.5
 training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]
-    | layers [1, 4] of its phases … end with model.layers=2
+    | layers [1, 4] must not decrease, and end with model.layers=2
 training.schedule=[{meshes: [{width: 9}]}]
     | training.schedule.0.meshes.0={width: 9}: … a multiple of 4
 training.schedule=[{meshes: [{layers: 2}, {horizon: 0.5}]}]; control=tied
