@@ -95,15 +95,9 @@ mode: trian | mode='trian': unknown. Did you mean train?
 UNSEEN = (
     *("set twice", "heads=3", "set atol too", "options.steps=9", "fits no weight"),
     *("must divide", "be different", "cannot become", "must be one of", "use some of"),
-    *(
-        "seeds instead",
-        "no such file",
-        "sweep.keys",
-        "tests.far.options",
-        "mesh.layer=2: a mesh",
-    ),
+    *("seeds instead", "no such file", "sweep.keys", "tests.far.options", "layer=2: a mesh"),
     # The base may have another kind.
-    "model.options.windw",
+    *("model.options.windw", "data.path"),
 )
 BASE = "data: {name: p_hop}\nmodel: {context: 16}\n"
 
