@@ -149,11 +149,21 @@ class Definitions(dict[str, Schema]):
         if kind in (tuple, list, Sequence):
             return {"type": "array", "items": self.value(inner[0]) if inner else {}}
         if kind in (dict, Mapping) and inner:
-            return {"type": "object", "additionalProperties": self.value(inner[1])}
+            return self.mapping(self.value(inner[1]), inner[1])
         if annotation in (Any, inspect.Parameter.empty):
             return {}
         # Other types cannot be written.
         return _PLAIN.get(kind, {"not": {}})
+
+    def mapping(self, value: Schema, kind: Any) -> Schema:
+        """Values by their names. A section whose name is not written has its key as its name."""
+        schema: Schema = {"type": "object", "additionalProperties": value}
+        if inspect.isclass(kind) and issubclass(kind, AbstractChoice):
+            is_named = {"type": "object", "required": [kind.name_key]}
+            schema["properties"] = dict.fromkeys(_classes(kind.root), value)
+            schema["patternProperties"] = {_CODE["pattern"]: value}
+            schema["additionalProperties"] = {"allOf": [value, is_named]}
+        return schema
 
     def part(self, kind: Any) -> Schema:
         """A class by its name, or with arguments."""
