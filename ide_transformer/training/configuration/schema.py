@@ -156,7 +156,7 @@ class Definitions(dict[str, Schema]):
         return _PLAIN.get(kind, {"not": {}})
 
     def mapping(self, value: Schema, kind: Any) -> Schema:
-        """Values by their names. A section whose name is not written has its key as its name."""
+        """Values by their names. A section without a name has its key as its name."""
         schema: Schema = {"type": "object", "additionalProperties": value}
         if inspect.isclass(kind) and issubclass(kind, AbstractChoice):
             is_named = {"type": "object", "required": [kind.name_key]}
