@@ -17,6 +17,8 @@ from .key import Key, Place, Places, is_below, join
 
 # Keys whose values are paths, which may contain a colon.
 _PATHS = ("data", "path"), ("model", "pretrained"), ("model", "run")
+# The sections that may be written as a name alone, with the key of that name.
+_SHORT_FORMS = {"data": "name", "model": "kind", "control": "kind", "solver": "kind"}
 # The most characters of a text.
 LONGEST = 2**18
 COMMAND_LINE = "command line"
@@ -38,16 +40,15 @@ class Tree(dict[str, Any]):
         self.places = others | changed
 
     def merge(self, changes: Mapping[str, Any], key: Key) -> None:
-        """Merges the sections at a key of another file. The short form of a section is the
-        value of `kind`. A solver replaces the earlier solver."""
+        """Merges the sections at a key of another file. A solver replaces the earlier
+        solver."""
         places = {
             name[len(key.name) + 1 :]: place
             for name, place in key.places.items()
             if is_below(name, key.name)
         }
         for name, values in changes.items():
-            section = self.get(name) or {}
-            section = {"kind": section} if isinstance(section, str) else section
+            section = _in_full(name, self.get(name) or {})
             if name != "solver" and isinstance(values, dict) and isinstance(section, dict):
                 self[name] = {**section, **values}
                 self.places |= {x: places[x] for x in places if x == name}
@@ -71,10 +72,10 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             )
         place = Place(COMMAND_LINE, key)
         branch = tree
-        for index, part in enumerate(parents):
-            branch = branch.setdefault(part, {})
+        for section, part in zip(itertools.accumulate(parents, join), parents, strict=True):
+            branch[part] = _in_full(section, branch.get(part, {}))
+            branch = branch[part]
             if not isinstance(branch, dict):
-                section = ".".join(parents[: index + 1])
                 raise ConfigError(
                     f"{': '.join(place)}: {section} is a value, not a section; set {section}."
                 )
@@ -93,6 +94,12 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             above = {x: Place(COMMAND_LINE, x) for x in itertools.accumulate(parents, join)}
             tree.set_places(key, {**above, key: place})
     return places
+
+
+def _in_full(name: str, section: Any) -> Any:
+    """A section that is written as a name alone, with the key of that name."""
+    key = _SHORT_FORMS.get(name)
+    return {key: section} if key and isinstance(section, str) else section
 
 
 def names_of_code(tree: Any) -> dict[str, list[str]]:
