@@ -16,7 +16,6 @@ from jaxtyping import Array, Int
 
 from .. import equation as eq, solvers
 from ..errors import InputError
-from ..figures import Curve, plot_panels
 from ..integration.march import Steps
 from ..solvers import Residual, Velocity
 from ..training.configuration.key import Key
@@ -324,6 +323,8 @@ def measure_order(
 def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
     """Draws error against step size, with a panel for each control and constraint and a line
     for each scheme. With many schemes, colours show the expected order."""
+    from ..figures import Curve, plot_panels
+
     has_few_schemes = len({row.scheme for row in rows}) <= 8
     panels: dict[str, list[Curve]] = {}
     for row in sorted(rows, key=lambda row: row.expected_order):

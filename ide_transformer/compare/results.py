@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import special
 
 from .measure import spread, standard_error
 from .sweep import RATE
@@ -52,6 +51,8 @@ def difference(
     differences = np.subtract(losses, reference)
     half_width = standard_error(differences)
     if half_width is not None:
+        from scipy import special
+
         half_width *= float(special.stdtrit(len(losses) - 1, 0.975))
     return {"difference": float(differences.mean()), "half_width": half_width}
 

@@ -12,7 +12,6 @@ from rich.console import Console
 from ..arguments import PositiveFloat, at_least, below
 from ..dynamics import relative_error
 from ..errors import ConfigError, at
-from ..figures import plot_curves
 from ..packages import checksum
 from ..pretrained.files import read_json
 from ..reporting import write_json
@@ -173,6 +172,8 @@ class SolvingComparison(AbstractComparison):
 
     def draw(self, folder: Path, rows: Rows) -> None:
         """Draws error against field evaluations and against time."""
+        from ..figures import plot_curves
+
         axes = {"field_evaluations": "field evaluations", "milliseconds": "ms of a solve"}
         for cost, x in axes.items():
             curves = {}

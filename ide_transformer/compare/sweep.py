@@ -11,7 +11,6 @@ import numpy as np
 
 from ..arguments import Bound, above
 from ..errors import ConfigError
-from ..figures import plot_curves
 from ..reporting import show_table, write_json
 from ..training import Section, section
 from ..training.configuration.section import CountOrZero, Seed, not_empty
@@ -142,6 +141,8 @@ def tune(
 
 def write_sweep(folder: Path, sweep: Sweep, results: list[Tuned], label: str) -> None:
     """Prints all losses of a sweep, and writes `sweep.json` and a figure for each key."""
+    from ..figures import plot_curves
+
     rows = [
         {"scheme": t.scheme, **dict(zip(sweep.keys, t.values, strict=True)), "loss": loss}
         for result in results

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from .. import training
 from ..errors import ConfigError, at, did_you_mean
-from ..figures import Curve, plot_curves, plot_intervals, plot_panels
 from ..reporting import Report, show_table, write_report
 from ..tasks import AbstractLoss, AbstractTask
 from ..training import Config
@@ -389,6 +388,8 @@ class TrainingComparison(AbstractComparison):
     def draw(self, folder: Path, rows: Rows) -> None:
         """Draws learning curves by step and by cost, and the differences; with several budgets
         also the final losses by cost."""
+        from ..figures import Curve, plot_curves, plot_intervals, plot_panels
+
         y = f"validation {self._loss.label}"
         reported = f"{self._reported.removesuffix('_loss')} {self._loss.label}"
         cost = "field evaluations of the training"
