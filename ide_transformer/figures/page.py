@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from ..errors import printable, whole_file
+from ..errors import InputError, printable, whole_file
 from ..reporting import OF_TEXTS, Row, table_cells
 
 
@@ -68,6 +68,8 @@ def _inline(figure: Figure | Path) -> str:
     if isinstance(figure, Path):
         kind = "png"
         content = figure.read_bytes()
+        if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise InputError(f"{figure} is not a PNG file; remove it.")
     else:
         file = io.BytesIO()
         figure.savefig(file, format="svg")
