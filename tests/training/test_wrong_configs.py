@@ -29,10 +29,7 @@ WRONG_TEXTS = {
 
 # Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
 REFUSED = """\
-model.layer=3
-    | model.layer=3: … Did you mean layers? Known here: … kind, … options, … pretrained
 version=1 | version=1: this release … reads version 3; train again
-solver.kind=strng | solver.kind=strng: unknown. Did you mean strang? … lie_trotter
 solver.kind=strang(heun | solver.kind=strang(heun: it is not a scheme; use … strang(heun)
 solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
 model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.layers
@@ -43,7 +40,6 @@ data={name: text, path: TEXT}; model.operators=[tests.training.mine:Ahead]
     | data.name=text: operator 0, Ahead, sees later tokens
 data={name: text, path: TEXT}; model={width: 16, context: 4000} | longer than the
 optimizer.momentum=0.95 | optimizer.momentum=0.95: it needs kind=muon
-optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest paths are … .value
 training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; remove
 training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
     | training.schedule.1.until=0.5
