@@ -28,6 +28,7 @@ model: {width: 0} | model.width=0: expected greater than 0
 model: {width: 8, width: 9} | model.width is set twice, first in line 2
 model: {optimizer: {clip: 1.0}} | model.optimizer={'clip': 1.0}: unknown key
 model: {kind: language_modle} | model.kind=language_modle: unknown. Did you mean language_model?
+model: {kind: image_classifier} | model.kind=image_classifier: data.name=shakespeare needs
 model: {heads: 3} | model.operators.0: Attention: heads=3 must divide features=128
 model: {operators: [atention]} | model.operators.0=atention: unknown. Did you mean attention?
 model: {operators: [{kind: attention, options: {windw: 3}}]}
@@ -97,7 +98,7 @@ UNSEEN = (
     *("must divide", "be different", "cannot become", "must be one of", "use some of"),
     *("seeds instead", "no such file", "sweep.keys", "tests.far.options", "layer=2: a mesh"),
     # The base may have another kind.
-    *("model.options.windw", "data.path"),
+    *("model.options.windw", "data.path", "shakespeare needs"),
 )
 BASE = "data: {name: p_hop}\nmodel: {context: 16}\n"
 

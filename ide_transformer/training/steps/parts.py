@@ -75,7 +75,8 @@ def check_equations(config: Config) -> None:
     """Builds the equations of a run from shapes, on the layers of each phase, with the state of
     the optimizer. Reads no data.
 
-    **Raises:** `InputError` for arguments of operators, controls and schemes that do not fit,
+    **Raises:** `InputError` for a kind of model that cannot learn the data, arguments of
+    operators, controls and schemes that do not fit,
     layers that the model cannot grow to, and groups of rates that name no weight.
     """
     if config.model.pretrained is not None:
@@ -87,13 +88,13 @@ def check_equations(config: Config) -> None:
         if name.partition(".")[0] in ("control", "constraint", "solver")
     }
     parts = read_parts(config.changed("optimizer", groups=groups))
-    causal = needs_of(config, {}).causal
+    needs = needs_of(config, {})
 
     def check(key: PRNGKeyArray) -> None:
         for equation in config.equations:
-            parts.programs(
-                parts.first_model(ft.partial(build_without_data, equation, causal, key))
-            )
+            needs.check_kind(equation.model)
+            build = ft.partial(build_without_data, equation, needs.causal, key)
+            parts.programs(parts.first_model(build))
 
     # A class that reads the values of its arrays is checked when the model is built.
     unreadable = jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError
