@@ -39,7 +39,7 @@ _PLAIN: dict[Any, Schema] = {
     NoneType: {"type": "null"},
 }
 _NUMBERS = {
-    "anyOf": [{"type": "number"}, {"type": "array", "items": {"$ref": "#/$defs/numbers"}}]
+    "anyOf": [{"type": "number"}, {"type": "array", "items": {"$ref": "#/definitions/numbers"}}]
 }
 
 
@@ -49,9 +49,10 @@ def schema_of(*kinds: type[Section]) -> Schema:
     definitions = Definitions()
     references = [definitions.section(kind) for kind in kinds]
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        # Editors know this version; in it a reference stands alone.
+        "$schema": "http://json-schema.org/draft-07/schema#",
         **(references[0] if len(kinds) == 1 else {"oneOf": references}),
-        "$defs": definitions,
+        "definitions": definitions,
     }
 
 
@@ -78,7 +79,7 @@ class Definitions(dict[str, Schema]):
         if name not in self:
             self[name] = {}  # for a definition that refers to itself
             self[name].update(make())
-        return {"$ref": f"#/$defs/{name}"}
+        return {"$ref": f"#/definitions/{name}"}
 
     def section(self, kind: type[Section]) -> Schema:
         """A section, or its short form."""
@@ -90,13 +91,12 @@ class Definitions(dict[str, Schema]):
         required = []
         for name, field in kind.fields().items():
             default = as_plain(default_of(field))
-            properties[name] = self.value(field.type)
-            if name in descriptions:
-                properties[name] = {**properties[name], "description": descriptions[name]}
+            further = {"description": descriptions[name]} if name in descriptions else {}
             if default is dataclasses.MISSING:
                 required.append(name)
-            elif default not in (None, [], {}) and not isinstance(default, dict):
-                properties[name]["default"] = default
+            elif default not in (None, []) and not isinstance(default, dict):
+                further["default"] = default
+            properties[name] = _with(self.value(field.type), **further)
         schema: Schema = {
             "type": "object",
             "description": about,
@@ -107,7 +107,8 @@ class Definitions(dict[str, Schema]):
         if not issubclass(kind, AbstractChoice):
             return schema
         name = kind.name_key
-        required.remove(name) if kind.short_form != name else None
+        if kind.short_form != name:
+            required.remove(name)  # the key of the section names it
         properties[name] |= self.names(kind.root, kind.further_names)
         schema["allOf"] = self.options(kind.root, name, kind.beside)
         short = properties[kind.short_form]
@@ -121,7 +122,7 @@ class Definitions(dict[str, Schema]):
             limits = [x.schema for x in inner[1:] if isinstance(x, Bound)]
             part = next((x for x in inner[1:] if isinstance(x, PartOf)), None)
             value = self.section(part.section) if part else self.value(inner[0])
-            return {key: x for schema in (value, *limits) for key, x in schema.items()}
+            return _with(value, **{key: x for limit in limits for key, x in limit.items()})
         if kind in (Union, UnionType):
             return {"anyOf": [self.value(member) for member in inner]}
         if kind is Literal:
@@ -142,9 +143,9 @@ class Definitions(dict[str, Schema]):
             items = [self.value(x) for x in inner]
             return {
                 "type": "array",
-                "prefixItems": items,
+                "items": items,
                 "minItems": len(items),
-                "items": False,
+                "additionalItems": False,
             }
         if kind in (tuple, list, Sequence):
             return {"type": "array", "items": self.value(inner[0]) if inner else {}}
@@ -218,15 +219,21 @@ class Definitions(dict[str, Schema]):
         properties = {}
         for name, parameter in parameters.items():
             if name not in supplied:
-                properties[name] = self.value(parameter.annotation)
-                if name in descriptions:
-                    properties[name] = {**properties[name], "description": descriptions[name]}
+                further = {"description": descriptions[name]} if name in descriptions else {}
+                properties[name] = _with(self.value(parameter.annotation), **further)
         return {
             "type": "object",
             "description": about,
             "properties": properties,
             "additionalProperties": False,
         }
+
+
+def _with(schema: Schema, **further: Any) -> Schema:
+    """A schema with further keys, which do not count beside a reference."""
+    if not further:
+        return schema
+    return {"allOf": [schema], **further} if "$ref" in schema else {**schema, **further}
 
 
 def _classes(kind: Any) -> dict[str, Any]:
