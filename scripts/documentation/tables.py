@@ -21,6 +21,7 @@ from ide_transformer.training import load_config
 from ide_transformer.training.configuration import config as sections
 from ide_transformer.training.configuration.names import KINDS, classes_by_name
 from ide_transformer.training.configuration.reader import Spec
+from ide_transformer.training.configuration.schema import describe
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,8 +41,7 @@ def _join_names(names: Iterable[str]) -> str:
 
 def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -> str:
     """The keys of a section and of the sections inside it, as their docstrings explain them."""
-    about, explanations = _docstring_of(kind)
-    explanations = _docstring_of(sections.ClassSection)[1] | explanations
+    about, explanations = describe(kind)
     required = {"weight": 1.0, "kind": "transport"} if kind is sections.CostConfig else {}
     defaults = kind(**required)
     rows, below = [], []
@@ -66,13 +66,6 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
     heading = f"##{'#' * key.count('.')} {key}\n\n{about}" if key else "## The run"
     keys = table(("key", "value (default)", "explanation"), rows)
     return "\n\n".join([heading, keys, *below])
-
-
-def _docstring_of(kind: type[sections.Section]) -> tuple[str, dict[str, str]]:
-    """The description of a section, and of each of its keys."""
-    about, _, keys = inspect.cleandoc(kind.__doc__ or "").partition("\n\n**Keys:**\n\n")
-    explanations = re.findall(r"^- `(\w+)`: (.*(?:\n  .*)*)", keys, flags=re.M)
-    return " ".join(about.split()), {key: " ".join(x.split()) for key, x in explanations}
 
 
 def _sections_in(annotation: Any) -> list[type[sections.Section]]:

@@ -161,6 +161,8 @@ def section(cls: Class) -> Class:
 
     @ft.wraps(initialize)
     def resolve_and_initialize(self: Any, key: Key = Key(), /, **values: Any) -> None:
+        if not isinstance(key, Key):
+            raise TypeError(f"{cls.__name__} takes its values by name, not {key!r}.")
         fields = cls.fields()
         for name in [name for name in values if name not in fields]:
             raise unknown_key(key / name, values[name], name, fields)
