@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from ..training.configuration.config import ModelConfig
+from ..training.configuration.model import ModelConfig
 from ..training.configuration.reader import Offers, resolve
 from ..training.steps.equations import offers_of
 

@@ -18,10 +18,12 @@ from ide_transformer.pretrained import families
 from ide_transformer.reporting import markdown_table as table
 from ide_transformer.solvers import count_evaluations, unroll_stages
 from ide_transformer.training import load_config
-from ide_transformer.training.configuration import config as sections
+from ide_transformer.training.configuration.config import Config
 from ide_transformer.training.configuration.names import KINDS, classes_by_name
 from ide_transformer.training.configuration.reader import Spec
 from ide_transformer.training.configuration.schema import describe
+from ide_transformer.training.configuration.section import Section
+from ide_transformer.training.configuration.training import CostConfig
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,10 +41,10 @@ def _join_names(names: Iterable[str]) -> str:
     return ", ".join(f"`{x}`" for x in names)
 
 
-def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -> str:
+def keys_tables(kind: type[Section] = Config, key: str = "") -> str:
     """The keys of a section and of the sections inside it, as their docstrings explain them."""
     about, explanations = describe(kind)
-    required = {"weight": 1.0, "kind": "transport"} if kind is sections.CostConfig else {}
+    required = {"weight": 1.0, "kind": "transport"} if kind is CostConfig else {}
     defaults = kind(**required)
     rows, below = [], []
     fields = dataclasses.fields(kind)
@@ -68,8 +70,8 @@ def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -
     return "\n\n".join([heading, keys, *below])
 
 
-def _sections_in(annotation: Any) -> list[type[sections.Section]]:
-    if inspect.isclass(annotation) and issubclass(annotation, sections.Section):
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if inspect.isclass(annotation) and issubclass(annotation, Section):
         return [annotation]
     return [x for inner in get_args(annotation) for x in _sections_in(inner)]
 

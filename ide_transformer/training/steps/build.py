@@ -17,8 +17,9 @@ from ...memory import check_bytes
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
-from ..configuration.config import Config, EquationConfig, LowRankConfig, ModelConfig
+from ..configuration.config import Config, EquationConfig
 from ..configuration.key import Key, path_of
+from ..configuration.model import LowRankConfig, ModelConfig
 from ..configuration.names import parameters_of, snake_case
 from .equations import build_parts, with_solver
 from .memory import size_bytes

@@ -25,7 +25,8 @@ from ...errors import ConfigError, InputError
 from ...integration import Mesh
 from ...integration.mesh import check_steps
 from ...models import Model
-from ..configuration.config import NATIVE, EquationConfig, ModelConfig, SolverConfig
+from ..configuration.config import EquationConfig
+from ..configuration.model import NATIVE, ModelConfig, SolverConfig
 from ..configuration.reader import Offers
 
 
