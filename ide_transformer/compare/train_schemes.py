@@ -18,7 +18,7 @@ from ..training import Config
 from ..training.configuration.files import config_of, override_config
 from ..training.configuration.section import PartOf, Seed, is_folder_name, not_empty, section
 from ..training.configuration.text import Tree
-from ..training.steps.parts import check_equations
+from ..training.steps.phases import check_equations
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Rows, about_sources
 from .further_tests import FurtherTest, measure_tests

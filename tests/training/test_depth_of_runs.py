@@ -16,7 +16,6 @@ from ide_transformer.training.configuration import files
 from ide_transformer.training.run import resumed_config
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.growth import Refinement, grown_state
-from ide_transformer.training.steps.schedule import schedule_of
 from tests.helpers import fast_first, filled
 from tests.running import logged, run_here
 from tests.training import stub
@@ -87,9 +86,11 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined
 
 def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
     same_end(drawn, stub.resumed(drawn, tmp_path, 2))
-    schedule = schedule_of(drawn.load_config())
-    meshes = [schedule.drawn(0, step) for step in range(4)]
-    assert evaluations(drawn) == [(3, 2)[mesh] for mesh in meshes] and set(meshes) == {0, 1}
+    config = drawn.load_config()
+    ((first, second),) = training.scheduled_meshes(config)
+    meshes = [training.draw_mesh(config, step) for step in range(4)]
+    assert set(meshes) == {first, second}
+    assert evaluations(drawn) == [{first: 3, second: 2}[mesh] for mesh in meshes]
     summary = drawn.load_summary()
     assert summary["evaluations"] == sum(evaluations(drawn)) == 4 * summary["nfe"]
 
@@ -119,13 +120,16 @@ def test_meshes_are_drawn_by_weight_in_each_phase():
         {"until": 500, "meshes": few, "weights": [1.0, 3.0]},
         {"meshes": [*few, {"layers": 8}], "weights": [1.0, 3.0, 1.0]},
     ]
-    phases = schedule_of(stub.config(training={"schedule": schedule, "steps": 2000}))
-    draws = np.array([phases.drawn(0, step) for step in range(2000)])
+    config = stub.config(training={"schedule": schedule, "steps": 2000})
+    meshes = training.scheduled_meshes(config)[-1]
+    draws = np.array([meshes.index(training.draw_mesh(config, step)) for step in range(2000)])
     for part, expected in ((draws[:500], [0.25, 0.75, 0]), (draws[500:], [0.2, 0.6, 0.2])):
         shares, expected = np.bincount(part, minlength=3) / len(part), np.array(expected)
         deviation = (expected * (1 - expected) / len(part)) ** 0.5
         assert np.all(np.abs(shares - expected) <= 4 * deviation)
-    assert [phases.drawn(1, step) for step in range(50)] != draws[:50].tolist()
+    other = config.changed("training", seed=1)
+    others = [meshes.index(training.draw_mesh(other, step)) for step in range(50)]
+    assert others != draws[:50].tolist()
 
 
 def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
