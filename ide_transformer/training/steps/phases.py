@@ -19,7 +19,7 @@ from ...tasks import AbstractTask, Batch, Loss, Mean, Part, averaged
 from ..configuration.config import Config, TrainingConfig
 from .build import needs_of
 from .equations import build_without_data
-from .growth import grown_state
+from .growth import grow_state
 from .layout import Layout
 from .optimizer import build_optimizer
 from .schedule import ScheduledMesh, scheduled_meshes
@@ -68,11 +68,9 @@ class Phase:
 
     @ft.cached_property
     def _figures(self) -> Callable[..., dict[str, Mean]]:
-        static = self.static
-
         @jax.jit
         def figures(loss, weights, batch):
-            return loss(self.for_evaluation(eqx.combine(weights, static)), batch).figures
+            return loss(self.for_evaluation(eqx.combine(weights, self.static)), batch).figures
 
         return figures
 
@@ -155,9 +153,8 @@ def make_phases(config: Config, model: Model) -> Phases:
     training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
     growth = training.growth.make()
-    average = training.average
     shapes, _ = eqx.filter_eval_shape(
-        initial_state, model, optimizer, jax.random.key(0), average=average
+        initial_state, model, optimizer, jax.random.key(0), average=training.average
     )
     ends = itertools.pairwise((*training.begins, training.steps))
     phases: list[Phase] = []
@@ -168,16 +165,8 @@ def make_phases(config: Config, model: Model) -> Phases:
         layers = meshes[0].layers
         if layers is not None and layers != model.layers:
             before = model
-            enter = jax.jit(
-                ft.partial(
-                    grown_state,
-                    growth=growth,
-                    optimizer=optimizer,
-                    average=average,
-                    static=phases[-1].static,
-                    layers=layers,
-                )
-            )
+            static = phases[-1].static
+            enter = jax.jit(ft.partial(grow_state, growth=growth, static=static, layers=layers))
             key = training.key / "schedule" / len(phases)
             with at(key):
                 shapes = jax.eval_shape(enter, shapes)

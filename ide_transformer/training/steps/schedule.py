@@ -52,17 +52,13 @@ def scheduled_meshes(config: Config) -> list[tuple[ScheduledMesh, ...]]:
     for i, phase in enumerate(training.phases):
         key = training.key / "schedule" / i
         layers = (phase.layers or config.model.layers) if training.refines else None
-        if phase.meshes:
-            odds = phase.weights or (1.0,) * len(phase.meshes)
-            pairs = enumerate(zip(phase.meshes, odds, strict=True))
-            meshes = [
-                ScheduledMesh(mesh, layers, x, key / "meshes" / j) for j, (mesh, x) in pairs
-            ]
-        else:
-            # The weights themselves have the layers of the mesh.
-            mesh = dataclasses.replace(phase.mesh or Mesh(), layers=None)
-            meshes = [ScheduledMesh(mesh, layers, 1.0, key / "mesh")]
-        phases.append(tuple(meshes))
+        meshes = {key / "meshes" / j: mesh for j, mesh in enumerate(phase.meshes)}
+        if not meshes:
+            # The weights themselves have the layers of this mesh.
+            meshes = {key / "mesh": dataclasses.replace(phase.mesh or Mesh(), layers=None)}
+        odds = phase.weights or (1.0,) * len(meshes)
+        pairs = zip(meshes.items(), odds, strict=True)
+        phases.append(tuple(ScheduledMesh(mesh, layers, x, key) for (key, mesh), x in pairs))
     return phases
 
 
