@@ -59,11 +59,7 @@ def grow_state(
 
     A weight of a layer of length h acts over a depth of h, and its gradient is proportional to
     h. If h becomes h/k, means of gradients are divided by k and means of squares by k², so that
-    the size of the next update does not change.
-
-    **Arguments:**
-
-    - `static`: the model without its weights.
+    the size of the next update does not change. `static` is the model without its weights.
     """
     before = eqx.combine(state.weights, static)
     after = eqx.filter_eval_shape(growth.grown, before, layers)

@@ -37,7 +37,7 @@ class Phase:
     - `first`, `last`: the numbers of steps taken before it and at its end.
     - `meshes`: its meshes. Each step draws one, see `draw_mesh`.
     - `evaluated`: the steps of evaluations, if they differ from the model's.
-    - `training`: the numbers of the section `training`.
+    - `training`, `optimizer`: how a step updates the weights.
     - `model`: the model of the phase; only its parts without weights are used.
     - `shapes`: the shapes of the training state.
     - `enter`: maps the last state of the phase before to the first state; `None` if shapes are
@@ -156,11 +156,10 @@ def make_phases(config: Config, model: Model) -> Phases:
     shapes, _ = eqx.filter_eval_shape(
         initial_state, model, optimizer, jax.random.key(0), average=training.average
     )
-    ends = itertools.pairwise((*training.begins, training.steps))
     phases: list[Phase] = []
-    for (first, last), meshes, phase in zip(
-        ends, scheduled_meshes(config), training.phases, strict=True
-    ):
+    ends = itertools.pairwise((*training.begins, training.steps))
+    sections = zip(training.phases, ends, scheduled_meshes(config), strict=True)
+    for section, (first, last), meshes in sections:
         enter = None
         layers = meshes[0].layers
         if layers is not None and layers != model.layers:
@@ -177,7 +176,7 @@ def make_phases(config: Config, model: Model) -> Phases:
                     f"{key}: {before.layers} layers cannot become {layers}; use {dividing} "
                     f"instead of {before.layers}."
                 )
-        evaluated = Mesh() if phase.meshes else Mesh().over(meshes[0].mesh)
+        evaluated = Mesh().over(section.mesh or Mesh())
         phases.append(
             Phase(first, last, meshes, evaluated, training, optimizer, model, shapes, enter)
         )
