@@ -15,7 +15,7 @@ from ..errors import ConfigError, InputError
 from ..models import Model
 from ..reporting import Row
 from ..tasks import AbstractTask, Batch
-from ..training import Config, Section, build_task, draw_mesh, read_section, section
+from ..training import Config, Section, build_task, mesh_drawer, read_section, section
 from ..training.configuration.section import not_empty
 from ..training.configuration.text import apply_overrides
 from ..training.setup import setup
@@ -100,11 +100,11 @@ def cost_of_step(
     training = config.training
     state = untrained.phases.start(untrained.model, untrained.key)
     objective = eqx.filter_jit(untrained.objective)
+    draw_mesh = mesh_drawer(config)
     for phase in untrained.phases:
         state = state if phase.enter is None else phase.enter(state)
         model = eqx.combine(state.weights, phase.static)
-        steps = range(phase.first, phase.last)
-        steps_on_mesh = Counter(draw_mesh(config, step) for step in steps)
+        steps_on_mesh = Counter(map(draw_mesh, range(phase.first, phase.last)))
         for mesh, num_steps in steps_on_mesh.items():
             on_mesh = mesh.adapt_model(model)
             batch = mesh.adapt_task(task).batch(0, training.batch_size, training.seed)
@@ -129,8 +129,8 @@ def tokens_of_samples(
     config: Config, task: AbstractTask, steps: int
 ) -> Int[np.ndarray, " steps"]:
     """The tokens of a sample in each step, on the mesh of the step."""
-    config = config.changed("training", steps=steps)
-    meshes = [draw_mesh(config, step) for step in range(steps)]
+    draw_mesh = mesh_drawer(config.changed("training", steps=steps))
+    meshes = [*map(draw_mesh, range(steps))]
     tokens = {mesh: mesh.adapt_task(task).tokens_per_sample for mesh in set(meshes)}
     return np.array([tokens[mesh] for mesh in meshes])
 

@@ -26,7 +26,7 @@ from .folder.run_folder import RunFolder, flat_values
 from .setup import Setup
 from .steps.memory import describe_memory
 from .steps.phases import Phase
-from .steps.schedule import ScheduledMesh, draw_mesh
+from .steps.schedule import ScheduledMesh, mesh_drawer
 from .steps.step import TrainState, Weights, better_solve, roll_back, weights_of
 from .stopping import Stopped, StopRequest
 
@@ -150,9 +150,10 @@ class Loop:
         size = setup.training.batch_size
         meshes = [mesh for phase in setup.phases for mesh in phase.meshes]
         tasks = {mesh: mesh.adapt_task(setup.task) for mesh in meshes}
+        draw_mesh = mesh_drawer(setup.config)
 
         def make_batch(step: int) -> tuple[ScheduledMesh, Batch, int]:
-            mesh = draw_mesh(setup.config, step - 1)
+            mesh = draw_mesh(step - 1)
             task = tasks[mesh]
             batch = setup.layout.load(task, step - 1, size, seed)
             return mesh, batch, size * task.tokens_per_sample

@@ -35,7 +35,7 @@ from .steps.growth import AbstractGrowth, Refinement
 from .steps.layout import ParallelConfig
 from .steps.optimizer import OptimizerConfig, build_optimizer, learning_rate
 from .steps.phases import Phase, Phases, build_first_model, make_phases
-from .steps.schedule import ScheduledMesh, draw_mesh, model_on, scheduled_meshes
+from .steps.schedule import ScheduledMesh, mesh_drawer, model_on, scheduled_meshes
 from .steps.step import initial_state, make_train_step
 from .stopping import Stopped
 from .trackers import AbstractTracker, Tensorboard, Wandb

@@ -6,7 +6,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.compare import budget
 from ide_transformer.compare.budget import advice, plan_refinement
-from ide_transformer.training import draw_mesh
+from ide_transformer.training import mesh_drawer
 from ide_transformer.training.steps import build
 from ide_transformer.training.steps.schedule import overrides_for_refinement
 from tests.training import stub
@@ -26,7 +26,8 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     small = ["model.layers=1", "model.operators=[damping]"]
     config = text_config(tmp_path, [f"training.schedule={schedule}", *small])
     spent = budget.Budget(unit="field_evaluations", amount=(110.0,))
-    meshes = [draw_mesh(config, step).mesh for step in range(20)]
+    draw_mesh = mesh_drawer(config)
+    meshes = [draw_mesh(step).mesh for step in range(20)]
     assert len(set(meshes)) == 2
     task = build.build_task(config)
     assert spent.steps(config, task) == round(110 / (sum(mesh.steps for mesh in meshes) / 20))
@@ -43,7 +44,7 @@ def first(layers, until="50%"):
 
 def mean_layers(config, *_):
     """The cost of a step, as if each layer cost an evaluation."""
-    meshes = [draw_mesh(config, step) for step in range(config.training.steps)]
+    meshes = [*map(mesh_drawer(config), range(config.training.steps))]
     return sum(mesh.layers or config.model.layers for mesh in meshes) / len(meshes)
 
 

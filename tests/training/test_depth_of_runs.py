@@ -88,7 +88,7 @@ def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
     same_end(drawn, stub.resumed(drawn, tmp_path, 2))
     config = drawn.load_config()
     first, second = training.scheduled_meshes(config)[-1]
-    meshes = [training.draw_mesh(config, step) for step in range(4)]
+    meshes = [*map(training.mesh_drawer(config), range(4))]
     assert set(meshes) == {first, second}
     assert evaluations(drawn) == [{first: 3, second: 2}[mesh] for mesh in meshes]
     summary = drawn.load_summary()
@@ -122,14 +122,14 @@ def test_meshes_are_drawn_by_weight_in_each_phase():
     ]
     config = stub.config(training={"schedule": schedule, "steps": 2000})
     meshes = training.scheduled_meshes(config)[-1]
-    draws = np.array([meshes.index(training.draw_mesh(config, step)) for step in range(2000)])
+    draw_mesh = training.mesh_drawer(config)
+    draws = np.array([meshes.index(draw_mesh(step)) for step in range(2000)])
     for part, expected in ((draws[:500], [0.25, 0.75, 0]), (draws[500:], [0.2, 0.6, 0.2])):
         shares, expected = np.bincount(part, minlength=3) / len(part), np.array(expected)
         deviation = (expected * (1 - expected) / len(part)) ** 0.5
         assert np.all(np.abs(shares - expected) <= 4 * deviation)
-    other = config.changed("training", seed=1)
-    others = [meshes.index(training.draw_mesh(other, step)) for step in range(50)]
-    assert others != draws[:50].tolist()
+    draw_mesh = training.mesh_drawer(config.changed("training", seed=1))
+    assert [meshes.index(draw_mesh(step)) for step in range(50)] != draws[:50].tolist()
 
 
 def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):

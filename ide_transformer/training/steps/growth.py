@@ -79,15 +79,16 @@ def grow_state(
         moments, structure = jax.tree.flatten(tree, is_leaf=_is_masked)
         pairs = zip(moments, jax.tree.leaves(state.weights), strict=True)
         filled = [jnp.zeros_like(x) if _is_masked(moment) else moment for moment, x in pairs]
-        grown, structure = jax.tree.flatten(grow(structure.unflatten(filled)))
+        grown, finer_structure = jax.tree.flatten(grow(structure.unflatten(filled)))
         degree = _DEGREES[path_of(path).rpartition(".")[2]]
         leaves = []
         for moment, x in zip(moments, grown, strict=True):
-            # Resampling with negative weights must not make a mean of squares negative.
-            scaled = shorter**degree * (jnp.maximum(x, 0) if degree == 2 else x)
-            is_unchanged = _is_masked(moment) or moment.shape == x.shape
-            leaves.append(moment if is_unchanged else scaled)
-        return structure.unflatten(leaves)
+            if _is_masked(moment) or moment.shape == x.shape:
+                leaves.append(moment)
+            else:
+                # Resampling with negative weights must not make a mean of squares negative.
+                leaves.append(shorter**degree * (jnp.maximum(x, 0) if degree == 2 else x))
+        return finer_structure.unflatten(leaves)
 
     moments = state.optimizer, state.average
     optimizer, average = jax.tree.map_with_path(grow_moments, moments, is_leaf=is_of_weights)

@@ -176,10 +176,9 @@ def start(parallel: ParallelConfig) -> None:
     """Joins the processes of a run. If some do not appear, an error ends this process."""
     if parallel.processes is None or jax.distributed.is_initialized():
         return
-    rank = parallel.rank
     seconds = parallel.timeout
-    if rank is None and (process_id := os.environ.get("JAX_PROCESS_ID")):
-        rank = int(process_id)
+    process_id = os.environ.get("JAX_PROCESS_ID")
+    rank = int(process_id) if parallel.rank is None and process_id else parallel.rank
 
     def end() -> None:
         address = os.environ.get("JAX_COORDINATOR_ADDRESS", "the coordinator")

@@ -35,7 +35,7 @@ class Phase:
     """Steps of a run whose weights have the same layers.
 
     - `first`, `last`: the numbers of steps taken before it and at its end.
-    - `meshes`: its meshes. Each step draws one, see `draw_mesh`.
+    - `meshes`: its meshes. Each step draws one, see `mesh_drawer`.
     - `evaluated`: the steps of evaluations, if they differ from the model's.
     - `training`, `optimizer`: how a step updates the weights.
     - `model`: the model of the phase; only its parts without weights are used.
@@ -116,8 +116,7 @@ class Phases(tuple[Phase, ...]):
 
     def start(self, model: Model, key: PRNGKeyArray) -> TrainState:
         """The state before the first step."""
-        first = self[0]
-        return initial_state(model, first.optimizer, key, average=first.training.average)[0]
+        return initial_state(model, self[0].optimizer, key, average=self[0].training.average)[0]
 
     def at(self, step: int) -> Phase:
         """The phase of the state after `step` steps."""

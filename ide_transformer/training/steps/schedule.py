@@ -2,7 +2,7 @@
 
 import bisect
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -40,9 +40,8 @@ class ScheduledMesh:
 
     def adapt_task(self, task: AbstractTask) -> AbstractTask:
         """The task with the tokens of this mesh."""
-        tokens = self.mesh.tokens
-        with at(self.key / "tokens", str(tokens)):
-            return task.on(Mesh(tokens=tokens))
+        with at(self.key / "tokens", str(self.mesh.tokens)):
+            return task.on(Mesh(tokens=self.mesh.tokens))
 
 
 def scheduled_meshes(config: Config) -> list[tuple[ScheduledMesh, ...]]:
@@ -62,16 +61,22 @@ def scheduled_meshes(config: Config) -> list[tuple[ScheduledMesh, ...]]:
     return phases
 
 
-def draw_mesh(config: Config, step: int) -> ScheduledMesh:
-    """The mesh that a run draws after `step` steps, by its seed and the step."""
+def mesh_drawer(config: Config) -> Callable[[int], ScheduledMesh]:
+    """Returns a function that draws the mesh after a number of steps, by the seed of the run
+    and that number."""
     training = config.training
     phases = scheduled_meshes(config)
-    meshes = phases[bisect.bisect(training.begins, step) - 1]
-    if len(meshes) == 1:
-        return meshes[0]
-    odds = np.array([mesh.odds for mesh in meshes])
-    random = np.random.default_rng([training.seed, step, max(map(len, phases))])
-    return meshes[random.choice(len(meshes), p=odds / odds.sum())]
+    most = max(map(len, phases))
+
+    def draw_mesh(step: int) -> ScheduledMesh:
+        meshes = phases[bisect.bisect(training.begins, step) - 1]
+        if len(meshes) == 1:
+            return meshes[0]
+        odds = np.array([mesh.odds for mesh in meshes])
+        random = np.random.default_rng([training.seed, step, most])
+        return meshes[random.choice(len(meshes), p=odds / odds.sum())]
+
+    return draw_mesh
 
 
 def model_on(model: Model, mesh: Mesh) -> Model:
