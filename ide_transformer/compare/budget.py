@@ -15,7 +15,7 @@ from ..errors import ConfigError, InputError
 from ..models import Model
 from ..reporting import Row
 from ..tasks import AbstractTask, Batch
-from ..training import Config, Section, build_task, read_section, schedule_of, section
+from ..training import Config, Section, build_task, mesh_drawer, read_section, section
 from ..training.configuration.section import not_empty
 from ..training.configuration.text import apply_overrides
 from ..training.setup import setup
@@ -98,22 +98,20 @@ def cost_of_step(
     total = 0.0
     untrained = setup(config, task)
     training = config.training
-    state = untrained.programs.start(untrained.model, untrained.key)
+    state = untrained.phases.start(untrained.model, untrained.key)
     objective = eqx.filter_jit(untrained.objective)
-    schedule = untrained.programs.schedule
-    for program in untrained.programs:
-        state = state if program.enter is None else program.enter(state)
-        model = eqx.combine(state.weights, program.static)
-        steps = range(program.phase.first, program.phase.last)
-        mesh_counts = Counter(schedule.drawn(training.seed, step) for step in steps)
-        on_meshes = program.on_meshes(task, training.batch_size, training.seed)
-        for mesh, (model_on, batch) in enumerate(on_meshes):
-            if mesh_counts[mesh]:
-                on_mesh = model_on(model)
-                cost = float(objective(on_mesh, batch).field_evaluations)
-                if unit == "flops":
-                    cost *= flops_of_evaluation(on_mesh, batch)
-                total += mesh_counts[mesh] * cost
+    draw_mesh = mesh_drawer(config)
+    for phase in untrained.phases:
+        state = state if phase.enter is None else phase.enter(state)
+        model = eqx.combine(state.weights, phase.static)
+        steps_on_mesh = Counter(map(draw_mesh, range(phase.first, phase.last)))
+        for mesh, num_steps in steps_on_mesh.items():
+            on_mesh = mesh.adapt_model(model)
+            batch = mesh.adapt_task(task).batch(0, training.batch_size, training.seed)
+            cost = float(objective(on_mesh, batch).field_evaluations)
+            if unit == "flops":
+                cost *= flops_of_evaluation(on_mesh, batch)
+            total += num_steps * cost
     return total / training.steps
 
 
@@ -131,13 +129,10 @@ def tokens_of_samples(
     config: Config, task: AbstractTask, steps: int
 ) -> Int[np.ndarray, " steps"]:
     """The tokens of a sample in each step, on the mesh of the step."""
-    schedule = schedule_of(config.changed("training", steps=steps))
-    tokens = []
-    for phase in schedule:
-        sizes = [data.tokens_per_sample for data in phase.tasks(task)]
-        for step in range(phase.first, phase.last):
-            tokens.append(sizes[schedule.drawn(config.training.seed, step)])
-    return np.array(tokens)
+    draw_mesh = mesh_drawer(config.changed("training", steps=steps))
+    meshes = [*map(draw_mesh, range(steps))]
+    tokens = {mesh: mesh.adapt_task(task).tokens_per_sample for mesh in set(meshes)}
+    return np.array([tokens[mesh] for mesh in meshes])
 
 
 def advice(config: Config) -> str:

@@ -17,7 +17,7 @@ from ..training import Config
 from ..training.configuration.files import config_of, override_config
 from ..training.configuration.section import PartOf, Seed, is_folder_name, not_empty, section
 from ..training.configuration.text import Tree
-from ..training.steps.parts import check_equations
+from ..training.steps.phases import check_without_data
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Rows, about_sources
 from .further_tests import FurtherTest, measure_tests
@@ -442,7 +442,7 @@ class TrainingComparison(AbstractComparison):
     def _plans(self) -> dict[str, Plan]:
         """The configuration and the data of each contender."""
         for config in self._configs.values():
-            check_equations(config)
+            check_without_data(config)
         plans = {}
         for contender in self.contenders:
             with at(self.key / "schemes" / contender.scheme):

@@ -25,7 +25,8 @@ from .folder.metrics import (
 from .folder.run_folder import RunFolder, flat_values
 from .setup import Setup
 from .steps.memory import describe_memory
-from .steps.programs import Program
+from .steps.phases import Phase
+from .steps.schedule import ScheduledMesh, mesh_drawer
 from .steps.step import TrainState, Weights, better_solve, roll_back, weights_of
 from .stopping import Stopped, StopRequest
 
@@ -36,12 +37,15 @@ T = TypeVar("T")
 Steps = dict[tuple[tuple[int, ...], ...], Any]
 
 
-class CompiledPhase(NamedTuple):
-    """A phase with its compiled programs: the entrance to it, and the steps on each mesh."""
+class Programs(NamedTuple):
+    """The compiled programs of a run.
 
-    program: Program
-    enter: Any
-    steps: list[Steps]
+    - `entrances`: the entrances to the phases, by the number of steps before.
+    - `steps`: the steps on each mesh.
+    """
+
+    entrances: dict[int, Any]
+    steps: dict[ScheduledMesh, Steps]
 
 
 class Diverged(InputError):
@@ -74,11 +78,11 @@ class Loop:
             trained, frozen = map(optax.tree.size, partition_weights(state.weights))
             part = f", {trained:,} of them trained" if frozen else ""
             progress.say(f"{self.folder.path}: {trained + frozen:,} parameters{part}{origin}")
-            phases = self._compile_phases(start, progress) if start < steps else []
+            programs = self._compile(start, progress)
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
-                    return self._march(phases, state, progress)
+                    return self._march(programs, state, progress)
                 except NotFinite as fault:
                     state = self._last_good(rollbacks, fault)
                     progress.say(
@@ -87,7 +91,7 @@ class Loop:
                     )
 
     def _march(
-        self, phases: Sequence[CompiledPhase], state: TrainState, progress: TrainingProgress
+        self, programs: Programs, state: TrainState, progress: TrainingProgress
     ) -> TrainState:
         """Takes the remaining steps. Except at evaluations, the device is one step behind."""
         training = self.setup.training
@@ -104,14 +108,12 @@ class Loop:
                 self._evaluate_if_due(start, state, log)
             log.restart_clock()
             for step, (mesh, batch, tokens) in zip(steps, batches, strict=True):
-                program, enter, compiled = next(
-                    x for x in phases if step <= x.program.phase.last
-                )
-                phase = program.phase
+                phase = self.setup.phases.at(step)
                 if step == phase.first + 1 > 1:
                     progress.say(f"step {phase.first}: from here on {phase}")
+                    enter = programs.entrances.get(phase.first)
                     state = state if enter is None else enter(state)
-                state, metrics = compiled[mesh][_shapes(batch)](state, batch)
+                state, metrics = programs.steps[mesh][_shapes(batch)](state, batch)
                 log.count_tokens(tokens)
                 # With few steps on their way, a request to stop is soon obeyed.
                 jax.block_until_ready(previous)
@@ -142,85 +144,77 @@ class Loop:
         log.start(flat_values(setup.config), start)
         return log
 
-    def _batch_maker(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
+    def _batch_maker(self, seed: int) -> Callable[[int], tuple[ScheduledMesh, Batch, int]]:
         """Returns a function of a step, from 1: its mesh, its batch and their tokens."""
-        training = self.setup.training
-        size = training.batch_size
-        schedule = self.setup.programs.schedule
-        tasks = {phase.first: phase.tasks(self.setup.task) for phase in schedule}
+        setup = self.setup
+        size = setup.training.batch_size
+        meshes = [mesh for phase in setup.phases for mesh in phase.meshes]
+        tasks = {mesh: mesh.adapt_task(setup.task) for mesh in meshes}
+        draw_mesh = mesh_drawer(setup.config)
 
-        def make_batch(step: int) -> tuple[int, Batch, int]:
-            mesh = schedule.drawn(training.seed, step - 1)
-            task = tasks[schedule.at(step).first][mesh]
-            batch = self.setup.layout.load(task, step - 1, size, seed)
+        def make_batch(step: int) -> tuple[ScheduledMesh, Batch, int]:
+            mesh = draw_mesh(step - 1)
+            task = tasks[mesh]
+            batch = setup.layout.load(task, step - 1, size, seed)
             return mesh, batch, size * task.tokens_per_sample
 
         return make_batch
 
-    def _compile_phases(self, start: int, progress: TrainingProgress) -> list[CompiledPhase]:
+    def _compile(self, start: int, progress: TrainingProgress) -> Programs:
         """Compiles the programs of the phases after step `start`; reports their memory."""
         setup = self.setup
-        training = setup.training
         layout = setup.layout
-        phases: list[CompiledPhase] = []
-        # Phases with the same layers share the steps on a mesh.
-        shared: dict[tuple[int | None, str], Steps] = {}
-        for program in setup.programs:
-            phase = program.phase
+        programs = Programs({}, {})
+        for phase in setup.phases:
             if phase.last <= start:
                 continue
-            steps: list[Steps] = []
-            meshes = zip(phase.meshes.values(), phase.tasks(setup.task), strict=True)
-            for index, (mesh, task) in enumerate(meshes):
-                key = phase.layers, str(mesh.described)
-                if key not in shared:
-                    batches = task.of_each_shape(training.batch_size, training.seed)
-                    on_mesh = f" on {phase.name(index)}" if training.schedule else ""
-                    lengths = f" for {len(batches)} lengths" if len(batches) > 1 else ""
-                    progress.say(f"compiling the step{on_mesh}{lengths}")
-                    shared[key] = self._compile_steps(program, index, batches)
-                steps.append(shared[key])
-            enter = program.enter
-            if enter is not None and phase.first >= start:
-                enter = jax.jit(enter, out_shardings=layout.shardings(program.shapes))
-                before = layout.shapes(setup.programs.shapes_at(phase.first))
-                enter = enter.lower(before).compile()
-            phases.append(CompiledPhase(program, enter, steps))
-        compiled = [step for steps in shared.values() for step in steps.values()]
-        temporary = max(step.memory_analysis().temp_size_in_bytes for step in compiled)
-        self._say_memory(phases[-1].program, temporary, progress)
-        return phases
+            for mesh in phase.meshes:
+                if mesh not in programs.steps:
+                    programs.steps[mesh] = self._compile_steps(phase, mesh, progress)
+            if phase.enter is not None and phase.first >= start:
+                enter = jax.jit(phase.enter, out_shardings=layout.shardings(phase.shapes))
+                before = layout.shapes(setup.phases.shapes_at(phase.first))
+                programs.entrances[phase.first] = enter.lower(before).compile()
+        compiled = [step for steps in programs.steps.values() for step in steps.values()]
+        if compiled:
+            temporary = max(step.memory_analysis().temp_size_in_bytes for step in compiled)
+            self._say_memory(setup.phases[-1], temporary, progress)
+        return programs
 
-    def _compile_steps(self, program: Program, mesh: int, batches: Sequence[Batch]) -> Steps:
-        """The compiled step of a phase on one of its meshes, for batches of each shape."""
+    def _compile_steps(
+        self, phase: Phase, mesh: ScheduledMesh, progress: TrainingProgress
+    ) -> Steps:
+        """Compiles the step of a phase on one of its meshes, for batches of each shape."""
+        setup = self.setup
+        training = setup.training
+        batches = mesh.adapt_task(setup.task).of_each_shape(training.batch_size, training.seed)
+        on_mesh = f" on {mesh}" if training.schedule else ""
+        lengths = f" for {len(batches)} lengths" if len(batches) > 1 else ""
+        progress.say(f"compiling the step{on_mesh}{lengths}")
         steps: Steps = {}
         for batch in batches:
-            lowered = program.lower(mesh, self.setup.objective, self.setup.layout, batch)
+            lowered = phase.lower(mesh, setup.objective, setup.layout, batch)
             steps[_shapes(batch)] = lowered.compile()
             self.stop.check()
         return steps
 
-    def _say_memory(self, program: Program, temporary: int, progress: TrainingProgress) -> None:
+    def _say_memory(self, phase: Phase, temporary: int, progress: TrainingProgress) -> None:
         """Says what the last phase needs, whose step reserves `temporary` bytes."""
         setup = self.setup
         training = setup.training
-        task, *_ = program.phase.tasks(setup.task)
+        task = phase.meshes[0].adapt_task(setup.task)
         part = task.of_each_shape(training.part_size, training.seed)[-1]
         loss = setup.task.loss
-        progress.say(describe_memory(program.model, program.shapes, loss, part, temporary))
+        progress.say(describe_memory(phase.model, phase.shapes, loss, part, temporary))
         devices = [f"{axis} {size}" for axis, size in setup.layout.sizes.items() if size > 1]
         if devices:
-            size = setup.layout.bytes_each(program.shapes)
+            size = setup.layout.bytes_each(phase.shapes)
             progress.say(
                 f"devices: {', '.join(devices)}; the state takes {size:,} bytes on each"
             )
 
     def evaluate(
-        self,
-        program: Program,
-        state: TrainState,
-        parts: Sequence[Part],
-        samples: int | None = None,
+        self, phase: Phase, state: TrainState, parts: Sequence[Part], samples: int | None = None
     ) -> dict[str, float]:
         """The figures of held-out samples, with the weights and with their average, if any.
         Raises `Stopped` after a request to stop."""
@@ -233,7 +227,7 @@ class Loop:
         for kind, suffix in suffixes.items():
             weights = weights_of(state, kind, decay)
             for part in parts:
-                values = program.evaluate(
+                values = phase.evaluate(
                     weights, setup.task, part, samples, self.stop.check, setup.layout
                 )
                 figures |= {f"{name}{suffix}": value for name, value in values.items()}
@@ -241,7 +235,7 @@ class Loop:
 
     def evaluate_at_end(self, state: TrainState) -> dict[str, float]:
         """The figures of all held-out samples. Raises `Diverged` if a loss is not finite."""
-        last = self.setup.programs[-1]
+        last = self.setup.phases[-1]
         parts = self.setup.task.parts
         say(f"evaluating the {' and the '.join(parts)} part")
         figures = self.evaluate(last, state, parts)
@@ -261,9 +255,9 @@ class Loop:
         if step % training.evaluate_every and step != training.steps:
             return False
         log.flush()
-        program = self.setup.programs.at(step)
+        phase = self.setup.phases.at(step)
         try:
-            figures = self.evaluate(program, state, ("validation",), training.evaluate_samples)
+            figures = self.evaluate(phase, state, ("validation",), training.evaluate_samples)
         except Stopped:
             return False
         log.write_line({"step": step, **figures})
@@ -281,9 +275,9 @@ class Loop:
             reason = "it went back before" if rollbacks else "no checkpoint to go back to"
             raise Diverged(
                 f"{fault}; {reason}. Lower optimizer.learning_rate or optimizer.clip, warm up "
-                f"longer, or use {better_solve(setup.programs[0].model)}."
+                f"longer, or use {better_solve(setup.phases[0].model)}."
             )
-        state = self.checkpoints.restore(setup.programs.shapes_at)
+        state = self.checkpoints.restore(setup.phases.shapes_at)
         state = setup.layout.place(roll_back(state, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)
         return state

@@ -34,7 +34,8 @@ from .steps.build import build_model, build_model_of_size, build_task, with_solv
 from .steps.growth import AbstractGrowth, Refinement
 from .steps.layout import ParallelConfig
 from .steps.optimizer import OptimizerConfig, build_optimizer, learning_rate
-from .steps.schedule import Phase, Schedule, model_on, schedule_of
+from .steps.phases import Phase, Phases, build_first_model, make_phases
+from .steps.schedule import ScheduledMesh, mesh_drawer, model_on, scheduled_meshes
 from .steps.step import initial_state, make_train_step
 from .stopping import Stopped
 from .trackers import AbstractTracker, Tensorboard, Wandb

@@ -39,7 +39,7 @@ def write_results(
     training = setup.training
     task = setup.task
     weights = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), state.weights)
-    model = eqx.combine(weights, setup.programs[-1].static)
+    model = eqx.combine(weights, setup.phases[-1].static)
     say(
         "drawing the figures and writing a sample" if training.sample else "drawing the figures"
     )

@@ -173,9 +173,9 @@ def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
 def _load_state(prepared: Setup, checkpoints: Checkpoints) -> TrainState:
     """The state of the newest checkpoint, or the first one. All processes have the same."""
     if checkpoints.newest() is None:
-        state = prepared.programs.start(prepared.model, prepared.key)
+        state = prepared.phases.start(prepared.model, prepared.key)
     else:
-        state = checkpoints.restore(prepared.programs.shapes_at)
+        state = checkpoints.restore(prepared.phases.shapes_at)
         checkpoints.set_damaged_aside()
     parallel.wait_for_all("restored")
     if jax.process_count() > 1:

@@ -20,8 +20,13 @@ from .folder.metrics import say
 from .folder.run_folder import RunFolder, changed_values, same_tokenizer
 from .steps.build import build_model, build_task, with_lora, with_solver
 from .steps.layout import Layout, make_layout
-from .steps.parts import check_equations, read_parts
-from .steps.programs import Programs, weight_shapes
+from .steps.phases import (
+    Phases,
+    build_first_model,
+    check_without_data,
+    make_phases,
+    weight_shapes,
+)
 from .trackers import AbstractTracker
 
 
@@ -48,7 +53,7 @@ class Setup(NamedTuple):
     model: Model
     key: PRNGKeyArray
     objective: Callable[..., Loss]
-    programs: Programs
+    phases: Phases
     layout: Layout
     trackers: Sequence[AbstractTracker]
     origin: dict[str, Any] | None
@@ -65,13 +70,14 @@ class Setup(NamedTuple):
         **Raises:** `InputError` if devices, data, model and meshes do not fit together.
         """
         training = self.training
-        meshes = [mesh for program in self.programs for mesh in program.phase.meshes.values()]
+        meshes = [mesh.mesh for phase in self.phases for mesh in phase.meshes]
         self.layout.check_divides(training.part_size, self.model, meshes)
-        for program in self.programs:
-            on_meshes = program.on_meshes(self.task, training.batch_size, training.seed)
-            for key, (model_on, batch) in zip(program.phase.meshes, on_meshes, strict=True):
-                model = model_on(program.model)
-                with at(key) if training.schedule else contextlib.nullcontext():
+        for phase in self.phases:
+            for mesh in phase.meshes:
+                task = mesh.adapt_task(self.task)
+                batch = task.batch(0, training.batch_size, training.seed)
+                model = mesh.adapt_model(phase.model)
+                with at(mesh.key) if training.schedule else contextlib.nullcontext():
                     eqx.filter_eval_shape(self.objective, model, batch)
 
 
@@ -90,33 +96,30 @@ def setup(
     """
     began = time.perf_counter()
     training = config.training
-    if config.model.run is None and config.model.checkpoint != "newest":
-        key = config.model.key / "checkpoint"
-        raise ConfigError(f"{key}={config.model.checkpoint}: model.pretrained must be a run.")
-    parts = read_parts(config)
     trackers = [tracker.make() for tracker in training.trackers]
     layout = make_layout(config.parallel)
     if task is None:
-        check_equations(config)
+        check_without_data(config)
         say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
         # A run that took weights has their tokenizer, whatever became of the other run.
         tokenizer = resumed.load_tokenizer() if resumed and config.model.run else None
         task = build_task(config, tokenizer)
     model_key, key = jax.random.split(jax.random.key(training.seed))
-    model = parts.first_model(ft.partial(build_model, config, task, model_key))
+    model = build_first_model(config, ft.partial(build_model, config, task, model_key))
     origin = {}
     if config.model.run is not None and resumed is None:
         model, origin = take_weights(config, task, model)
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
-    model = model.with_gradient(parts.gradient).with_precision(training.precision)
+    model = model.with_gradient(training.gradient.make()).with_precision(training.precision)
+    costs = {name: cost.spec.make() for name, cost in training.costs.items()}
     return Setup(
         config=config,
         task=task,
         model=model,
         key=key,
-        objective=ft.partial(task.loss, costs=parts.costs),
-        programs=parts.programs(model),
+        objective=ft.partial(task.loss, costs=costs),
+        phases=make_phases(config, model),
         layout=layout,
         trackers=trackers,
         origin=origin or None,

@@ -6,8 +6,9 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.compare import budget
 from ide_transformer.compare.budget import advice, plan_refinement
+from ide_transformer.training import mesh_drawer
 from ide_transformer.training.steps import build
-from ide_transformer.training.steps.schedule import overrides_for_refinement, schedule_of
+from ide_transformer.training.steps.schedule import overrides_for_refinement
 from tests.training import stub
 
 
@@ -25,11 +26,12 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     small = ["model.layers=1", "model.operators=[damping]"]
     config = text_config(tmp_path, [f"training.schedule={schedule}", *small])
     spent = budget.Budget(unit="field_evaluations", amount=(110.0,))
-    drawn = [schedule_of(config).drawn(0, step) for step in range(20)]
-    assert 0 < sum(drawn) < 20
+    draw_mesh = mesh_drawer(config)
+    meshes = [draw_mesh(step).mesh for step in range(20)]
+    assert len(set(meshes)) == 2
     task = build.build_task(config)
-    assert spent.steps(config, task) == round(110 / (sum((1, 4)[x] for x in drawn) / 20))
-    tokens = sum((8, 4)[x] for x in drawn[:10]) / 10
+    assert spent.steps(config, task) == round(110 / (sum(mesh.steps for mesh in meshes) / 20))
+    tokens = sum(mesh.tokens or 8 for mesh in meshes[:10]) / 10
     assert budget.tokens_of_samples(config, task, 10).mean() == tokens
     options = ["model.layers=2", small[1], f"training.schedule={first(1)}"]
     refined = text_config(tmp_path, options)
@@ -42,8 +44,8 @@ def first(layers, until="50%"):
 
 def mean_layers(config, *_):
     """The cost of a step, as if each layer cost an evaluation."""
-    phases = [schedule_of(config).at(step + 1) for step in range(config.training.steps)]
-    return sum(phase.layers or config.model.layers for phase in phases) / len(phases)
+    meshes = [*map(mesh_drawer(config), range(config.training.steps))]
+    return sum(mesh.layers or config.model.layers for mesh in meshes) / len(meshes)
 
 
 def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):

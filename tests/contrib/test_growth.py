@@ -11,7 +11,7 @@ import pytest
 
 from ide_transformer import InputError, training
 from ide_transformer.contrib import Stacked, text_of_packages
-from ide_transformer.training.steps.growth import grown_state
+from ide_transformer.training.steps.growth import grow_state
 from tests.training import stub
 
 
@@ -50,7 +50,7 @@ def test_moments_of_copies_are_copies():
     state, static = training.initial_state(model, rule, jax.random.key(0))
     moved = lambda x: jnp.ones_like(x) if eqx.is_inexact_array(x) else x + 3  # noqa: E731
     state = jax.tree.map(moved, state)
-    grown = grown_state(state, growth=Stacked(), optimizer=rule, static=static, layers=4)
+    grown = grow_state(state, growth=Stacked(), static=static, layers=4)
     adam = grown.optimizer[1][0]
     for x in jax.tree.leaves((adam.mu, adam.nu)):
         np.testing.assert_array_equal(x, 1.0)

@@ -75,7 +75,7 @@ def start_run(config, runs):
     task = start.task
     run = new_folder(config, runs, task.save, task.fingerprint(), start.origin, task)
     with Checkpoints(run, keep=1) as checkpoints:
-        checkpoints.save(0, start.programs.start(start.model, start.key))
+        checkpoints.save(0, start.phases.start(start.model, start.key))
     return run
 
 

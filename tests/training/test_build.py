@@ -13,7 +13,7 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
 from ide_transformer.training.setup import setup
-from ide_transformer.training.steps.parts import read_parts
+from ide_transformer.training.steps.phases import build_first_model
 from tests.helpers import filled
 from tests.training import mine, stub
 
@@ -181,8 +181,8 @@ def test_stages_are_refined_up_to_the_same_depth():
     refine = {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
-    first = read_parts(config).first_model(
-        lambda layers: stub.model_of(config, layers=layers, **sizes)
+    first = build_first_model(
+        config, lambda layers: stub.model_of(config, layers=layers, **sizes)
     )
     depths = [(x.control.layers, x.control.horizon) for x in first.equations]
     assert depths == [(1, 2.0)] * 2

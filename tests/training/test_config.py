@@ -25,9 +25,9 @@ def test_overrides_change_what_a_file_says(tmp_path):
     written = "[{until: 5, mesh: {layers: 1, tokens: 8}}, {until: 75%, mesh: {layers: 2}}]"
     config = training.load_config(path, [f"training.schedule={written}"])
     assert config.training.begins == (0, 5, 150)
-    first, second, last = training.schedule_of(config)
-    assert [*first.meshes.values()] == [ide.Mesh(tokens=8)]
-    assert (first.layers, second.layers, last.layers) == (1, 2, 4)
+    meshes = [mesh for (mesh,) in training.scheduled_meshes(config)]
+    assert [mesh.mesh for mesh in meshes] == [ide.Mesh(tokens=8), ide.Mesh(), ide.Mesh()]
+    assert [mesh.layers for mesh in meshes] == [1, 2, 4]
 
 
 def test_an_override_without_a_value_drops_a_key(tmp_path):

@@ -15,8 +15,7 @@ from ide_transformer import InputError, training
 from ide_transformer.training.configuration import files
 from ide_transformer.training.run import resumed_config
 from ide_transformer.training.setup import setup
-from ide_transformer.training.steps.growth import Refinement, grown_state
-from ide_transformer.training.steps.schedule import schedule_of
+from ide_transformer.training.steps.growth import Refinement, grow_state
 from tests.helpers import fast_first, filled
 from tests.running import logged, run_here
 from tests.training import stub
@@ -87,9 +86,11 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined
 
 def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
     same_end(drawn, stub.resumed(drawn, tmp_path, 2))
-    schedule = schedule_of(drawn.load_config())
-    meshes = [schedule.drawn(0, step) for step in range(4)]
-    assert evaluations(drawn) == [(3, 2)[mesh] for mesh in meshes] and set(meshes) == {0, 1}
+    config = drawn.load_config()
+    first, second = training.scheduled_meshes(config)[-1]
+    meshes = [*map(training.mesh_drawer(config), range(4))]
+    assert set(meshes) == {first, second}
+    assert evaluations(drawn) == [{first: 3, second: 2}[mesh] for mesh in meshes]
     summary = drawn.load_summary()
     assert summary["evaluations"] == sum(evaluations(drawn)) == 4 * summary["nfe"]
 
@@ -119,13 +120,16 @@ def test_meshes_are_drawn_by_weight_in_each_phase():
         {"until": 500, "meshes": few, "weights": [1.0, 3.0]},
         {"meshes": [*few, {"layers": 8}], "weights": [1.0, 3.0, 1.0]},
     ]
-    phases = schedule_of(stub.config(training={"schedule": schedule, "steps": 2000}))
-    draws = np.array([phases.drawn(0, step) for step in range(2000)])
+    config = stub.config(training={"schedule": schedule, "steps": 2000})
+    meshes = training.scheduled_meshes(config)[-1]
+    draw_mesh = training.mesh_drawer(config)
+    draws = np.array([meshes.index(draw_mesh(step)) for step in range(2000)])
     for part, expected in ((draws[:500], [0.25, 0.75, 0]), (draws[500:], [0.2, 0.6, 0.2])):
         shares, expected = np.bincount(part, minlength=3) / len(part), np.array(expected)
         deviation = (expected * (1 - expected) / len(part)) ** 0.5
         assert np.all(np.abs(shares - expected) <= 4 * deviation)
-    assert [phases.drawn(1, step) for step in range(50)] != draws[:50].tolist()
+    draw_mesh = training.mesh_drawer(config.changed("training", seed=1))
+    assert [meshes.index(draw_mesh(step)) for step in range(50)] != draws[:50].tolist()
 
 
 def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
@@ -188,7 +192,7 @@ def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
     shapes, static = eqx.filter_eval_shape(start, jax.random.key(0))
     # Means of squares, among others, are not negative.
     state = jax.tree.map(abs, filled(shapes, 0.3, seed=0))
-    grow = ft.partial(grown_state, growth=Refinement(), optimizer=optimizer, static=static)
+    grow = ft.partial(grow_state, growth=Refinement(), static=static)
     refined = jax.jit(ft.partial(grow, layers=4))(state)
 
     weights = eqx.filter(model.on(ide.Mesh(layers=4)), eqx.is_inexact_array)

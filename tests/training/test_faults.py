@@ -15,7 +15,7 @@ import pytest
 
 from ide_transformer import InputError, training
 from ide_transformer.training.folder.metrics import MetricsLog, TrainingProgress
-from ide_transformer.training.steps import programs
+from ide_transformer.training.steps import phases
 from ide_transformer.training.trackers import AbstractTracker
 from tests.running import logged
 from tests.training import stub
@@ -103,7 +103,7 @@ def test_a_run_that_learned_nothing_is_an_error(faulty, tmp_path):
 def evaluated(monkeypatch, *losses):
     coming = iter(losses)
     evaluate = lambda *_, **__: {"validation_loss": next(coming, losses[-1])}  # noqa: E731
-    monkeypatch.setattr(programs.Program, "evaluate", evaluate)
+    monkeypatch.setattr(phases.Phase, "evaluate", evaluate)
 
 
 def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch):

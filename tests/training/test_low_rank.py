@@ -46,7 +46,7 @@ def test_a_run_changes_low_ranks_only(folder, capsys):
     assert equal(without_low_rank(average), before) and not equal(average, model)
     # Moments of what is trained, and of nothing else.
     with Checkpoints(run) as checkpoints:
-        state = checkpoints.restore(start.programs.shapes_at)
+        state = checkpoints.restore(start.phases.shapes_at)
     sizes = [x.size for x in jax.tree.leaves(state.optimizer) if x.ndim]
     assert sum(sizes) == 2 * sum(x.down.size + x.up.size for x in changes)
     # A run of all weights begins with the sum.

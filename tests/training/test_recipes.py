@@ -73,7 +73,7 @@ def on_files(config):
     return config.changed("data", **changes.get(config.data.name, {}))
 
 
-def build_programs(config, task, filled=lambda build: build()):
+def build_phases(config, task, filled=lambda build: build()):
     def build_model(config, task, key, layers=None):
         build = ft.partial(build_model_of_size, config, task.sizes, key, layers)
         # Iteration has to find the fixed point of its own weights.
@@ -83,8 +83,8 @@ def build_programs(config, task, filled=lambda build: build()):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ide_transformer.training.setup.build_model", build_model)
         start = setup(config, task)
-        programs = start.programs
-    return programs, programs.start(start.model, start.key)
+        phases = start.phases
+    return phases, phases.start(start.model, start.key)
 
 
 # What is built of a model that a recipe or contender before has had too.
@@ -104,13 +104,14 @@ def check_built(config, task):
     BUILT.add(parts)
 
     def build():
-        for program in build_programs(config, task)[0]:
-            for model_on in program.phase.models():
-                model_on(program.model)
+        for phase in build_phases(config, task)[0]:
+            for mesh in phase.meshes:
+                mesh.adapt_model(phase.model)
 
     jax.eval_shape(build)
-    for phase in training.schedule_of(config):
-        phase.tasks(task)
+    for meshes in training.scheduled_meshes(config):
+        for mesh in meshes:
+            mesh.adapt_task(task)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
@@ -152,12 +153,13 @@ def test_a_recipe_trains(path, monkeypatch):
         return
     task = training.build_task(config)
     layout = make_layout(config.parallel)
-    programs, state = build_programs(config, task, ft.partial(built, std=0.02))
+    phases, state = build_phases(config, task, ft.partial(built, std=0.02))
     with jax.set_mesh(layout.devices):
-        for program in programs:
-            state = layout.place(state if program.enter is None else program.enter(state))
-            _, batch = next(program.on_meshes(task, 2, config.training.seed))
-            step = program.lower(0, task.loss, layout, batch).compile()
+        for phase in phases:
+            state = layout.place(state if phase.enter is None else phase.enter(state))
+            mesh = phase.meshes[0]
+            batch = mesh.adapt_task(task).batch(0, 2, config.training.seed)
+            step = phase.lower(mesh, task.loss, layout, batch).compile()
             for _ in range(2):
                 state, metrics = step(state, batch)
             assert np.isfinite(metrics["loss"]) and not metrics["bad_steps"]

@@ -21,7 +21,6 @@ from ide_transformer.training import loop
 from ide_transformer.training.results import plot_run as real_plot_run
 from ide_transformer.training.steps import step
 from ide_transformer.training.steps.memory import describe_memory
-from ide_transformer.training.steps.parts import read_parts
 from tests.helpers import ROOT, largest
 from tests.running import run_here
 from tests.training import stub
@@ -86,8 +85,8 @@ def steps(num_steps, accumulate):
     rule = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, momentum=0.9))
     state, static = training.initial_state(model, rule, jax.random.key(0), average=0.9)
     keys = {"accumulate": accumulate, "average": 0.9}
-    costs = read_parts(stub.config("training.costs.transport=0.1")).costs
-    loss = ft.partial(InstanceCrossEntropy(), costs=costs)
+    cost = stub.config("training.costs.transport=0.1").training.costs["transport"]
+    loss = ft.partial(InstanceCrossEntropy(), costs={"transport": cost.spec.make()})
     take = training.make_train_step(rule, static, loss, **keys)
     tokens = np.random.default_rng(0).integers(0, 5, (32, 5)).astype(np.int32)
     # A part whose targets are fewer has a smaller share.

@@ -14,7 +14,7 @@ from ide_transformer.tasks import AbstractTask
 from ide_transformer.training import Config
 from ide_transformer.training.configuration.schema import schema_of
 from ide_transformer.training.configuration.text import read_file
-from ide_transformer.training.steps.programs import Program
+from ide_transformer.training.steps.phases import Phase
 from tests.helpers import ROOT
 from tests.running import run_here
 
@@ -134,7 +134,7 @@ def folder(tmp_path, monkeypatch):
 
     for kind in AbstractTask.__subclasses__():
         monkeypatch.setattr(kind, "__init__", reach)
-    monkeypatch.setattr(Program, "lower", reach)
+    monkeypatch.setattr(Phase, "lower", reach)
     monkeypatch.setattr(socket.socket, "connect", reach)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.yaml").write_text(BASE)

@@ -17,7 +17,7 @@ from ..configuration.config import Config
 from ..configuration.files import config_of
 from ..configuration.text import Tree, apply_overrides, write_yaml
 from ..steps.build import build_model_of_size
-from ..steps.parts import read_parts
+from ..steps.phases import make_phases
 from ..steps.step import Weights
 from .checkpoints import Checkpoints, Which
 from .loading import restore_model
@@ -72,7 +72,7 @@ def import_pretrained(
         # The model must be able to take the windows of its data.
         context = min(config.model.context, model.inputs.context)
         config = config.changed("model", context=context)
-    state = read_parts(config).programs(model).start(model, key)
+    state = make_phases(config, model).start(model, key)
 
     def save(tokenizer: Path) -> None:
         if is_built_as(model, LanguageModel):

@@ -19,7 +19,7 @@ from ..configuration.files import read_section
 from ..configuration.names import parameters_of
 from ..configuration.text import apply_overrides
 from ..steps.build import build_model_of_size, build_task, needs_of, task_class, with_solver
-from ..steps.parts import read_parts
+from ..steps.phases import build_first_model, make_phases
 from ..steps.step import Weights, weights_of
 from .checkpoints import Checkpoints, Which
 from .run_folder import RunFolder
@@ -150,15 +150,14 @@ def restore_model(
         raise InputError(f"weights=average: {folder.path} has training.average=0.")
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
-    parts = read_parts(config)
-    model = parts.first_model(ft.partial(build_model_of_size, config, sizes, key))
-    programs = parts.programs(model)
+    model = build_first_model(config, ft.partial(build_model_of_size, config, sizes, key))
+    phases = make_phases(config, model)
     with Checkpoints(folder) as checkpoints:
-        state = checkpoints.restore(programs.shapes_at, checkpoint)
+        state = checkpoints.restore(phases.shapes_at, checkpoint)
     step = int(state.step)
-    program = programs.at(step)
-    model = eqx.combine(weights_of(state, weights, average), program.static)
-    model = program.for_evaluation(model)
+    phase = phases.at(step)
+    model = eqx.combine(weights_of(state, weights, average), phase.static)
+    model = phase.for_evaluation(model)
     needs_of(config, sizes).check_causal(model)
     return model, step
 

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -14,7 +13,7 @@ from jaxtyping import Array, PyTree
 from ...integration import Mesh
 from ...models import Model
 from ..configuration.key import path_of
-from .step import TrainState, moving_average
+from .step import TrainState
 
 
 class AbstractGrowth(eqx.Module):
@@ -52,66 +51,50 @@ class Refinement(AbstractGrowth):
 _DEGREES = {"mu": 1, "nu": 2, "ema": 0}
 
 
-def grown_state(
-    state: TrainState,
-    *,
-    growth: AbstractGrowth,
-    optimizer: optax.GradientTransformation,
-    static: PyTree,
-    layers: int,
-    average: float = 0.0,
+def grow_state(
+    state: TrainState, *, growth: AbstractGrowth, static: PyTree, layers: int
 ) -> TrainState:
     """Resamples the state of training to another number of layers: the weights, their average
     and their moments.
 
     A weight of a layer of length h acts over a depth of h, and its gradient is proportional to
     h. If h becomes h/k, means of gradients are divided by k and means of squares by k², so that
-    the size of the next update does not change.
+    the size of the next update does not change. `static` is the model without its weights.
     """
+    before = eqx.combine(state.weights, static)
+    after = eqx.filter_eval_shape(growth.grown, before, layers)
+    shorter = after.control.interval_length / before.control.interval_length
 
     def grow(weights: PyTree[Array]) -> PyTree[Array]:
         model = growth.grown(eqx.combine(weights, static), layers)
         return eqx.filter(model, eqx.is_inexact_array)
 
-    before = eqx.combine(state.weights, static)
-    after = eqx.filter_eval_shape(growth.grown, before, layers)
-    shorter = after.control.interval_length / before.control.interval_length
-    weights = grow(state.weights)
-    leaves = _grow_moments((state.optimizer, state.average), state.weights, grow, shorter)
-    shapes = jax.eval_shape(
-        lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
-        weights,
-    )
-    optimizer_state, mean = jax.tree.structure(shapes).unflatten(leaves)
-    return dataclasses.replace(state, weights=weights, optimizer=optimizer_state, average=mean)
+    def is_of_weights(tree: Any) -> bool:
+        return type(tree) is type(state.weights)
 
-
-def _grow_moments(
-    state: PyTree, weights: PyTree[Array], grow: Callable, shorter: float
-) -> list[Array]:
-    """The arrays of the state of an optimizer. A tree in it with the structure of the weights
-    holds a value for each weight, or for some, the others masked. The layers become shorter by
-    the factor `shorter`."""
-    arrays, structure = jax.tree.flatten(weights)
-    leaves: list[Array] = []
-    parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
-    for path, part in parts:
-        if type(part) is not type(weights):
-            leaves.append(part)
-            continue
+    def grow_moments(path: tuple, tree: PyTree) -> PyTree:
+        # A tree of weights holds a value for each weight, or for some, the others masked.
+        if not is_of_weights(tree):
+            return tree
+        moments, structure = jax.tree.flatten(tree, is_leaf=_is_masked)
+        pairs = zip(moments, jax.tree.leaves(state.weights), strict=True)
+        filled = [jnp.zeros_like(x) if _is_masked(moment) else moment for moment, x in pairs]
+        grown, finer_structure = jax.tree.flatten(grow(structure.unflatten(filled)))
         degree = _DEGREES[path_of(path).rpartition(".")[2]]
-        moments = jax.tree.leaves(part, is_leaf=_is_masked)
-        filled = [
-            jnp.zeros_like(x) if _is_masked(moment) else moment
-            for x, moment in zip(arrays, moments, strict=True)
-        ]
-        grown = jax.tree.leaves(grow(structure.unflatten(filled)))
-        for x, y in zip(moments, grown, strict=True):
-            if not _is_masked(x):
+        leaves = []
+        for moment, x in zip(moments, grown, strict=True):
+            if _is_masked(moment) or moment.shape == x.shape:
+                leaves.append(moment)
+            else:
                 # Resampling with negative weights must not make a mean of squares negative.
-                scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
-                leaves.append(x if x.shape == y.shape else scaled)
-    return leaves
+                leaves.append(shorter**degree * (jnp.maximum(x, 0) if degree == 2 else x))
+        return finer_structure.unflatten(leaves)
+
+    moments = state.optimizer, state.average
+    optimizer, average = jax.tree.map_with_path(grow_moments, moments, is_leaf=is_of_weights)
+    return dataclasses.replace(
+        state, weights=grow(state.weights), optimizer=optimizer, average=average
+    )
 
 
 def _is_masked(x: Any) -> bool:

@@ -17,9 +17,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ... import integration
-from ...equation import LAYOUT_AXES, AbstractAttention, partition_spec, parts
+from ...equation import AbstractAttention, partition_spec, parts
 from ...errors import InputError
+from ...integration import Mesh
 from ...models import Model
 from ...tasks import AbstractTask, Batch
 from ..configuration.config import ParallelConfig
@@ -56,13 +56,10 @@ class Layout(NamedTuple):
         Samples and tokens are divided if possible; every device has what samples share."""
 
         def of_state(path: tuple, x: Any) -> NamedSharding:
-            return NamedSharding(
-                self.devices, partition_spec(x.shape, _names(path, x.ndim), self.sizes)
-            )
+            return self._sharding(x.shape, _names(path, x.ndim))
 
         def of_samples(x: Any) -> NamedSharding:
-            names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
-            return NamedSharding(self.devices, partition_spec(x.shape, names, self.sizes))
+            return self._sharding(x.shape, ("samples", "tokens", *(None,) * x.ndim)[: x.ndim])
 
         if not isinstance(tree, Batch):
             return jax.tree.map_with_path(of_state, tree)
@@ -84,35 +81,35 @@ class Layout(NamedTuple):
         def put(x: Any, where: NamedSharding) -> jax.Array:
             if where.is_fully_addressable:
                 return jax.device_put(x, where)
-            x = np.asarray(x)
-            block = x[_local_block(where, x.shape)]
+            block = np.asarray(x)[_local_block(where, x.shape)]
             return jax.make_array_from_process_local_data(where, block, x.shape)
 
         return jax.tree.map(put, tree, self.shardings(tree))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step, on the devices. Each process loads only its own samples."""
-        sizes = {axis: self.sizes.get(axis, 1) for axis in LAYOUT_AXES["samples"]}
-        where = NamedSharding(self.devices, partition_spec((size,), ("samples",), sizes))
-        (rows,) = _local_block(where, (size,))
+        (rows,) = _local_block(self._sharding((size,), ("samples",)), (size,))
         part = task.part_of_batch(step, size, seed, rows)
-        batch = shapes_with_samples(part, size)
+
+        def whole(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
 
         def put(x: Any, y: Any, where: NamedSharding) -> jax.Array:
             block = (slice(None), *_local_block(where, y.shape)[1:])
             return jax.make_array_from_process_local_data(where, np.asarray(x)[block], y.shape)
 
+        by_sample, shared = part.divided()
+        batch = eqx.combine(jax.tree.map(whole, by_sample), shared)
         return jax.tree.map(put, part, batch, self.shardings(batch))
 
     def bytes_each(self, state: PyTree) -> int:
         """Bytes of a state on each device."""
-        leaves = jax.tree.leaves(self.shapes(state))
-        shards = [(x.sharding.shard_shape(x.shape), x.dtype) for x in leaves]
-        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in shards)
+        return sum(
+            math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+            for x in jax.tree.leaves(self.shapes(state))
+        )
 
-    def check_divides(
-        self, samples: int, model: Model, meshes: Iterable[integration.Mesh]
-    ) -> None:
+    def check_divides(self, samples: int, model: Model, meshes: Iterable[Mesh]) -> None:
         """Raises `InputError` if the devices do not divide the samples of a part of a batch,
         the heads or the tokens."""
         attentions = parts(model.control, AbstractAttention)
@@ -134,6 +131,10 @@ class Layout(NamedTuple):
         """The sharding of an array that each device has whole."""
         return NamedSharding(self.devices, PartitionSpec())
 
+    def _sharding(self, shape: tuple[int, ...], names: tuple[str | None, ...]) -> NamedSharding:
+        """The place of an array whose axes have these names, see `LAYOUT_AXES`."""
+        return NamedSharding(self.devices, partition_spec(shape, names, self.sizes))
+
 
 def make_layout(config: ParallelConfig) -> Layout:
     """The layout of the section `parallel`, on the first of all devices."""
@@ -146,16 +147,6 @@ def make_layout(config: ParallelConfig) -> Layout:
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:num_devices]))
-
-
-def shapes_with_samples(batch: Batch, size: int) -> Batch:
-    """The shapes of a batch like this one with `size` samples."""
-
-    def shape(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
-
-    by_sample, shared = batch.divided()
-    return eqx.combine(jax.tree.map(shape, by_sample), shared)
 
 
 def _local_block(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -185,10 +176,9 @@ def start(parallel: ParallelConfig) -> None:
     """Joins the processes of a run. If some do not appear, an error ends this process."""
     if parallel.processes is None or jax.distributed.is_initialized():
         return
-    rank = parallel.rank
     seconds = parallel.timeout
-    if rank is None and (process_id := os.environ.get("JAX_PROCESS_ID")):
-        rank = int(process_id)
+    process_id = os.environ.get("JAX_PROCESS_ID")
+    rank = int(process_id) if parallel.rank is None and process_id else parallel.rank
 
     def end() -> None:
         address = os.environ.get("JAX_COORDINATOR_ADDRESS", "the coordinator")

@@ -26,13 +26,12 @@ def describe_memory(
     # Each mode traces the whole step, which is worth its time where memory matters.
     if temporary >= 2**30:
         rest = temporary - residual_bytes(model, gradient, loss, batch)
-        sizes = {
-            mode_name(mode): rest + residual_bytes(model, mode, loss, batch)
-            for mode in (Direct(), Recompute(), Recursive())
-            if type(mode) is not type(gradient)
-        }
-        modes = [f"{name} about {_mebibytes(size)}" for name, size in sizes.items()]
-        text += f" ({'; '.join(modes)})"
+        others = []
+        for mode in (Direct(), Recompute(), Recursive()):
+            if type(mode) is not type(gradient):
+                size = rest + residual_bytes(model, mode, loss, batch)
+                others.append(f"{mode_name(mode)} about {_mebibytes(size)}")
+        text += f" ({'; '.join(others)})"
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     total = parameters + optimizer + temporary
     if limit is not None and total > limit:

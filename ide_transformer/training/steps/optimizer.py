@@ -98,24 +98,19 @@ def orthogonalized(model: PyTree) -> PyTree[bool]:
 def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]:
     """The factor of the learning rate for each weight, from the last group that fits its path,
     such as `control.blocks.0.value.weight`, or the path up to a dot; else 1."""
-
-    def fits(group: str, path: str) -> bool:
-        return any(fnmatch.fnmatchcase(path, pattern) for pattern in (group, f"{group}.*"))
-
-    paths = [path_of(path) for path, _ in jax.tree.leaves_with_path(weights)]
-    for group in groups:
-        if not any(fits(group, path) for path in paths):
+    leaves, structure = jax.tree.flatten_with_path(weights)
+    paths = [path_of(path) for path, _ in leaves]
+    factors = dict.fromkeys(paths, 1.0)
+    for group, factor in groups.items():
+        fitting = [path for path in paths if fnmatch.fnmatchcase(f"{path}.", f"{group}.*")]
+        if not fitting:
             parts = {".".join(p.split(".")[:n]) for p in paths for n in range(1, len(p))}
             close = difflib.get_close_matches(group, sorted(parts), n=3, cutoff=0.0)
             raise InputError(
                 f"{group!r} fits no weight. The closest paths are {', '.join(close)}."
             )
-
-    def factor(path: tuple, _) -> float:
-        factors = [factor for group, factor in groups.items() if fits(group, path_of(path))]
-        return factors[-1] if factors else 1.0
-
-    return jax.tree.map_with_path(factor, weights)
+        factors |= dict.fromkeys(fitting, factor)
+    return structure.unflatten(factors[path] for path in paths)
 
 
 def _of(kind: type | UnionType) -> Callable[[object], bool]:

@@ -1,8 +1,7 @@
-"""The phases of a run, each on one mesh, or on several of which each step draws one."""
+"""The meshes of a run: those of each phase, and the one that a step draws."""
 
+import bisect
 import dataclasses
-import functools as ft
-import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -16,89 +15,68 @@ from ..configuration.key import Key
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
-    """Steps of a run whose weights have the same layers.
+class ScheduledMesh:
+    """A mesh of `training.schedule`. Meshes with equal numbers are equal.
 
-    - `first`, `last`: the numbers of steps taken before it and at its end.
-    - `layers`: the layers of its weights; `None` if the layers never change in the run.
-    - `meshes`: the meshes, by their keys. Each step draws one, with the given `odds`.
-    - `evaluated`: the steps of evaluations, if they differ from the model's.
+    - `mesh`: the mesh on which the weights are solved.
+    - `layers`: the layers of the weights; `None` if they never change in the run.
+    - `odds`: how often it is drawn, in proportion to the other meshes of its phase.
     - `key`: the key of the configuration that describes it.
     """
 
-    first: int
-    last: int
+    mesh: Mesh
     layers: int | None
-    meshes: Mapping[Key, Mesh]
-    odds: tuple[float, ...] = (1.0,)
-    evaluated: Mesh = Mesh()
-    key: Key = Key("training.schedule")
-
-    def name(self, mesh: int) -> str:
-        """The mesh with this number, as a configuration writes it."""
-        fields = {} if self.layers is None else {"layers": self.layers}
-        fields |= [*self.meshes.values()][mesh].described
-        return f"{{{', '.join(f'{name}: {x}' for name, x in fields.items())}}}"
+    odds: float = dataclasses.field(compare=False)
+    key: Key = dataclasses.field(compare=False)
 
     def __str__(self) -> str:
-        return " or ".join(self.name(mesh) for mesh in range(len(self.meshes)))
+        layers = {} if self.layers is None else {"layers": self.layers}
+        return _in_braces(layers | self.mesh.described)
 
-    def models(self) -> list[Callable[[Model], Model]]:
-        """For each mesh, the function that puts the model on it, with the inputs' tokens."""
+    def adapt_model(self, model: Model) -> Model:
+        """The model on this mesh, with the tokens of its inputs."""
+        with at(self.key, _in_braces(self.mesh.described)):
+            return model_on(model, dataclasses.replace(self.mesh, tokens=None))
 
-        def on(model: Model, key: Key, mesh: Mesh) -> Model:
-            fields = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
-            with at(key, f"{{{fields}}}"):
-                return model_on(model, dataclasses.replace(mesh, tokens=None))
-
-        return [ft.partial(on, key=key, mesh=mesh) for key, mesh in self.meshes.items()]
-
-    def tasks(self, task: AbstractTask) -> list[AbstractTask]:
-        """For each mesh, the task with the tokens of the mesh."""
-        tasks = []
-        for key, mesh in self.meshes.items():
-            with at(key / "tokens", str(mesh.tokens)):
-                tasks.append(task.on(Mesh(tokens=mesh.tokens)))
-        return tasks
+    def adapt_task(self, task: AbstractTask) -> AbstractTask:
+        """The task with the tokens of this mesh."""
+        with at(self.key / "tokens", str(self.mesh.tokens)):
+            return task.on(Mesh(tokens=self.mesh.tokens))
 
 
-class Schedule(tuple[Phase, ...]):
-    """The phases of a run."""
-
-    def at(self, step: int) -> Phase:
-        """The phase of the state after `step` steps."""
-        return next((phase for phase in self if step <= phase.last), self[-1])
-
-    def drawn(self, seed: int, step: int) -> int:
-        """The number of the mesh that is drawn after `step` steps, by the seed and the step."""
-        odds = np.array(self.at(step + 1).odds)
-        if len(odds) < 2:
-            return 0
-        most = max(len(phase.odds) for phase in self)
-        random = np.random.default_rng([seed, step, most])
-        return int(random.choice(len(odds), p=odds / odds.sum()))
-
-
-def schedule_of(config: Config) -> Schedule:
-    """The phases of a run."""
+def scheduled_meshes(config: Config) -> list[tuple[ScheduledMesh, ...]]:
+    """The meshes of each phase of a run."""
     training = config.training
-    ends = itertools.pairwise((*training.begins, training.steps))
     phases = []
-    for i, (phase, (first, last)) in enumerate(zip(training.phases, ends, strict=True)):
+    for i, phase in enumerate(training.phases):
         key = training.key / "schedule" / i
         layers = (phase.layers or config.model.layers) if training.refines else None
-        if phase.meshes:
-            meshes = {key / "meshes" / i: mesh for i, mesh in enumerate(phase.meshes)}
-            odds = phase.weights or (1.0,) * len(meshes)
-            phases.append(Phase(first, last, layers, meshes, odds, key=key))
-        else:
-            # The weights themselves have the layers of the mesh.
-            mesh = dataclasses.replace(phase.mesh or Mesh(), layers=None)
-            evaluated = Mesh().over(mesh)
-            phases.append(
-                Phase(first, last, layers, {key / "mesh": mesh}, evaluated=evaluated, key=key)
-            )
-    return Schedule(phases)
+        meshes = {key / "meshes" / j: mesh for j, mesh in enumerate(phase.meshes)}
+        if not meshes:
+            # The weights themselves have the layers of this mesh.
+            meshes = {key / "mesh": dataclasses.replace(phase.mesh or Mesh(), layers=None)}
+        odds = phase.weights or (1.0,) * len(meshes)
+        pairs = zip(meshes.items(), odds, strict=True)
+        phases.append(tuple(ScheduledMesh(mesh, layers, x, key) for (key, mesh), x in pairs))
+    return phases
+
+
+def mesh_drawer(config: Config) -> Callable[[int], ScheduledMesh]:
+    """Returns a function that draws the mesh after a number of steps, by the seed of the run
+    and that number."""
+    training = config.training
+    phases = scheduled_meshes(config)
+    most = max(map(len, phases))
+
+    def draw_mesh(step: int) -> ScheduledMesh:
+        meshes = phases[bisect.bisect(training.begins, step) - 1]
+        if len(meshes) == 1:
+            return meshes[0]
+        odds = np.array([mesh.odds for mesh in meshes])
+        random = np.random.default_rng([training.seed, step, most])
+        return meshes[random.choice(len(meshes), p=odds / odds.sum())]
+
+    return draw_mesh
 
 
 def model_on(model: Model, mesh: Mesh) -> Model:
@@ -124,3 +102,8 @@ def overrides_for_refinement(config: Config) -> list[str]:
     if "transport" not in costs:
         overrides.append("training.costs.transport=0.01")
     return overrides
+
+
+def _in_braces(fields: Mapping[str, object]) -> str:
+    """The fields of a mesh, as a configuration writes them."""
+    return f"{{{', '.join(f'{name}: {x}' for name, x in fields.items())}}}"

@@ -58,8 +58,8 @@ def gradient_in_parts(
 
         def add(total, x):
             index, part, share = x
-            drawn = None if key is None else jax.random.fold_in(key, index)
-            new, result = gradient(weights, eqx.combine(part, shared), drawn, share)
+            part_key = jax.random.fold_in(key, index)
+            new, result = gradient(weights, eqx.combine(part, shared), part_key, share)
             return jax.tree.map(jnp.add, total, new), result
 
         zero = jax.tree.map(jnp.zeros_like, weights)
@@ -175,8 +175,7 @@ def make_train_step(
         def loss_of_weights(trained, batch, key):
             return loss(eqx.combine(trained, frozen, static), batch, key)
 
-        key = jax.random.wrap_key_data(state.key)
-        key = jax.random.fold_in(key, state.step)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         gradient, result = gradient_in_parts(loss_of_weights, accumulate)(trained, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults = state.faults
@@ -218,9 +217,8 @@ def roll_back(state: TrainState, bad_steps: int) -> TrainState:
     """The state from which a run continues after it went back to a checkpoint. It has another
     random key, since the old noise and batches would fail again."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 1)
-    bad = jnp.asarray(bad_steps, int)
-    none = jnp.zeros((), int)
-    faults = Faults(bad, none, state.faults.rollbacks + 1)
+    zero = jnp.zeros((), int)
+    faults = Faults(jnp.asarray(bad_steps, int), zero, state.faults.rollbacks + 1)
     return eqx.tree_at(lambda s: (s.key, s.faults), state, (jax.random.key_data(key), faults))
 
 

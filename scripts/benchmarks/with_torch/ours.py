@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ide_transformer.tasks import Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size, learning_rate, read_section
 from ide_transformer.training.steps.layout import make_layout
-from ide_transformer.training.steps.parts import read_parts
+from ide_transformer.training.steps.phases import make_phases
 
 from .processes import timed_steps
 
@@ -68,11 +68,12 @@ class OwnTraining:
         sizes = {"vocabulary": setting.vocabulary}
         model = build_model_of_size(config, sizes, jax.random.key(0))
         self.initial_weights = torch_weights(model)
-        programs = read_parts(config).programs(model)
-        (program,) = programs
-        self._state = programs.start(model, jax.random.key(1))
+        phases = make_phases(config, model)
+        (phase,) = phases
+        (mesh,) = phase.meshes
+        self._state = phases.start(model, jax.random.key(1))
         layout = make_layout(config.parallel)
-        self._program = program.lower(0, CrossEntropy(), layout, self.batches[0]).compile()
+        self._program = phase.lower(mesh, CrossEntropy(), layout, self.batches[0]).compile()
         self._next_batches = itertools.cycle(self.batches)
 
     def losses(self, steps: int) -> list[float]:
