@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +15,7 @@ from ..equation import partition_weights
 from ..errors import InputError
 from ..tasks import Batch, Part
 from .folder.checkpoints import Checkpoints
-from .folder.metrics import (
-    MetricsLog,
-    NotFinite,
-    TrainingProgress,
-    cut_metrics,
-    say,
-    trained_seconds,
-)
+from .folder.metrics import MetricsLog, NotFinite, TrainingProgress, cut_metrics, say
 from .folder.run_folder import RunFolder, flat_values
 from .setup import Setup
 from .steps.memory import describe_memory
@@ -48,6 +42,7 @@ class Diverged(InputError):
     """The loss of a run is not finite, at its end or after it went back to a checkpoint."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Loop:
     """The training loop of a run.
 
@@ -55,33 +50,30 @@ class Loop:
       never stopped.
     """
 
-    def __init__(
-        self, setup: Setup, folder: RunFolder, checkpoints: Checkpoints, stop: StopRequest
-    ):
-        self.setup = setup
-        self.folder = folder
-        self.checkpoints = checkpoints
-        self.stop = stop
-        self.began = setup.began - trained_seconds(folder)
+    setup: Setup
+    folder: RunFolder
+    checkpoints: Checkpoints
+    stop: StopRequest
+    began: float
 
     def run(self, state: TrainState) -> TrainState:
         """Trains to the last step. After too many bad steps it goes back, but only once."""
         steps = self.setup.training.steps
         start = int(state.step)
+        run = self.setup.config.model.run
+        origin = "" if run is None or start else f", with the weights of {run}"
+        trained, frozen = map(optax.tree.size, partition_weights(state.weights))
+        part = f", {trained:,} of them trained" if frozen else ""
+        say(f"{self.folder.path}: {trained + frozen:,} parameters{part}{origin}")
         with TrainingProgress(steps, start) as progress:
-            run = self.setup.config.model.run
-            origin = "" if run is None or start else f", with the weights of {run}"
-            trained, frozen = map(optax.tree.size, partition_weights(state.weights))
-            part = f", {trained:,} of them trained" if frozen else ""
-            progress.say(f"{self.folder.path}: {trained + frozen:,} parameters{part}{origin}")
-            phases = self._compile_phases(start, progress) if start < steps else []
+            phases = self._compile_phases(start) if start < steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
                     return self._march(phases, state, progress)
                 except NotFinite as fault:
                     state = self._last_good(rollbacks, fault)
-                    progress.say(
+                    say(
                         f"warning: {fault}; going back to step {int(state.step)}, and on with "
                         "other batches. This is done once."
                     )
@@ -94,7 +86,10 @@ class Loop:
         start = int(state.step)
         # After a rollback the next seed draws other batches.
         seed = training.seed + int(state.faults.rollbacks)
-        log = self._start_log(start, progress)
+        # A run whose steps are all bad has learned nothing, however short it is.
+        most_bad = min(training.max_bad_steps, training.steps)
+        log = MetricsLog(self.folder, self.setup.trackers, progress, self.began, most_bad)
+        log.start(flat_values(self.setup.config), start)
         steps = range(start + 1, training.steps + 1)
         previous: dict[str, Any] = {}
         prefetching = prefetch(self._batch_maker(seed), steps)
@@ -109,7 +104,7 @@ class Loop:
                 )
                 phase = program.phase
                 if step == phase.first + 1 > 1:
-                    progress.say(f"step {phase.first}: from here on {phase}")
+                    say(f"step {phase.first}: from here on {phase}")
                     state = state if enter is None else enter(state)
                 state, metrics = compiled[mesh][_shapes(batch)](state, batch)
                 log.count_tokens(tokens)
@@ -132,16 +127,6 @@ class Loop:
                 self.stop.check(f" after step {step}")
         return state
 
-    def _start_log(self, start: int, progress: TrainingProgress) -> MetricsLog:
-        """The log of the steps after `start`, with its trackers started."""
-        setup = self.setup
-        training = setup.training
-        # A run whose steps are all bad has learned nothing, however short it is.
-        most_bad = min(training.max_bad_steps, training.steps)
-        log = MetricsLog(self.folder, setup.trackers, progress, self.began, most_bad)
-        log.start(flat_values(setup.config), start)
-        return log
-
     def _batch_maker(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
         """Returns a function of a step, from 1: its mesh, its batch and their tokens."""
         training = self.setup.training
@@ -157,7 +142,7 @@ class Loop:
 
         return make_batch
 
-    def _compile_phases(self, start: int, progress: TrainingProgress) -> list[CompiledPhase]:
+    def _compile_phases(self, start: int) -> list[CompiledPhase]:
         """Compiles the programs of the phases after step `start`; reports their memory."""
         setup = self.setup
         training = setup.training
@@ -177,7 +162,7 @@ class Loop:
                     batches = task.of_each_shape(training.batch_size, training.seed)
                     on_mesh = f" on {phase.name(index)}" if training.schedule else ""
                     lengths = f" for {len(batches)} lengths" if len(batches) > 1 else ""
-                    progress.say(f"compiling the step{on_mesh}{lengths}")
+                    say(f"compiling the step{on_mesh}{lengths}")
                     shared[key] = self._compile_steps(program, index, batches)
                 steps.append(shared[key])
             enter = program.enter
@@ -188,7 +173,7 @@ class Loop:
             phases.append(CompiledPhase(program, enter, steps))
         compiled = [step for steps in shared.values() for step in steps.values()]
         temporary = max(step.memory_analysis().temp_size_in_bytes for step in compiled)
-        self._say_memory(phases[-1].program, temporary, progress)
+        self._say_memory(phases[-1].program, temporary)
         return phases
 
     def _compile_steps(self, program: Program, mesh: int, batches: Sequence[Batch]) -> Steps:
@@ -200,20 +185,18 @@ class Loop:
             self.stop.check()
         return steps
 
-    def _say_memory(self, program: Program, temporary: int, progress: TrainingProgress) -> None:
+    def _say_memory(self, program: Program, temporary: int) -> None:
         """Says what the last phase needs, whose step reserves `temporary` bytes."""
         setup = self.setup
         training = setup.training
         task, *_ = program.phase.tasks(setup.task)
         part = task.of_each_shape(training.part_size, training.seed)[-1]
         loss = setup.task.loss
-        progress.say(describe_memory(program.model, program.shapes, loss, part, temporary))
+        say(describe_memory(program.model, program.shapes, loss, part, temporary))
         devices = [f"{axis} {size}" for axis, size in setup.layout.sizes.items() if size > 1]
         if devices:
             size = setup.layout.bytes_each(program.shapes)
-            progress.say(
-                f"devices: {', '.join(devices)}; the state takes {size:,} bytes on each"
-            )
+            say(f"devices: {', '.join(devices)}; the state takes {size:,} bytes on each")
 
     def evaluate(
         self,

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools as ft
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +39,6 @@ class Setup(NamedTuple):
     - `layout`: the devices.
     - `origin`: the checksum of weights that are not drawn, and the number and the step of the
       run that they come from; else `None`.
-    - `began`: the reading of `time.perf_counter` at the start.
     """
 
     config: Config
@@ -52,7 +50,6 @@ class Setup(NamedTuple):
     layout: Layout
     trackers: Sequence[AbstractTracker]
     origin: dict[str, Any] | None
-    began: float
 
     @property
     def training(self) -> TrainingConfig:
@@ -88,7 +85,6 @@ def setup(
 
     **Raises:** `InputError` for values that do not fit together.
     """
-    began = time.perf_counter()
     training = config.training
     if config.model.run is None and config.model.checkpoint != "newest":
         key = config.model.key / "checkpoint"
@@ -120,7 +116,6 @@ def setup(
         layout=layout,
         trackers=trackers,
         origin=origin or None,
-        began=began,
     )
 
 
