@@ -11,7 +11,7 @@ import jax
 from ...arguments import checked
 from ...errors import InputError
 from ...models import STATISTICS, Model, is_built_as
-from ...pretrained import find_pretrained, load_pretrained
+from ...pretrained import load_pretrained
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
@@ -32,7 +32,7 @@ class LoadedModel(NamedTuple):
     """A model and its origin.
 
     - `run`: the folder of the run; `None` for a checkpoint.
-    - `path`: the folder of the run or the checkpoint.
+    - `path`: the folder of the run, or the checkpoint as `load_pretrained` takes it.
     - `config`: of the run, with the data for evaluations; `None` for a checkpoint.
     - `named`: whether the user chose other data than the data of the run.
     - `foreign`: whether evaluations hold out all samples, as for data from another file.
@@ -109,8 +109,7 @@ def load_model(
                 f"{folder} is not a run and only solver.… can change; drop "
                 f"{', '.join(for_run) or 'checkpoint and weights'}."
             )
-        files = find_pretrained(folder)
-        loaded = LoadedModel(load_pretrained(files), None, files)
+        loaded = LoadedModel(load_pretrained(folder), None, folder)
     return loaded._replace(model=with_solver(loaded.model, solver))
 
 
