@@ -188,9 +188,10 @@ def study_windows(
         say(f"{name}: layers {first} to {end - 1}")
     return Report(
         f"windows of {loaded.path.name}",
-        f"Windows of layers of {loaded.path} walked in {steps} steps. The best of {len(windows)} by "
-        f"the loss ({problem.loss}) on {calibration} samples is measured on {held_out} others. "
-        f"The native loss is {np.mean(native):.4f}. Uncertainties are standard errors.",
+        f"Windows of layers of {loaded.path} walked in {steps} steps. The best of "
+        f"{len(windows)} by the loss ({problem.loss}) on {calibration} samples is measured on "
+        f"{held_out} others. The native loss is {np.mean(native):.4f}. Uncertainties are "
+        "standard errors.",
         rows,
         {
             "change": "change of the loss",
