@@ -123,6 +123,7 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
 def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
     source = changed_copy(tmp_path / "gpt2", "gpt2")
     run = stub.start_run(stub.config(**stub.tree_of_text(tmp_path)), tmp_path).path
+    capsys.readouterr()  # the start of the run
     for path, method, library in ((source, "replace_me", True), (run, "coarsened", False)):
         folder = tmp_path / method
         options = "--calibration", 4, "--save", folder, "--method", method
