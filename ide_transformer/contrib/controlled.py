@@ -428,7 +428,8 @@ def study_steering(
     if not comparable.any():
         raise InputError(
             f"{loaded.path}: no sample reaches a probability of {probability} both by pushes "
-            "in all layers and by a push in one; pass more --iterations, or a lower probability."
+            "in all layers and by a push in one; pass more --iterations, or a lower "
+            "probability."
         )
     ratios = energy[comparable] / single.min(axis=0)[comparable]
     best = single.argmin(axis=0)[comparable]
