@@ -13,7 +13,6 @@ from ...models import LanguageModel, Model, is_built_as
 from ...pretrained import find_pretrained, save_pretrained
 from ...pretrained.files import read_json
 from ...tasks import PretrainedTokenizer, end_token
-from ..configuration.config import Config
 from ..configuration.files import config_of
 from ..configuration.text import Tree, apply_overrides, write_yaml
 from ..steps.build import build_model_of_size
@@ -126,16 +125,15 @@ def export_run(
             files["generation_config.json"] = json.dumps(generation, indent=2)
         files["tokenizer_config.json"] = json.dumps(options, indent=2)
         files["tokenizer.json"] = library.to_str(pretty=True)
-    files["README.md"] = _card(folder, config, model, step, weights, path)
+    files["README.md"] = _card(folder, model, step, weights, path)
     for name, text in files.items():
         with naming(path / name):
             (path / name).write_text(text, encoding="utf-8")
 
 
-def _card(
-    folder: RunFolder, config: Config, model: Model, step: int, weights: Weights, path: Path
-) -> str:
+def _card(folder: RunFolder, model: Model, step: int, weights: Weights, path: Path) -> str:
     """The model card in Markdown. The user fills in the licence."""
+    config = folder.load_config()
     tree: dict[str, Any] = config.changes()
     tree |= {"name": config.name}
     # The folders of this machine are private.

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -97,26 +96,19 @@ class RunFolder:
 
         **Raises:** `InputError` if there is no such run, and for code that is not trusted.
         """
-        if self._config is None:
-            self._check_files()
-            self._config = load_config(self.config, trust=self.trust)
-        return self._config
-
-    def _check_files(self) -> None:
-        """Raises `InputError` if this is not the folder of a run, or if it holds a file whose
-        reading may never end."""
+        if self._config is not None:
+            return self._config
         if not self.path.exists():
             raise InputError(f"{self.path}: there is no such run or checkpoint.")
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
         for parent, _, names in os.walk(self.path):
             for path in (Path(parent, name) for name in names):
-                # A file of a checkpoint that was cut short may be gone by now.
-                with contextlib.suppress(OSError):
-                    if not stat.S_ISREG(path.stat().st_mode):
-                        raise InputError(
-                            f"{path} is a pipe or a device; remove it from the run."
-                        )
+                # Its reading may never end. A file that was cut short may be gone by now.
+                if path.exists() and not path.is_file():
+                    raise InputError(f"{path} is a pipe or a device; remove it from the run.")
+        self._config = load_config(self.config, trust=self.trust)
+        return self._config
 
     @property
     def newest_step(self) -> int | None:
@@ -132,10 +124,7 @@ class RunFolder:
     @property
     def identity(self) -> str | None:
         """A unique number; `None` if it is lost."""
-        try:
-            return self.recorded.get("run")
-        except InputError:
-            return None
+        return self.recorded.get("run") if self.fingerprints.exists() else None
 
     @property
     def data(self) -> str | None:
@@ -174,11 +163,10 @@ class RunFolder:
     def load_summary(self) -> dict[str, Any]:
         """The summary that the run wrote at its end. Raises `InputError` for a damaged file."""
         summary = _read_json(self.summary)
+        numbers = "steps", "parameters", "nfe", "seconds"
         wrong = {name for name, x in summary.items() if not is_logged(x)}
-        wrong |= {"validation_loss"} - summary.keys()
-        numbers = ("steps", "parameters", "nfe", "seconds")
         wrong |= {name for name in numbers if summary.get(name) is None}
-        if wrong:
+        if wrong := wrong | {"validation_loss"} - summary.keys():
             raise InputError(
                 f"{self.summary} has no number for {', '.join(sorted(wrong))}; restore it, or "
                 "remove it and resume the run."
@@ -290,11 +278,11 @@ def new_folder(
             folder = RunFolder(runs / name, trust=config)
             try:
                 temporary.path.rename(folder.path)
+                return folder
             except OSError:
-                if folder.path.exists():
-                    continue  # another process has just made it
-                raise
-            return folder
+                # Another process may have just made it.
+                if not folder.path.exists():
+                    raise
     finally:
         shutil.rmtree(temporary.path, ignore_errors=True)
 
