@@ -211,9 +211,10 @@ def evaluate_on_meshes(
     sizes = [*dict.fromkeys(mesh.tokens for mesh in meshes)]
     all_tasks = [evaluation_task(loaded, text, tokens, task) for tokens in sizes]
     task_of = dict(zip(sizes, on_same_tokens(all_tasks), strict=True))
-    rows = []
-    for mesh, model in zip(meshes, models, strict=True):
-        rows.append({**mesh.described, **_measure(model, task_of[mesh.tokens], samples, part)})
+    rows = [
+        {**mesh.described, **_measure(model, task_of[mesh.tokens], samples, part)}
+        for mesh, model in zip(meshes, models, strict=True)
+    ]
     check_finite(loaded, rows)
     return rows
 

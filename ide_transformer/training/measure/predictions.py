@@ -61,6 +61,7 @@ def draw_functions(
     first."""
     from ...figures import plot_fields
 
+    points = np.asarray(points)
     shape = len(truth), points.shape[-2], -1
     functions = {**more, "truth": truth, "prediction": prediction}
     functions = {name: values.reshape(shape) for name, values in functions.items()}
@@ -73,24 +74,17 @@ def draw_functions(
         if error.shape[2] > 1:
             name += f", channel {channel + 1}"
         rows[name] = {}
-        is_real, points_of_sample = points_without_padding(points, sample)
-        points_of_rows.append(points_of_sample)
+        is_real = slice(None)
+        if points.ndim > 2:
+            is_real = real_points(points)[sample]
+            points_of_rows.append(points[sample, is_real])
         for title, values in functions.items():
             if values.shape == error.shape:
                 rows[name][title] = values[sample, is_real, channel]
             else:
                 for index, y in enumerate(values[sample].T, 1):
                     rows[name][f"{title}, channel {index}"] = y[is_real]
-    plot_fields(Path(path), points_of_rows, rows, axes=axes)
-
-
-def points_without_padding(points: Any, sample: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which points of a sample are no padding, and these points; see `draw_functions`."""
-    points = np.asarray(points)
-    if points.ndim == 2:
-        return np.ones(len(points), bool), points
-    is_real = real_points(points)[sample]
-    return is_real, points[sample, is_real]
+    plot_fields(Path(path), points_of_rows or points, rows, axes=axes)
 
 
 def operator_model(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:

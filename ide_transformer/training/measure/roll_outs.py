@@ -18,7 +18,7 @@ from ...tasks.function_data import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
 from .evaluation import evaluation_task, part_to_measure
-from .predictions import draw_functions, operator_model, points_without_padding
+from .predictions import draw_functions, operator_model
 
 
 # A state has blown up if it is this factor larger than the truth.
@@ -145,8 +145,12 @@ class RollOut(NamedTuple):
         truth = []
         states = []
         for sample in range(min(samples, self.truth.shape[1])):
-            is_real, points_of_sample = points_without_padding(self.points, sample)
-            points.append(points_of_sample)
+            of_sample = self.points
+            is_real = np.ones(of_sample.shape[-2], bool)
+            if of_sample.ndim > 2:
+                is_real = real_points(of_sample)[sample]
+                of_sample = of_sample[sample]
+            points.append(of_sample[is_real])
             for fields, x in ((truth, self.truth), (states, self.states_to_draw)):
                 fields.append(x[:, sample].reshape(len(x), len(is_real), -1)[:, is_real, 0])
         animate_fields(Path(path), points, self.times, truth, states)
