@@ -82,12 +82,9 @@ def resume_run(
 
     **Raises:** `InputError` for another override, and for code that is not trusted.
     """
-    is_folder = Path(path, "config.yaml").is_file()
-    folder = (
-        RunFolder(path, trust=trust)
-        if is_folder
-        else folder_to_resume(str(path), Path(runs), trust)
-    )
+    folder = RunFolder(path, trust=trust)
+    if not Path(path, "config.yaml").is_file():
+        folder = folder_to_resume(str(path), Path(runs), trust)
     config = folder.load_config()
     free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
     keys = [override.partition("=")[0] for override in overrides]

@@ -22,7 +22,7 @@ import jax
 from ...errors import InputError, naming, whole_file
 from ...packages import checksum
 from ...pretrained.files import read_json
-from ...reporting import write_json
+from ...reporting import write_json, write_text
 from ...tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from ..configuration.config import Config
 from ..configuration.files import Trust, dump_config, find_run, load_config
@@ -33,13 +33,11 @@ from ..configuration.text import names_of_code
 def source(config: Config | None = None) -> str:
     """The version of the package with a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, then
     each module that the configuration names, with its checksum."""
-    versions = [_package()]
     names = {} if config is None else names_of_code(config.as_tree())
     modules = {name.partition(":")[0] for values in names.values() for name in values}
-    for module in sorted(modules):
-        if file := getattr(sys.modules.get(module), "__file__", None):
-            versions.append(f"{module} ({checksum_of([Path(file)])})")
-    return ", ".join(versions)
+    files = {x: getattr(sys.modules.get(x), "__file__", None) for x in sorted(modules)}
+    checksums = [f"{x} ({checksum_of([Path(file)])})" for x, file in files.items() if file]
+    return ", ".join([_package(), *checksums])
 
 
 @ft.cache
@@ -259,8 +257,7 @@ def new_folder(
     temporary = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     temporary.checkpoints.mkdir(parents=True)
     try:
-        with naming(temporary.config):
-            temporary.config.write_text(dump_config(config), encoding="utf-8")
+        write_text(temporary.config, dump_config(config))
         with naming(temporary.tokenizer):
             save(temporary.tokenizer)
         fingerprints = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
