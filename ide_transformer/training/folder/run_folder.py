@@ -103,7 +103,7 @@ class RunFolder:
         for parent, _, names in os.walk(self.path):
             for path in (Path(parent, name) for name in names):
                 # Its reading may never end. A file that was cut short may be gone by now.
-                if path.exists() and not path.is_file():
+                if not path.is_file() and path.exists():
                     raise InputError(f"{path} is a pipe or a device; remove it from the run.")
         self._config = load_config(self.config, trust=self.trust)
         return self._config
@@ -122,7 +122,10 @@ class RunFolder:
     @property
     def identity(self) -> str | None:
         """A unique number; `None` if it is lost."""
-        return self.recorded.get("run") if self.fingerprints.exists() else None
+        try:
+            return self.recorded.get("run")
+        except InputError:
+            return None
 
     @property
     def data(self) -> str | None:
