@@ -56,9 +56,7 @@ def write_report(folder: Path, report: Report) -> None:
         writer.writeheader()
         writer.writerows(report.rows)
     table = markdown_table(*table_cells(report.rows, report.headings))
-    page = folder / "report.md"
-    with naming(page):
-        page.write_text(f"# {report.name}\n\n{report.about}\n\n{table}\n", encoding="utf-8")
+    write_text(folder / "report.md", f"# {report.name}\n\n{report.about}\n\n{table}\n")
 
 
 def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
@@ -76,6 +74,12 @@ def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
 def show_text(text: str) -> None:
     """Prints a text of a model. On a terminal, control characters are escaped."""
     print(printable(text, OF_TEXTS) if sys.stdout.isatty() else text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text. The error of a full disk names the file."""
+    with naming(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -27,7 +27,7 @@ from ide_transformer.equation import AbstractSourcedOperator, Equation, map_part
 from ide_transformer.errors import InputError
 from ide_transformer.models import AbstractClassifier, LanguageModel, Model
 from ide_transformer.reporting import Row, write_json
-from ide_transformer.training import load_model
+from ide_transformer.training import LoadedModel
 
 
 # Maps outputs to a loss of the batch, or to a number for each sample.
@@ -346,16 +346,13 @@ def successive_approximations(
 
 
 @checked
-def study_dynamics(
-    path: str, folder: Path, *, samples: PositiveInt, trust: bool = False
-) -> Sequence[Row]:
-    """Measures the `Costates` of the run or checkpoint in `path` for the mean loss on held-out
-    samples, and writes `dynamics.json` into `folder`. Returns a row for each layer:
+def study_dynamics(loaded: LoadedModel, folder: Path, *, samples: PositiveInt) -> Sequence[Row]:
+    """Measures the `Costates` of a model for the mean loss on held-out samples, and writes
+    `dynamics.json` into `folder`. Returns a row for each layer:
 
     - `costate`, `state`: root mean squares where the layer begins.
     - `stationarity, …`, `hamiltonian, …`: a column for each operator.
     """
-    loaded = load_model(path, trust=trust)
     problem = make_problem(loaded, 1, samples)
     measured = costates(loaded.model, problem.held_out, lambda y: jnp.mean(problem.losses(y)))
     equation, _ = loaded.model.initial_value_problem(problem.held_out)
@@ -372,23 +369,23 @@ def study_dynamics(
         {"layer": n, **{name: float(column[n]) for name, column in columns.items()}}
         for n in range(len(measured.hamiltonian))
     ]
-    write_json(folder / "dynamics.json", {"path": path, "loss": problem.loss, "layers": rows})
+    record = {"path": str(loaded.path), "loss": problem.loss, "layers": rows}
+    write_json(folder / "dynamics.json", record)
     return rows
 
 
 @checked
 def study_steering(
-    path: str,
+    loaded: LoadedModel,
     folder: Path,
     *,
     probability: Annotated[float, above(0), below(1)],
     samples: PositiveInt,
     tokens: PositiveInt | None = None,
     iterations: PositiveInt = 40,
-    trust: bool = False,
 ) -> dict[str, Any]:
-    """Steers held-out samples of the run or checkpoint in `path` to a class or next token drawn
-    at random, until it has this probability. Writes the returned row into `steering.json`.
+    """Steers held-out samples of a model to a class or next token drawn at random, until it has
+    this probability. Writes the returned row into `steering.json`.
 
     `ratio` is the energy of the push in all layers over the energy of the best push in a single
     layer, by percentiles over the samples that reach the probability both ways. `best layer`
@@ -400,7 +397,6 @@ def study_steering(
     - `iterations`: see `steer`.
     """
     level = float(np.log(probability / (1 - probability)))
-    loaded = load_model(path, trust=trust)
     model = loaded.model
     if not isinstance(model.read_out, AbstractClassifier):
         loaded.require(LanguageModel)
@@ -408,7 +404,9 @@ def study_steering(
     if eqx.filter_eval_shape(model, inputs).ndim == 3:
         inputs = inputs[:, : tokens or 16]
     elif tokens is not None:
-        raise InputError(f"tokens={tokens}: {path} classifies whole samples; remove tokens.")
+        raise InputError(
+            f"tokens={tokens}: {loaded.path} classifies whole samples; remove tokens."
+        )
     # Targets are drawn among all but the most likely.
     order = np.argsort(-np.asarray(_last_logits(model(inputs))), axis=1)
     ranks = np.random.default_rng(0).integers(1, order.shape[1], len(order))
@@ -429,14 +427,15 @@ def study_steering(
     comparable = reached & np.isfinite(single).any(axis=0)
     if not comparable.any():
         raise InputError(
-            f"{path}: no sample reaches a probability of {probability} both by pushes in all "
-            "layers and by a push in one; pass more --iterations, or a lower probability."
+            f"{loaded.path}: no sample reaches a probability of {probability} both by pushes "
+            "in all layers and by a push in one; pass more --iterations, or a lower "
+            "probability."
         )
     ratios = energy[comparable] / single.min(axis=0)[comparable]
     best = single.argmin(axis=0)[comparable]
     density = np.sum(np.asarray(steering.pushes) ** 2, axis=(-2, -1))[:, reached]
     row = {
-        "model": Path(path).name,
+        "model": loaded.path.name,
         "inputs": len(targets),
         "reached": int(reached.sum()),
         "layers": model.layers,

@@ -14,7 +14,7 @@ from ide_transformer.contrib.meshes import Quantity
 from ide_transformer.dynamics import square
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
-from ide_transformer.pretrained import tokenizer_file
+from ide_transformer.pretrained import find_pretrained, tokenizer_file
 from ide_transformer.tasks import LanguageTask, PretrainedTokenizer, shakespeare
 from ide_transformer.training import LoadedModel, evaluation_task
 
@@ -73,7 +73,7 @@ def make_problem(
     """
     model = loaded.model
     is_language_model = models.is_built_as(model, models.LanguageModel)
-    has_tokenizer = tokenizer_file(loaded.path).is_file()
+    has_tokenizer = tokenizer_file(find_pretrained(loaded.path)).is_file()
     if text is not None or loaded.run is not None or (is_language_model and has_tokenizer):
         return _task_problem(loaded, calibration, held_out, draw, text)
     has_texts = isinstance(model.inputs, models.TextInputs)

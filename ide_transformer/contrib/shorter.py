@@ -25,7 +25,7 @@ from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
 from ide_transformer.pretrained import save_pretrained
 from ide_transformer.reporting import Report, Terminal, duration, write_json
-from ide_transformer.training import LoadedModel, load_model
+from ide_transformer.training import LoadedModel
 
 
 # Shares of the native field evaluations.
@@ -148,17 +148,16 @@ MethodName: TypeAlias = Annotated[
 
 @checked
 def study_shortening(
-    path: str,
+    loaded: LoadedModel,
     file: Path,
     *,
     methods: Sequence[MethodName] = tuple(METHODS),
     draws: PositiveInt = 3,
     calibration: PositiveInt = 128,
     held_out: PositiveInt = 128,
-    trust: bool = False,
     text: str | None = None,
 ) -> Report:
-    """Measures methods that make the run or checkpoint in `path` shorter.
+    """Measures methods that make a model shorter.
 
     A method gets the largest size (number of layers) that costs at most 90, 75 and 50 % of the
     native field evaluations. Rows are written into `file` as they are measured; a second call
@@ -174,14 +173,15 @@ def study_shortening(
 
     **Raises:** `InputError` for unknown methods, and for a file of another study.
     """
-    loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
     sizes = budgets(model.layers)
     if not sizes:
-        raise InputError(f"{path}: its model has a single layer, so none can be left out.")
+        raise InputError(
+            f"{loaded.path}: its model has a single layer, so none can be left out."
+        )
     say = Terminal().print
     problem = make_problem(loaded, calibration, held_out, text=text)
-    about: dict[str, Any] = {"model": Path(path).name, "loss": problem.loss}
+    about: dict[str, Any] = {"model": loaded.path.name, "loss": problem.loss}
     about |= {"calibration": calibration, "held_out": held_out}
     if text is not None:
         about["text"] = fingerprint(text)
@@ -347,17 +347,16 @@ def _stored_rows(file: Path, about: dict[str, Any]) -> Rows:
 
 @checked
 def save_shorter(
-    path: str,
+    loaded: LoadedModel,
     folder: Path,
     *,
     layers: PositiveInt | None = None,
     method: MethodName = "coarsened",
     calibration: PositiveInt = 128,
-    trust: bool = False,
     text: str | None = None,
 ) -> str:
-    """Saves the run or checkpoint in `path` with fewer layers, in the layout of the checkpoint,
-    or of GPT-2, Llama or ViT. Returns a sentence on the result.
+    """Saves a model with fewer layers, in the layout of its checkpoint, or of GPT-2, Llama or
+    ViT. Returns a sentence on the result.
 
     **Arguments:**
 
@@ -370,11 +369,10 @@ def save_shorter(
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} exists already; pass a new name.")
-    loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
     size = layers or model.layers - 1
     if not 0 < size < model.layers:
-        raise InputError(f"{path} has {model.layers} layers; save fewer, not {size}.")
+        raise InputError(f"{loaded.path} has {model.layers} layers; save fewer, not {size}.")
     problem = make_problem(loaded, calibration, held_out=1, text=text)
     shorter, _ = next(METHODS[method](model, problem, [size], 0))
     error = native_target(model, problem.calibration, problem.read).error(shorter)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,7 +18,7 @@ from ide_transformer.dynamics import March
 from ide_transformer.equation import State
 from ide_transformer.models import Model
 from ide_transformer.reporting import Report, Terminal
-from ide_transformer.training import load_model
+from ide_transformer.training import LoadedModel
 
 
 # Candidates by which the logits are divided.
@@ -116,25 +115,23 @@ def walked_state(
 
 @checked
 def study_windows(
-    path: str,
+    loaded: LoadedModel,
     *,
     steps: PositiveInt,
     calibration: PositiveInt = 128,
     held_out: PositiveInt = 128,
-    trust: bool = False,
     text: str | None = None,
 ) -> Report:
-    """Measures walks through windows of layers of the run or checkpoint in `path`.
+    """Measures walks through windows of layers of a model.
 
     For each of `walks(steps)`, the window with the least loss on calibration samples is
     measured on held-out samples. Controls: a random window of this size (`random`, the mean
     over all others), and a temperature that divides the outputs, fitted on calibration samples
     for the native model and for the window. `text`: see `make_problem`.
     """
-    loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
     problem = make_problem(loaded, calibration, held_out, text=text)
-    choose_by = problem.require_calibration_losses(path)
+    choose_by = problem.require_calibration_losses(str(loaded.path))
     say = Terminal().print
 
     def losses_on(inputs: PyTree[ArrayLike], losses: Losses) -> Callable[..., np.ndarray]:
@@ -190,10 +187,11 @@ def study_windows(
         )
         say(f"{name}: layers {first} to {end - 1}")
     return Report(
-        f"windows of {Path(path).name}",
-        f"Windows of layers of {path} walked in {steps} steps. The best of {len(windows)} by "
-        f"the loss ({problem.loss}) on {calibration} samples is measured on {held_out} others. "
-        f"The native loss is {np.mean(native):.4f}. Uncertainties are standard errors.",
+        f"windows of {loaded.path.name}",
+        f"Windows of layers of {loaded.path} walked in {steps} steps. The best of "
+        f"{len(windows)} by the loss ({problem.loss}) on {calibration} samples is measured on "
+        f"{held_out} others. The native loss is {np.mean(native):.4f}. Uncertainties are "
+        "standard errors.",
         rows,
         {
             "change": "change of the loss",

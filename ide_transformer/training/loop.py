@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +15,7 @@ from ..equation import partition_weights
 from ..errors import InputError
 from ..tasks import Batch, Part
 from .folder.checkpoints import Checkpoints
-from .folder.metrics import (
-    MetricsLog,
-    NotFinite,
-    TrainingProgress,
-    cut_metrics,
-    say,
-    trained_seconds,
-)
+from .folder.metrics import MetricsLog, NotFinite, TrainingProgress, cut_metrics, say
 from .folder.run_folder import RunFolder, flat_values
 from .setup import Setup
 from .steps.memory import describe_memory
@@ -52,6 +46,7 @@ class Diverged(InputError):
     """The loss of a run is not finite, at its end or after it went back to a checkpoint."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Loop:
     """The training loop of a run.
 
@@ -59,33 +54,30 @@ class Loop:
       never stopped.
     """
 
-    def __init__(
-        self, setup: Setup, folder: RunFolder, checkpoints: Checkpoints, stop: StopRequest
-    ):
-        self.setup = setup
-        self.folder = folder
-        self.checkpoints = checkpoints
-        self.stop = stop
-        self.began = setup.began - trained_seconds(folder)
+    setup: Setup
+    folder: RunFolder
+    checkpoints: Checkpoints
+    stop: StopRequest
+    began: float
 
     def run(self, state: TrainState) -> TrainState:
         """Trains to the last step. After too many bad steps it goes back, but only once."""
         steps = self.setup.training.steps
         start = int(state.step)
+        run = self.setup.config.model.run
+        origin = "" if run is None or start else f", with the weights of {run}"
+        trained, frozen = map(optax.tree.size, partition_weights(state.weights))
+        part = f", {trained:,} of them trained" if frozen else ""
+        say(f"{self.folder.path}: {trained + frozen:,} parameters{part}{origin}")
         with TrainingProgress(steps, start) as progress:
-            run = self.setup.config.model.run
-            origin = "" if run is None or start else f", with the weights of {run}"
-            trained, frozen = map(optax.tree.size, partition_weights(state.weights))
-            part = f", {trained:,} of them trained" if frozen else ""
-            progress.say(f"{self.folder.path}: {trained + frozen:,} parameters{part}{origin}")
-            programs = self._compile(start, progress)
+            programs = self._compile(start)
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
                     return self._march(programs, state, progress)
                 except NotFinite as fault:
                     state = self._last_good(rollbacks, fault)
-                    progress.say(
+                    say(
                         f"warning: {fault}; going back to step {int(state.step)}, and on with "
                         "other batches. This is done once."
                     )
@@ -98,7 +90,10 @@ class Loop:
         start = int(state.step)
         # After a rollback the next seed draws other batches.
         seed = training.seed + int(state.faults.rollbacks)
-        log = self._start_log(start, progress)
+        # A run whose steps are all bad has learned nothing, however short it is.
+        most_bad = min(training.max_bad_steps, training.steps)
+        log = MetricsLog(self.folder, self.setup.trackers, progress, self.began, most_bad)
+        log.start(flat_values(self.setup.config), start)
         steps = range(start + 1, training.steps + 1)
         previous: dict[str, Any] = {}
         prefetching = prefetch(self._batch_maker(seed), steps)
@@ -110,7 +105,7 @@ class Loop:
             for step, (mesh, batch, tokens) in zip(steps, batches, strict=True):
                 phase = self.setup.phases.at(step)
                 if step == phase.first + 1 > 1:
-                    progress.say(f"step {phase.first}: from here on {phase}")
+                    say(f"step {phase.first}: from here on {phase}")
                     enter = programs.entrances.get(phase.first)
                     state = state if enter is None else enter(state)
                 state, metrics = programs.steps[mesh][_shapes(batch)](state, batch)
@@ -134,16 +129,6 @@ class Loop:
                 self.stop.check(f" after step {step}")
         return state
 
-    def _start_log(self, start: int, progress: TrainingProgress) -> MetricsLog:
-        """The log of the steps after `start`, with its trackers started."""
-        setup = self.setup
-        training = setup.training
-        # A run whose steps are all bad has learned nothing, however short it is.
-        most_bad = min(training.max_bad_steps, training.steps)
-        log = MetricsLog(self.folder, setup.trackers, progress, self.began, most_bad)
-        log.start(flat_values(setup.config), start)
-        return log
-
     def _batch_maker(self, seed: int) -> Callable[[int], tuple[ScheduledMesh, Batch, int]]:
         """Returns a function of a step, from 1: its mesh, its batch and their tokens."""
         setup = self.setup
@@ -160,7 +145,7 @@ class Loop:
 
         return make_batch
 
-    def _compile(self, start: int, progress: TrainingProgress) -> Programs:
+    def _compile(self, start: int) -> Programs:
         """Compiles the programs of the phases after step `start`; reports their memory."""
         setup = self.setup
         layout = setup.layout
@@ -170,7 +155,7 @@ class Loop:
                 continue
             for mesh in phase.meshes:
                 if mesh not in programs.steps:
-                    programs.steps[mesh] = self._compile_steps(phase, mesh, progress)
+                    programs.steps[mesh] = self._compile_steps(phase, mesh)
             if phase.enter is not None and phase.first >= start:
                 enter = jax.jit(phase.enter, out_shardings=layout.shardings(phase.shapes))
                 before = layout.shapes(setup.phases.shapes_at(phase.first))
@@ -178,19 +163,17 @@ class Loop:
         compiled = [step for steps in programs.steps.values() for step in steps.values()]
         if compiled:
             temporary = max(step.memory_analysis().temp_size_in_bytes for step in compiled)
-            self._say_memory(setup.phases[-1], temporary, progress)
+            self._say_memory(setup.phases[-1], temporary)
         return programs
 
-    def _compile_steps(
-        self, phase: Phase, mesh: ScheduledMesh, progress: TrainingProgress
-    ) -> Steps:
+    def _compile_steps(self, phase: Phase, mesh: ScheduledMesh) -> Steps:
         """Compiles the step of a phase on one of its meshes, for batches of each shape."""
         setup = self.setup
         training = setup.training
         batches = mesh.adapt_task(setup.task).of_each_shape(training.batch_size, training.seed)
         on_mesh = f" on {mesh}" if training.schedule else ""
         lengths = f" for {len(batches)} lengths" if len(batches) > 1 else ""
-        progress.say(f"compiling the step{on_mesh}{lengths}")
+        say(f"compiling the step{on_mesh}{lengths}")
         steps: Steps = {}
         for batch in batches:
             lowered = phase.lower(mesh, setup.objective, setup.layout, batch)
@@ -198,20 +181,18 @@ class Loop:
             self.stop.check()
         return steps
 
-    def _say_memory(self, phase: Phase, temporary: int, progress: TrainingProgress) -> None:
+    def _say_memory(self, phase: Phase, temporary: int) -> None:
         """Says what the last phase needs, whose step reserves `temporary` bytes."""
         setup = self.setup
         training = setup.training
         task = phase.meshes[0].adapt_task(setup.task)
         part = task.of_each_shape(training.part_size, training.seed)[-1]
         loss = setup.task.loss
-        progress.say(describe_memory(phase.model, phase.shapes, loss, part, temporary))
+        say(describe_memory(phase.model, phase.shapes, loss, part, temporary))
         devices = [f"{axis} {size}" for axis, size in setup.layout.sizes.items() if size > 1]
         if devices:
             size = setup.layout.bytes_each(phase.shapes)
-            progress.say(
-                f"devices: {', '.join(devices)}; the state takes {size:,} bytes on each"
-            )
+            say(f"devices: {', '.join(devices)}; the state takes {size:,} bytes on each")
 
     def evaluate(
         self, phase: Phase, state: TrainState, parts: Sequence[Part], samples: int | None = None

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import naming
 from ..models import Model
-from ..reporting import write_json
+from ..reporting import write_json, write_text
 from ..tasks import AbstractTask
 from .folder.metrics import read_metrics, say
 from .folder.run_folder import RunFolder
@@ -60,8 +59,7 @@ def write_results(
     # Written last, so that a sample that fails costs no results.
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
-        with naming(folder.sample):
-            folder.sample.write_text(text + "\n", encoding="utf-8")
+        write_text(folder.sample, text + "\n")
 
 
 def plot_run(

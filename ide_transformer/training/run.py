@@ -1,6 +1,7 @@
 """Trains a run, or resumes one."""
 
 import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..tasks.task import checksum_of_all
 from .configuration.config import Config, TrainingConfig
 from .configuration.files import as_config, override_config
 from .folder.checkpoints import Checkpoints
-from .folder.metrics import cut_metrics, say
+from .folder.metrics import cut_metrics, say, trained_seconds
 from .folder.run_folder import (
     RunFolder,
     changed_values,
@@ -81,12 +82,9 @@ def resume_run(
 
     **Raises:** `InputError` for another override, and for code that is not trusted.
     """
-    is_folder = Path(path, "config.yaml").is_file()
-    folder = (
-        RunFolder(path, trust=trust)
-        if is_folder
-        else folder_to_resume(str(path), Path(runs), trust)
-    )
+    folder = RunFolder(path, trust=trust)
+    if not Path(path, "config.yaml").is_file():
+        folder = folder_to_resume(str(path), Path(runs), trust)
     config = folder.load_config()
     free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
     keys = [override.partition("=")[0] for override in overrides]
@@ -104,9 +102,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a new folder, or in the folder that is `resumed`."""
     parallel.start(config.parallel)
     keep_freed_memory()
+    began = time.perf_counter()
     prepared, folder = _prepare(config, resumed, runs)
     with folder.sole_use() if parallel.primary() else contextlib.nullcontext():
-        _train(prepared, folder, resumed is not None)
+        _train(prepared, folder, began, is_resumed=resumed is not None)
     return folder
 
 
@@ -142,7 +141,7 @@ def _prepare(config: Config, resumed: RunFolder | None, runs: Path) -> tuple[Set
     return prepared, RunFolder(parallel.from_primary(path), trust=config)
 
 
-def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
+def _train(prepared: Setup, folder: RunFolder, began: float, *, is_resumed: bool) -> None:
     """Trains from the newest checkpoint to the last step, and writes the results."""
     training = prepared.training
     with (
@@ -155,7 +154,8 @@ def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
             return
         if parallel.primary():
             folder.record_config(prepared.config)
-        loop = Loop(prepared, folder, checkpoints, stop)
+        began -= trained_seconds(folder)
+        loop = Loop(prepared, folder, checkpoints, stop, began)
         logged = cut_metrics(folder.metrics, step, checkpoints.losses)
         if is_resumed:
             where = "going on from" if step else "no checkpoint yet: it begins again at"
@@ -166,7 +166,7 @@ def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
             held_out = loop.evaluate_at_end(state)
         state = parallel.gather(state)
     if parallel.primary():
-        write_results(prepared, folder, state, held_out, loop.began)
+        write_results(prepared, folder, state, held_out, began)
     parallel.wait_for_all("written")
 
 

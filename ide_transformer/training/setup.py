@@ -2,7 +2,6 @@
 
 import contextlib
 import functools as ft
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -45,7 +44,6 @@ class Setup(NamedTuple):
     - `layout`: the devices.
     - `origin`: the checksum of weights that are not drawn, and the number and the step of the
       run that they come from; else `None`.
-    - `began`: the reading of `time.perf_counter` at the start.
     """
 
     config: Config
@@ -57,7 +55,6 @@ class Setup(NamedTuple):
     layout: Layout
     trackers: Sequence[AbstractTracker]
     origin: dict[str, Any] | None
-    began: float
 
     @property
     def training(self) -> TrainingConfig:
@@ -94,7 +91,6 @@ def setup(
 
     **Raises:** `InputError` for values that do not fit together.
     """
-    began = time.perf_counter()
     training = config.training
     trackers = [tracker.make() for tracker in training.trackers]
     layout = make_layout(config.parallel)
@@ -123,7 +119,6 @@ def setup(
         layout=layout,
         trackers=trackers,
         origin=origin or None,
-        began=began,
     )
 
 

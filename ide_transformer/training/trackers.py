@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, final
 
-from ..errors import naming
 from ..packages import require
 
 
@@ -64,10 +63,10 @@ class Tensorboard(AbstractTracker):
         self._summary = summary
         events = cast(Any, event_pb2)
         self._events = events
-        self._folder = folder / "tensorboard"
-        self._folder.mkdir(exist_ok=True)
+        events_folder = folder / "tensorboard"
+        events_folder.mkdir(exist_ok=True)
         # TensorBoard reads the files in the order of their names, which begin with the time.
-        prefix = str(self._folder / "events")
+        prefix = str(events_folder / "events")
         self._file = event_file_writer.EventsWriter(prefix, f".{time.time_ns()}")
         self._write(step + 1, session_log=events.SessionLog(status=events.SessionLog.START))
         lines = [f"    {key}: {value}" for key, value in config.items()]
@@ -78,17 +77,14 @@ class Tensorboard(AbstractTracker):
             self._write(step, summary=self._summary.scalar(name, value))
 
     def flush(self) -> None:
-        with naming(self._folder):
-            self._file.flush()
+        self._file.flush()
 
     def close(self) -> None:
-        with naming(self._folder):
-            self._file.close()
+        self._file.close()
 
     def _write(self, step: int, **content: Any) -> None:
         event = self._events.Event(step=step, wall_time=time.time(), **content)
-        with naming(self._folder):
-            self._file.write_event(event)
+        self._file.write_event(event)
 
 
 @final
@@ -113,9 +109,8 @@ class Wandb(AbstractTracker):
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
         file = folder / "wandb" / "id"
         if not (step and file.is_file()):
-            with naming(file):
-                file.parent.mkdir(exist_ok=True)
-                file.write_text(uuid.uuid4().hex, encoding="utf-8")
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(uuid.uuid4().hex, encoding="utf-8")
         self._run = importlib.import_module("wandb").init(
             project=self._project,
             name=folder.resolve().name,

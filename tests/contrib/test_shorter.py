@@ -116,13 +116,14 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
     np.testing.assert_array_equal(first.held_out, second.held_out)
     assert not (first.calibration == second.calibration).all(axis=1).any()
     with pytest.raises(ide.InputError, match="another file"):
-        study_shortening(str(source), file, calibration=5, held_out=4)
+        study_shortening(loaded, file, calibration=5, held_out=4)
 
 
 @pytest.mark.heavy
 def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
     source = changed_copy(tmp_path / "gpt2", "gpt2")
     run = stub.start_run(stub.config(**stub.tree_of_text(tmp_path)), tmp_path).path
+    capsys.readouterr()  # the start of the run
     for path, method, library in ((source, "replace_me", True), (run, "coarsened", False)):
         folder = tmp_path / method
         options = "--calibration", 4, "--save", folder, "--method", method
@@ -130,10 +131,11 @@ def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
         assert line.startswith(f"{folder}: 1 of 2 layers, {method}, relative error 0.")
         assert ide.load_pretrained(folder).layers == 1
         assert (folder / "tokenizer.json").is_file() != library
+    loaded = ide.load_model(source)
     with pytest.raises(ide.InputError, match=r"gpt2 .*2 layers"):
-        save_shorter(str(source), tmp_path / "more", layers=2)
+        save_shorter(loaded, tmp_path / "more", layers=2)
     with pytest.raises(ide.InputError, match="replace_me"):
-        save_shorter(str(source), tmp_path / "replace_me")
+        save_shorter(loaded, tmp_path / "replace_me")
 
 
 def unit_means(text, losses):

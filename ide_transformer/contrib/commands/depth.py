@@ -50,38 +50,36 @@ def run(options: argparse.Namespace) -> None:
     from ide_transformer.errors import InputError
     from ide_transformer.reporting import show_table, write_report
     from ide_transformer.tasks import read_text
+    from ide_transformer.training import load_model
 
+    if options.save is None and (options.layers, options.method) != (None, None):
+        raise InputError("--layers and --method belong to --save FOLDER.")
     text = None if options.text is None else read_text(options.text)
+    loaded = load_model(options.path, trust=options.trust)
     if options.save is not None:
         line = save_shorter(
-            options.path,
+            loaded,
             options.save,
             layers=options.layers,
             method=options.method or "coarsened",
             calibration=options.calibration,
-            trust=options.trust,
             text=text,
         )
         print(line)
         return
-    if options.layers is not None or options.method is not None:
-        raise InputError("--layers and --method belong to --save FOLDER.")
     folder = results_folder("depth", options.path, options.out)
     sizes = dict(calibration=options.calibration, held_out=options.held_out)
     if options.windows is not None:
         place = folder / "windows"
-        report = study_windows(
-            options.path, steps=options.windows, **sizes, trust=options.trust, text=text
-        )
+        report = study_windows(loaded, steps=options.windows, **sizes, text=text)
     else:
         place = folder / "methods"
         report = study_shortening(
-            options.path,
+            loaded,
             options.json or folder / "methods.json",
             methods=list(METHODS) if options.methods == ["all"] else options.methods,
             draws=options.draws,
             **sizes,
-            trust=options.trust,
             text=text,
         )
     write_report(place, report)

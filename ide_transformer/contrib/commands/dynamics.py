@@ -38,23 +38,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from ide_transformer.contrib.controlled import study_dynamics, study_steering
     from ide_transformer.reporting import show_table
+    from ide_transformer.training import load_model
 
     if options.steer is None and (options.tokens or options.iterations):
         raise InputError("--tokens and --iterations belong to --steer PROBABILITY.")
     folder = results_folder("dynamics", options.path, options.out)
+    loaded = load_model(options.path, trust=options.trust)
     if options.steer is None:
-        rows = study_dynamics(
-            options.path, folder, samples=options.samples, trust=options.trust
-        )
+        rows = study_dynamics(loaded, folder, samples=options.samples)
     else:
         row = study_steering(
-            options.path,
+            loaded,
             folder,
             probability=options.steer,
             samples=options.samples,
             tokens=options.tokens,
             iterations=options.iterations or 40,
-            trust=options.trust,
         )
         rows = [{name: x for name, x in row.items() if not isinstance(x, list)}]
     show_table(rows)

@@ -72,7 +72,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             _literal_path(self._folder.resolve()), options=options, item_handlers=handlers
         )
-        self._damaged: list[int] = []
+        # Why each step of the last `restore` is damaged.
+        self._damaged: dict[int, str] = {}
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -134,25 +135,23 @@ class Checkpoints:
         self._manager.wait_until_finished()
         wait_for_all("checkpoints")
         self._manager.reload()
-        reasons: list[str] = []
+        self._damaged.clear()
         for step in self._steps_from(checkpoint):
             try:
-                expected, structure = jax.tree.flatten(like(step))
-                arrays = self._read(step, [list(x.shape) for x in expected])
-                pairs = zip(arrays, expected, strict=True)
-                state = structure.unflatten(jnp.asarray(x, y.dtype) for x, y in pairs)
+                state = self._read(step, like(step))
             except Exception as error:  # a damaged file leads to any error
-                reasons.append(f"{self._folder}/{step} is damaged: {_first_line(error)}")
-                self._damaged.append(step)
+                reason = f"{self._folder}/{step} is damaged: {_first_line(error)}"
+                self._damaged[step] = reason
                 continue
-            for reason in reasons:
+            for reason in self._damaged.values():
                 warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
             return state
-        if not reasons:
+        if not self._damaged:
             raise InputError(f"{self._run.path} has no checkpoint yet; resume it by --resume.")
         raise InputError(
-            f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}. "
-            "Restore one from a copy, or train the run again."
+            f"{self._folder} holds no checkpoint that can be read: "
+            f"{'; '.join(self._damaged.values())}. Restore one from a copy, or train the run "
+            "again."
         )
 
     def set_damaged_aside(self) -> None:
@@ -177,8 +176,8 @@ class Checkpoints:
             )
         return [step for step in steps if step <= first]
 
-    def _read(self, step: int, shapes: list[list[int]]) -> list[np.ndarray]:
-        """Reads the arrays of a checkpoint. Any error means damage, or other `shapes`."""
+    def _read(self, step: int, expected: T) -> T:
+        """Reads a checkpoint. Any error means damage, or other shapes than `expected`."""
         args = self._orbax.args
         item = args.Composite(arrays=args.JsonRestore())
         description = self._manager.restore(step, args=item)["arrays"]
@@ -189,14 +188,16 @@ class Checkpoints:
             raise ValueError(f"holds the state of step {description['step']}")
         if self._run.identity not in (None, description["run"]):
             raise ValueError("belongs to another run")
-        if shapes != [x["shape"] for x in descriptions]:
+        leaves, structure = jax.tree.flatten(expected)
+        if [x["shape"] for x in descriptions] != [list(x.shape) for x in leaves]:
             raise ValueError("does not hold the model of this configuration")
         like = [np.empty(x["shape"], x["dtype"]) for x in descriptions]
         item = args.Composite(default=args.StandardRestore(like))
         arrays = self._manager.restore(step, args=item)["default"]
         if descriptions != list(map(_describe, arrays)):
             raise ValueError("an array does not have its checksum")
-        return arrays
+        pairs = zip(arrays, leaves, strict=True)
+        return structure.unflatten(jnp.asarray(x, y.dtype) for x, y in pairs)
 
     def _write_error(self, error: Exception) -> InputError:
         steps = map(str, sorted(self._manager.all_steps()))

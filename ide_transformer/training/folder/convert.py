@@ -1,6 +1,5 @@
 """Converts a checkpoint of another library to a run, and a run to a checkpoint."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 import jax
 
 from ...arguments import checked
-from ...errors import naming
 from ...models import LanguageModel, Model, is_built_as
 from ...pretrained import find_pretrained, save_pretrained
-from ...pretrained.files import read_json
+from ...pretrained.files import read_json, write_options
+from ...reporting import write_text
 from ...tasks import PretrainedTokenizer, end_token
-from ..configuration.config import Config
 from ..configuration.files import config_of
 from ..configuration.text import Tree, apply_overrides, write_yaml
 from ..steps.build import build_model_of_size
@@ -111,7 +109,6 @@ def export_run(
     tokenizer = folder.load_tokenizer()
     library = None if tokenizer is None else tokenizer.for_others()
     save_pretrained(model, path)
-    files: dict[str, str] = {}
     if library is not None:
         options: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -123,19 +120,16 @@ def export_run(
         if (end := end_token(library)) is not None:
             options["eos_token"] = end
             generation = {"eos_token_id": library.token_to_id(end)}
-            files["generation_config.json"] = json.dumps(generation, indent=2)
-        files["tokenizer_config.json"] = json.dumps(options, indent=2)
-        files["tokenizer.json"] = library.to_str(pretty=True)
-    files["README.md"] = _card(folder, config, model, step, weights, path)
-    for name, text in files.items():
-        with naming(path / name):
-            (path / name).write_text(text, encoding="utf-8")
+            write_options(path / "generation_config.json", generation)
+        write_options(path / "tokenizer_config.json", options)
+        # The library's `save` hides errors of the system.
+        write_text(path / "tokenizer.json", library.to_str(pretty=True))
+    write_text(path / "README.md", _card(folder, model, step, weights, path))
 
 
-def _card(
-    folder: RunFolder, config: Config, model: Model, step: int, weights: Weights, path: Path
-) -> str:
+def _card(folder: RunFolder, model: Model, step: int, weights: Weights, path: Path) -> str:
     """The model card in Markdown. The user fills in the licence."""
+    config = folder.load_config()
     tree: dict[str, Any] = config.changes()
     tree |= {"name": config.name}
     # The folders of this machine are private.

@@ -11,7 +11,7 @@ import jax
 from ...arguments import checked
 from ...errors import InputError
 from ...models import STATISTICS, Model, is_built_as
-from ...pretrained import find_pretrained, load_pretrained
+from ...pretrained import load_pretrained
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
@@ -32,7 +32,7 @@ class LoadedModel(NamedTuple):
     """A model and its origin.
 
     - `run`: the folder of the run; `None` for a checkpoint.
-    - `path`: the folder of the run or the checkpoint.
+    - `path`: the folder of the run, or the checkpoint as `load_pretrained` takes it.
     - `config`: of the run, with the data for evaluations; `None` for a checkpoint.
     - `named`: whether the user chose other data than the data of the run.
     - `foreign`: whether evaluations hold out all samples, as for data from another file.
@@ -93,7 +93,6 @@ def load_model(
     **Raises:** `InputError` if there is neither, and if the weights do not fit the overrides.
     """
     run = path if isinstance(path, RunFolder) else RunFolder(path, trust=trust)
-    folder = run.path
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
     for_run = [x for x in overrides if x not in for_scheme]
     solver = _read_solver(for_scheme)
@@ -102,16 +101,14 @@ def load_model(
         model, _ = restore_model(run, data_config, checkpoint, weights)
         is_named = any(override.startswith("data.") for override in for_run)
         is_foreign = data_config is not config
-        loaded = LoadedModel(model, run, folder, config, is_named, is_foreign)
-    else:
-        if for_run or (checkpoint, weights) != ("newest", "trained"):
-            raise InputError(
-                f"{folder} is not a run and only solver.… can change; drop "
-                f"{', '.join(for_run) or 'checkpoint and weights'}."
-            )
-        files = find_pretrained(folder)
-        loaded = LoadedModel(load_pretrained(files), None, files)
-    return loaded._replace(model=with_solver(loaded.model, solver))
+        model = with_solver(model, solver)
+        return LoadedModel(model, run, run.path, config, is_named, is_foreign)
+    if for_run or (checkpoint, weights) != ("newest", "trained"):
+        raise InputError(
+            f"{run.path} is not a run and only solver.… can change; drop "
+            f"{', '.join(for_run) or 'checkpoint and weights'}."
+        )
+    return LoadedModel(with_solver(load_pretrained(run.path), solver), None, run.path)
 
 
 @checked
@@ -221,19 +218,18 @@ def _override_config(run: RunFolder, overrides: Sequence[str]) -> tuple[Config, 
         tree["data"]["options"].setdefault("labels", labels)
     config = read_section(Config, tree, places=origin)
     is_divided = "data.validation" in origin or "data.test" in origin
-    data_config = config
-    if not is_divided and _has_foreign_data(run, run_config, config):
-        data_config = hold_out_all(config)
+    is_foreign = not is_divided and _has_foreign_data(run, config)
+    data_config = hold_out_all(config) if is_foreign else config
     if config != run_config:
-        _check_shapes(run, run_config, data_config)
+        _check_shapes(run, data_config)
     return config, data_config
 
 
-def _has_foreign_data(run: RunFolder, run_config: Config, config: Config) -> bool:
+def _has_foreign_data(run: RunFolder, config: Config) -> bool:
     """Whether the data are from another file and differ from the data of the run."""
     run_source, source = (
-        [x.data.path and x.data.path.resolve(), *map(x.data.options.get, ("subset", "split"))]
-        for x in (run_config, config)
+        [x.path and x.path.resolve(), x.options.get("subset"), x.options.get("split")]
+        for x in (run.load_config().data, config.data)
     )
     if run_source == source:
         return False
@@ -253,9 +249,11 @@ def hold_out_all(config: Config) -> Config:
     return config.changed("data", validation=1.0, **no_test)
 
 
-def _check_shapes(run: RunFolder, run_config: Config, config: Config) -> None:
+def _check_shapes(run: RunFolder, config: Config) -> None:
     """Raises `InputError` if other data, or another context, need weights of other shapes."""
-    run_sizes, sizes = sizes_of(run, run_config), sizes_of(run, config)
+    run_config = run.load_config()
+    run_sizes = sizes_of(run, run_config)
+    sizes = sizes_of(run, config)
     expected = _weight_shapes(run_config, run_sizes)
     if _weight_shapes(config, run_sizes) != expected:
         raise InputError(

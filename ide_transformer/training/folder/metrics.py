@@ -1,10 +1,8 @@
 """Writes the log of a run, and shows its progress on the terminal."""
 
-import contextlib
 import functools as ft
 import json
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -17,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ...errors import GO_ON, InputError, naming, whole_file
+from ...errors import InputError, naming, whole_file
 from ...reporting import Terminal, duration
 from ..steps.layout import primary
 from ..trackers import AbstractTracker
@@ -72,8 +70,6 @@ class MetricsLog:
         self._tokens = 0
         self._pending: tuple[int, int, Future[tuple[dict[str, Any], float]]] | None = None
         self._reader = ThreadPoolExecutor(1)
-        self._path = folder.metrics if primary() else Path(os.devnull)
-        self._file = self._path.open("a", encoding="utf-8")
         self.restart_clock()
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
@@ -117,30 +113,22 @@ class MetricsLog:
         """Writes a line, passes it to all trackers and shows it."""
         # JSON has no NaN.
         finite = {name: x if math.isfinite(x) else None for name, x in line.items()}
-        with naming(self._path):
-            self._file.write(json.dumps(finite) + "\n")
-            self._file.flush()
+        if primary():
+            path = self._folder.metrics
+            with naming(path), path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(finite) + "\n")
         figures = {name: x for name, x in line.items() if name != "step"}
         self._call_trackers("log", line["step"], figures)
         self._progress.show(line)
 
     def store(self) -> None:
-        """Writes the pending metrics. All lines so far then outlive the process. Raises
-        `InputError` if `metrics.jsonl` was removed or replaced."""
+        """Writes the pending metrics. All lines so far then outlive the process."""
         self.flush()
-        try:
-            is_same = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
-        except OSError:
-            is_same = False
-        if not is_same:
-            raise InputError(f"{self._path} was removed or replaced; put it back and {GO_ON}.")
         self._call_trackers("flush")
 
     def close(self) -> None:
-        """Closes the file and the trackers."""
+        """Ends the thread and closes the trackers."""
         self._reader.shutdown()
-        with contextlib.suppress(OSError):  # `write_line` and `store` have reported it
-            self._file.close()
         for tracker in self._trackers:
             # A daemon, so that the process can end even if the tracker hangs.
             closing = threading.Thread(target=self._call, args=(tracker, "close"), daemon=True)
@@ -164,9 +152,7 @@ class MetricsLog:
 
     def _warn(self, tracker: AbstractTracker, problem: str) -> None:
         name = type(tracker).__name__
-        self._progress.say(
-            f"warning: {name} {problem}; the run goes on. metrics.jsonl has all lines."
-        )
+        say(f"warning: {name} {problem}; the run goes on. metrics.jsonl has all lines.")
 
 
 def read_metrics(path: str | Path) -> list[dict]:
@@ -215,10 +201,14 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
     return max([step, *(line["step"] for line in lines)])
 
 
+# One console, so that lines appear above the bar.
+_terminal = ft.cache(Terminal)
+
+
 def say(text: str) -> None:
     """Prints a line, in the process that writes files."""
     if primary():
-        Terminal().print(text)
+        _terminal().print(text)
 
 
 class TrainingProgress:
@@ -230,8 +220,7 @@ class TrainingProgress:
     def __init__(self, steps: int, start: int):
         from rich import progress
 
-        self._console = Terminal()
-        self._console.quiet = not primary()
+        console = _terminal()
         self._steps = steps
         # The steps of the last lines, about a minute, and their times: a later phase of the
         # schedule may be slower.
@@ -243,8 +232,8 @@ class TrainingProgress:
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[state]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            console=console,
+            disable=not (console.is_terminal and primary()),
         )
         self._task = self._bar.add_task("", total=steps, completed=start, state="compiling")
 
@@ -255,28 +244,24 @@ class TrainingProgress:
     def __exit__(self, *_: Any) -> None:
         self._bar.stop()
 
-    def say(self, text: str) -> None:
-        """Prints a line."""
-        self._console.print(text)
-
     def show(self, line: dict) -> None:
         """Shows a line of the log."""
         step = line["step"]
         if "loss" not in line:
             self._held_out = "  ".join(f"{k} {v:.4f}" for k, v in line.items() if k != "step")
-            if not self._console.is_terminal:
-                self.say(f"step {step}/{self._steps}  {self._held_out}")
+            if self._bar.disable:
+                say(f"step {step}/{self._steps}  {self._held_out}")
             return
         state = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
         self._bar.update(self._task, completed=step, state=f"{state}  {self._held_out}")
         now = time.perf_counter()
         last = self._lines[-1][1] if self._lines else -math.inf
         due = now - last >= self._seconds_between_lines or step == self._steps
-        if due and not self._console.is_terminal:
+        if due and self._bar.disable:
             self._lines.append((step, now))
             first, began = self._lines[0]
             seconds = (now - began) / max(step - first, 1) * (self._steps - step)
             remains = (
                 f"{duration(seconds)} of training left" if first < step < self._steps else ""
             )
-            self.say(f"step {step}/{self._steps}  {state}  {remains}")
+            say(f"step {step}/{self._steps}  {state}  {remains}")

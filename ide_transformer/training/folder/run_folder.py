@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import jax
 from ...errors import InputError, naming, whole_file
 from ...packages import checksum
 from ...pretrained.files import read_json
-from ...reporting import write_json
+from ...reporting import write_json, write_text
 from ...tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from ..configuration.config import Config
 from ..configuration.files import Trust, dump_config, find_run, load_config
@@ -34,13 +33,11 @@ from ..configuration.text import names_of_code
 def source(config: Config | None = None) -> str:
     """The version of the package with a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, then
     each module that the configuration names, with its checksum."""
-    versions = [_package()]
     names = {} if config is None else names_of_code(config.as_tree())
     modules = {name.partition(":")[0] for values in names.values() for name in values}
-    for module in sorted(modules):
-        if file := getattr(sys.modules.get(module), "__file__", None):
-            versions.append(f"{module} ({checksum_of([Path(file)])})")
-    return ", ".join(versions)
+    files = {x: getattr(sys.modules.get(x), "__file__", None) for x in sorted(modules)}
+    checksums = [f"{x} ({checksum_of([Path(file)])})" for x, file in files.items() if file]
+    return ", ".join([_package(), *checksums])
 
 
 @ft.cache
@@ -97,26 +94,19 @@ class RunFolder:
 
         **Raises:** `InputError` if there is no such run, and for code that is not trusted.
         """
-        if self._config is None:
-            self._check_files()
-            self._config = load_config(self.config, trust=self.trust)
-        return self._config
-
-    def _check_files(self) -> None:
-        """Raises `InputError` if this is not the folder of a run, or if it holds a file whose
-        reading may never end."""
+        if self._config is not None:
+            return self._config
         if not self.path.exists():
             raise InputError(f"{self.path}: there is no such run or checkpoint.")
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
         for parent, _, names in os.walk(self.path):
             for path in (Path(parent, name) for name in names):
-                # A file of a checkpoint that was cut short may be gone by now.
-                with contextlib.suppress(OSError):
-                    if not stat.S_ISREG(path.stat().st_mode):
-                        raise InputError(
-                            f"{path} is a pipe or a device; remove it from the run."
-                        )
+                # Its reading may never end. A file that was cut short may be gone by now.
+                if not path.is_file() and path.exists():
+                    raise InputError(f"{path} is a pipe or a device; remove it from the run.")
+        self._config = load_config(self.config, trust=self.trust)
+        return self._config
 
     @property
     def newest_step(self) -> int | None:
@@ -174,11 +164,10 @@ class RunFolder:
     def load_summary(self) -> dict[str, Any]:
         """The summary that the run wrote at its end. Raises `InputError` for a damaged file."""
         summary = _read_json(self.summary)
+        numbers = "steps", "parameters", "nfe", "seconds"
         wrong = {name for name, x in summary.items() if not is_logged(x)}
-        wrong |= {"validation_loss"} - summary.keys()
-        numbers = ("steps", "parameters", "nfe", "seconds")
         wrong |= {name for name in numbers if summary.get(name) is None}
-        if wrong:
+        if wrong := wrong | {"validation_loss"} - summary.keys():
             raise InputError(
                 f"{self.summary} has no number for {', '.join(sorted(wrong))}; restore it, or "
                 "remove it and resume the run."
@@ -271,8 +260,7 @@ def new_folder(
     temporary = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     temporary.checkpoints.mkdir(parents=True)
     try:
-        with naming(temporary.config):
-            temporary.config.write_text(dump_config(config), encoding="utf-8")
+        write_text(temporary.config, dump_config(config))
         with naming(temporary.tokenizer):
             save(temporary.tokenizer)
         fingerprints = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
@@ -290,11 +278,11 @@ def new_folder(
             folder = RunFolder(runs / name, trust=config)
             try:
                 temporary.path.rename(folder.path)
+                return folder
             except OSError:
-                if folder.path.exists():
-                    continue  # another process has just made it
-                raise
-            return folder
+                # Another process may have just made it.
+                if not folder.path.exists():
+                    raise
     finally:
         shutil.rmtree(temporary.path, ignore_errors=True)
 

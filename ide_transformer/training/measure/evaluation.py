@@ -43,12 +43,12 @@ def run_task(
     tokenizer = run.load_tokenizer()
     if named:
         task = build_task(config, tokenizer)
-        if not same_tokenizer(run, task):
-            raise InputError(
-                f"data.path={config.data.path} has other tokens than {run.path}; use data in "
-                f"the tokens of {run.tokenizer}."
-            )
-        return task
+        if same_tokenizer(run, task):
+            return task
+        raise InputError(
+            f"data.path={config.data.path} has other tokens than {run.path}; use data in the "
+            f"tokens of {run.tokenizer}."
+        )
     with at(f"{run.path}: its data are not as they were"):
         task = build_task(run_config, tokenizer)
     if changed := changed_data(run, task, task.fingerprint()):
@@ -78,7 +78,6 @@ def evaluation_task(
     """
     run = loaded.run
     config = loaded.config
-    model = loaded.model
     if text is not None or run is None or config is None:
         model = loaded.require(LanguageModel)
         context = min(model.inputs.context, 512) if tokens is None else cast(int, tokens)
@@ -101,7 +100,7 @@ def evaluation_task(
     if not isinstance(task, tasks.AbstractTrajectories):
         return task
     # A model may have learned another Δt.
-    inputs = model.inputs
+    inputs = loaded.model.inputs
     return task.for_duration(inputs.duration) if isinstance(inputs, FunctionInputs) else task
 
 
@@ -212,9 +211,10 @@ def evaluate_on_meshes(
     sizes = [*dict.fromkeys(mesh.tokens for mesh in meshes)]
     all_tasks = [evaluation_task(loaded, text, tokens, task) for tokens in sizes]
     task_of = dict(zip(sizes, on_same_tokens(all_tasks), strict=True))
-    rows = []
-    for mesh, model in zip(meshes, models, strict=True):
-        rows.append({**mesh.described, **_measure(model, task_of[mesh.tokens], samples, part)})
+    rows = [
+        {**mesh.described, **_measure(model, task_of[mesh.tokens], samples, part)}
+        for mesh, model in zip(meshes, models, strict=True)
+    ]
     check_finite(loaded, rows)
     return rows
 
@@ -252,23 +252,19 @@ def evaluate_exits(
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)
-    # Arrays, so that all tolerances share one program.
-    exits = [eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(x)) for x in tolerances]
     rows = []
     for mesh in meshes:
         model = model_on(loaded.measured, mesh)
-        full = math.nan
-        for tolerance, early_exit in zip((None, *tolerances), (None, *exits), strict=True):
-            figures = _measure(model.with_exit(early_exit), task, samples, part)
-            evaluations = figures["evaluations"]
-            full = evaluations if tolerance is None else full
-            row = {
-                **mesh.described,
-                "steps_to_T": model.layers * model.steps,
-                "tolerance": tolerance,
-                "saved": 1 - evaluations / full,
-            }
-            rows.append({**row, **figures})
+        row = {**mesh.described, "steps_to_T": model.layers * model.steps}
+        figures = _measure(model.with_exit(None), task, samples, part)
+        full = figures["evaluations"]
+        rows.append({**row, "tolerance": None, "saved": 0.0, **figures})
+        for tolerance in tolerances:
+            # An array, so that all tolerances share one program.
+            early = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(tolerance))
+            figures = _measure(model.with_exit(early), task, samples, part)
+            saved = 1 - figures["evaluations"] / full
+            rows.append({**row, "tolerance": tolerance, "saved": saved, **figures})
     check_finite(loaded, rows)
     return rows
 
