@@ -1,17 +1,11 @@
 """The public names of training."""
 
-from .configuration.config import (
-    Config,
-    ControlConfig,
-    DataConfig,
-    ModelConfig,
-    Section,
-    SolverConfig,
-    TrainingConfig,
-    section,
-)
+from .configuration.config import Config
 from .configuration.files import dump_config, load_config, read_section, read_tree
+from .configuration.model import ControlConfig, ModelConfig, SolverConfig
 from .configuration.reader import Spec, resolve
+from .configuration.section import Section, section
+from .configuration.training import DataConfig, TrainingConfig
 from .folder.convert import export_run, import_pretrained
 from .folder.loading import LoadedModel, load_model, load_run
 from .folder.metrics import read_metrics

@@ -14,8 +14,9 @@ from ..errors import InputError
 from ..memory import keep_freed_memory
 from ..tasks import AbstractTask
 from ..tasks.task import checksum_of_all
-from .configuration.config import Config, TrainingConfig
+from .configuration.config import Config
 from .configuration.files import as_config, override_config
+from .configuration.training import TrainingConfig
 from .folder.checkpoints import Checkpoints
 from .folder.metrics import cut_metrics, say, trained_seconds
 from .folder.run_folder import (

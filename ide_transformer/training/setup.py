@@ -13,7 +13,8 @@ from ..equation import merge_low_rank
 from ..errors import ConfigError, at, short
 from ..models import Model
 from ..tasks import AbstractTask, Loss
-from .configuration.config import Config, TrainingConfig
+from .configuration.config import Config
+from .configuration.training import TrainingConfig
 from .folder.loading import checksum_of_weights, restore_model
 from .folder.metrics import say
 from .folder.run_folder import RunFolder, changed_values, same_tokenizer

@@ -7,8 +7,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...errors import ConfigError, InputError, short, shown
 from ...pretrained.checkpoint import PACKAGES
-from .config import NATIVE, Config
+from .config import Config
 from .key import Key, Place, Places
+from .model import NATIVE
 from .section import Section
 from .text import Tree, apply_overrides, names_of_code, read_file, write_yaml
 

@@ -14,8 +14,9 @@ from ...models import STATISTICS, Model, is_built_as
 from ...pretrained import load_pretrained
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
-from ..configuration.config import NATIVE, Config, SolverConfig
+from ..configuration.config import Config
 from ..configuration.files import read_section
+from ..configuration.model import NATIVE, SolverConfig
 from ..configuration.names import parameters_of
 from ..configuration.text import apply_overrides
 from ..steps.build import build_model_of_size, build_task, needs_of, task_class, with_solver

@@ -22,8 +22,8 @@ from ...errors import InputError
 from ...integration import Mesh
 from ...models import Model
 from ...tasks import AbstractTask, Batch
-from ..configuration.config import ParallelConfig
 from ..configuration.key import path_of
+from ..configuration.training import ParallelConfig
 
 
 T = TypeVar("T", bound=PyTree)

@@ -16,8 +16,8 @@ from jaxtyping import PyTree
 from ...equation import AbstractControl, AbstractPositions
 from ...equation.operators.convolutional_attention import DepthwiseProjection
 from ...errors import InputError, at
-from ..configuration.config import OptimizerConfig
 from ..configuration.key import path_of
+from ..configuration.training import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
