@@ -12,7 +12,9 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
+from ide_transformer.training.configuration.names import KINDS
 from ide_transformer.training.setup import setup
+from ide_transformer.training.steps.equations import offers_of
 from ide_transformer.training.steps.phases import build_first_model
 from tests.helpers import filled
 from tests.training import mine, stub
@@ -95,6 +97,11 @@ def test_the_section_model_offers_what_operators_ask_for():
     assert np.std(embedding) == pytest.approx(0.1, rel=0.1)
     # The outputs of all operators add up to the size of one.
     assert np.std(outer) == pytest.approx(0.1 / 5**0.5, rel=0.3)
+
+
+def test_a_run_offers_what_the_reader_expects():
+    for kind, arguments in offers_of(training.ModelConfig(), causal=False).items():
+        assert KINDS[kind].offers == arguments.keys()
 
 
 OF_THE_USER = {

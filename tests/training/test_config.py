@@ -39,6 +39,16 @@ def test_an_override_without_a_value_drops_a_key(tmp_path):
     assert (config.model.options, config.model.width, config.model.layers) == ({}, 8, 4)
 
 
+def test_a_section_may_be_written_as_a_name_and_an_override_completes_it(tmp_path):
+    path = tmp_path / "small.yaml"
+    costs = "{transport: {weight: 0.01, kind: null, options: {}}}"  # as older runs wrote it
+    path.write_text(f"solver: rk4\ndata: p_hop\ntraining: {{costs: {costs}}}")
+    config = training.load_config(path, ["solver.steps=2", "data.options.hops=1"])
+    assert (config.solver.label, config.solver.steps) == ("rk4", 2)
+    assert config.data.spec.tree == {"kind": "p_hop", "options": {"hops": 1}}
+    assert config.training.costs == stub.config("training.costs.transport=0.01").training.costs
+
+
 def test_only_what_cannot_fit_is_refused(monkeypatch):
     """Known from shapes, before anything is made; a weight takes four times its memory."""
     config = stub.config("model.width=64")
