@@ -17,6 +17,7 @@ from ..training import Config
 from ..training.configuration.files import config_of, override_config
 from ..training.configuration.section import PartOf, Seed, is_folder_name, not_empty, section
 from ..training.configuration.text import Tree
+from ..training.folder.loading import check_weights_fit
 from ..training.steps.phases import check_without_data
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Rows, about_sources
@@ -456,7 +457,10 @@ class TrainingComparison(AbstractComparison):
         for (name, test), contender in itertools.product(self.tests.items(), self.contenders):
             if not test.schemes or contender.scheme in test.schemes:
                 with at(test.key):
-                    task = self._task(test.apply(self._plans[contender.name].config))
+                    config, task_of_runs = self._plans[contender.name]
+                    test_config = test.apply(config)
+                    task = self._task(test_config)
+                    check_weights_fit(config, task_of_runs.sizes, test_config, task.sizes)
                     if test.part not in task.parts:
                         raise ConfigError(
                             f"{test.key / 'part'}={test.part}: the data of {contender.name} "

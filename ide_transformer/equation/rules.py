@@ -185,6 +185,8 @@ def cells_of_samples(
         tokens = x[sample]
         is_real = real[sample]
         with at(f"sample {sample}"):
+            if not is_real.any():
+                raise InputError("all points are padding; drop the sample.")
             sizes[sample, is_real] = cells(tokens[is_real], bounds, period)
         tokens[~is_real] = tokens[is_real][0]
     return x, sizes

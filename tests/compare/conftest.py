@@ -71,7 +71,7 @@ def runs(monkeypatch):
 def compare(runs, tmp_path):
     """Makes a comparison that was changed in some keys, `a/b/c` to their values."""
     tree = stub.tree_of_text(tmp_path)
-    tree["model"] |= {"layers": 1, "operators": ["damping"]}
+    tree["model"] |= {"layers": 1, "operators": ["damping"], "positions": "rotary"}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
 
     def make(tree, **changes):

@@ -111,6 +111,8 @@ WRONG = {"one": {"model": {"width": "8"}}}
 COSTS = {"unit": "field_evaluations", "amount": 48}
 LATE = {"training": {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}}
 HEADS = {"model": {"operators": ["attention"], "heads": 3}}
+POSITIONS = {"model": {"positions": "no_positions"}}
+LONGER = {"far": {"context": 16, "part": "validation"}}
 NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
 
 
@@ -128,6 +130,7 @@ NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
         (swept([1, 2], "training.seed"), "training.seed"),
         ({"budget": COSTS, "schemes/one": LATE}, "schemes.one.training.schedule: until=2"),
         ({"schemes/one": HEADS}, "schemes.one.model.operators.0: .*heads"),
+        ({"schemes/one": POSITIONS, "tests": LONGER}, "tests.far: .*learned 8 positions"),
         ({"schemes": NO_TEXT}, "schemes.a.data: .*none.txt"),
     ],
 )

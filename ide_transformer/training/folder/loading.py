@@ -222,7 +222,8 @@ def _override_config(run: RunFolder, overrides: Sequence[str]) -> tuple[Config, 
     is_foreign = not is_divided and _has_foreign_data(run, config)
     data_config = hold_out_all(config) if is_foreign else config
     if config != run_config:
-        _check_shapes(run, data_config)
+        run_sizes, sizes = sizes_of(run, run_config), sizes_of(run, data_config)
+        check_weights_fit(run_config, run_sizes, data_config, sizes)
     return config, data_config
 
 
@@ -250,11 +251,11 @@ def hold_out_all(config: Config) -> Config:
     return config.changed("data", validation=1.0, **no_test)
 
 
-def _check_shapes(run: RunFolder, config: Config) -> None:
-    """Raises `InputError` if other data, or another context, need weights of other shapes."""
-    run_config = run.load_config()
-    run_sizes = sizes_of(run, run_config)
-    sizes = sizes_of(run, config)
+def check_weights_fit(
+    run_config: Config, run_sizes: Mapping[str, Any], config: Config, sizes: Mapping[str, Any]
+) -> None:
+    """Raises `InputError` if other data, or another context, need weights of other shapes than
+    a run has, whose model has the sizes `run_sizes`."""
     expected = _weight_shapes(run_config, run_sizes)
     if _weight_shapes(config, run_sizes) != expected:
         raise InputError(
@@ -262,16 +263,15 @@ def _check_shapes(run: RunFolder, config: Config) -> None:
             f"{run_config.model.context} positions; train it with model.positions=rotary."
         )
     # Statistics always come from the run.
-    for name in (x for x in run_sizes | sizes if x not in STATISTICS):
-        if _weight_shapes(config, run_sizes | {name: sizes.get(name)}) != expected:
+    for name in (x for x in {**run_sizes, **sizes} if x not in STATISTICS):
+        if _weight_shapes(config, {**run_sizes, name: sizes.get(name)}) != expected:
             of_data, of_model = (
                 f"no {name}" if values.get(name) is None else f"{name}={values[name]}"
                 for values in (sizes, run_sizes)
             )
             raise InputError(
                 f"data.path={config.data.path}: these data have {of_data}, and the "
-                f"model {of_model}; pass data with the channels, parameters and classes of "
-                f"{run.path}."
+                f"model {of_model}; pass data with its channels, parameters and classes."
             )
 
 
