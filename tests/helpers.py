@@ -113,7 +113,7 @@ def public_names():
     package, of four of its folders, and of the parts of models in contrib."""
     faces = ide, *(x.public for x in (ide.equation, ide.integration, ide.models, ide.solvers))
     names = {name: getattr(face, name) for face in faces for name in dir(face)}
-    files = "audio bidirectional connections encoder_decoder gated layer_norm_scaling momentum"
+    files = "bidirectional connections gated layer_norm_scaling momentum"
     homes = {f"ide_transformer.contrib.{name}" for name in files.split()}
     contrib_names = vars(importlib.import_module("ide_transformer.contrib.public")).items()
     names |= {name: x for name, x in contrib_names if getattr(x, "__module__", None) in homes}

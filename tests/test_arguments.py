@@ -85,7 +85,7 @@ def test_a_traced_number_is_told_from_a_wrong_one():
 
 # Tuples are checked where they are used: by a task, a solve, an exit, a scheme or a model.
 ELSEWHERE = {"Batch", "Embedded", "Encoded", "Field", "InputError", "Progress", "SolvePlan"}
-ELSEWHERE |= {"SourceAndText", "Step", "Step.between", "Text", "Timed", "fed_back"}
+ELSEWHERE |= {"Step", "Step.between", "Text", "Timed", "fed_back"}
 
 
 def public_calls():

@@ -17,7 +17,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import contrib, packages
 from tests.helpers import GOLDEN, ROOT, make_equation, random_state
-from tests.models.examples import language_model, speech_to_text
+from tests.models import examples as small
 from tests.running import run_apart
 from tests.typed import public_face
 
@@ -123,7 +123,9 @@ def assert_short(text):
     assert max(map(len, lines)) <= 96
 
 
-@pytest.mark.parametrize("build", [language_model, speech_to_text])
+@pytest.mark.parametrize(
+    "build", [small.language_model, lambda: ide.StagedModel(small.stages())]
+)
 def test_a_model_is_printed_in_a_few_lines(build):
     model = build()
     text = repr(model)

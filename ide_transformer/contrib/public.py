@@ -1,6 +1,5 @@
 """The public names of contrib."""
 
-from .audio import AudioInputs, TokenConvolution
 from .baselines import FNO, Resnet, Unet
 from .bidirectional import Bidirectional
 from .by_length import AbstractSequencesByLength, ColumnAddition, Parity, WordProblem
@@ -23,7 +22,6 @@ from .controlled import (
 )
 from .costs import ConstraintViolation, Contraction, ControlEnergy, Smoothness
 from .darcy import Darcy
-from .encoder_decoder import EncodedInputs, EncoderDecoder, SourceAndText, generate_greedy
 from .gated import GatedRK2
 from .growth import Stacked
 from .layer_norm_scaling import LayerNormScaling

@@ -3,7 +3,6 @@
 from .causality import check_causal
 from .compiled import compiled_outputs
 from .model import is_built_as, kinds_of
-from .parts import InputArrays
 from .public import *
 from .read_outs import MaskedTokenHead, mean_vectors
 from .units import STATISTICS, Statistics

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 from ..arguments import (
     NonNegativeFloat,
@@ -86,7 +86,6 @@ def generate(
     top_k: PositiveInt | None = None,
     top_p: PositiveFraction | None = None,
     end: NonNegativeInt | None = None,
-    given: PyTree = None,
     tokenizer: Tokens | None = None,
 ) -> Prompt:
     """Draw `length` tokens after `prompt`, each from the last `context` tokens before it.
@@ -107,8 +106,6 @@ def generate(
     - `top_k`: draw only from the k most likely tokens.
     - `top_p`: draw only from the most likely tokens of this probability (arXiv 1904.09751).
     - `end`: the token that ends a text and fills the rest. Strings end before it.
-    - `given`: the other inputs of a model that reads more than a text, in batches like
-      `prompt`.
     - `tokenizer`: the model's, for strings.
 
     **Returns:** `[..., prompt + length]`: each prompt, followed by the drawn tokens. For a
@@ -136,7 +133,7 @@ def generate(
         tokens[mask] = np.concatenate([np.zeros(0, int), *encoded])
         prompts = cast(Any, tokens if len(texts) == 1 else Text(tokens, mask))
         options: dict[str, Any] = dict(temperature=temperature, top_k=top_k, top_p=top_p)
-        options |= dict(key=key, end=end, given=given)
+        options |= dict(key=key, end=end)
         generated = as_text(generate(model, prompts, length, **options))
         strings = []
         for row, start in zip(np.asarray(generated.tokens), lengths, strict=True):
@@ -165,7 +162,7 @@ def generate(
             f"generate: got {total:,} tokens in all, which must be at most {_MOST_TOKENS:,}."
         )
     draw = Draw(temperature, top_k, top_p)
-    tokens = _generate_tokens(model, tokens, ends, length, draw, key, given, end)
+    tokens = _generate_tokens(model, tokens, ends, length, draw, key, end)
     missing = tokens == NO_TOKEN
     if missing.any():
         position = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
@@ -183,7 +180,6 @@ def _generate_tokens(
     length: int,
     draw: Draw,
     key: PRNGKeyArray | None,
-    other_inputs: PyTree,
     end: int | None,
 ) -> Int[np.ndarray, "*batch total"]:
     """Prompts of lengths `ends`, each followed by `length` tokens. Buffers have few sizes, so
@@ -215,7 +211,6 @@ def _generate_tokens(
         np.asarray(NO_TOKEN if end is None else end),
         draw._replace(temperature=temperature, top_p=top_p),
         key,
-        other_inputs,
         end is not None,
         cached,
     )
@@ -230,9 +225,7 @@ def _buffer_size(tokens: int, first: int, factor: int) -> int:
 
 
 @eqx.filter_jit
-def _fill_buffers(
-    model, tokens, ends, longest, length, end, draw, key, other_inputs, stops, cached
-):
+def _fill_buffers(model, tokens, ends, longest, length, end, draw, key, stops, cached):
     """Draw `length` tokens after each prompt; `longest` is the longest prompt."""
     key = jax.random.key(0) if key is None else key  # unused at temperature 0
     context = model.inputs.context
@@ -263,10 +256,8 @@ def _fill_buffers(
         position = prompt_ends + index
         start = jnp.clip(position - window, 0, size - window)[..., None]
         in_window = start + jnp.broadcast_to(jnp.arange(window), (*batch, window))
-        inputs = jnp.take_along_axis(tokens, in_window, axis=-1)
-        if other_inputs is not None:
-            inputs = model.inputs.of_text(Text(inputs), other_inputs)
-        solution = model.solve(inputs)
+        text = Text(jnp.take_along_axis(tokens, in_window, axis=-1))
+        solution = model.solve(model.inputs.of_text(text))
         last = (position[..., None] - start - 1)[..., None]
         logits = model.outputs(jnp.take_along_axis(solution.u1, last, axis=-2))[..., 0, :]
         solved = jnp.broadcast_to(solution.succeeded, logits.shape[:-1])[..., None]

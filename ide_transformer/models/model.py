@@ -74,9 +74,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     `model(inputs)` maps one sample, or any leading batch axes. `LanguageModel`,
     `ImageClassifier`, `OperatorModel` and others build models.
 
-    Inputs may contain models of earlier equations, such as stages or an encoder. Then `on`
-    changes all equations, and a solution counts the steps, evaluations and failures of all. The
-    states and the exit belong to the last equation.
+    Inputs may contain models of earlier equations, such as stages. Then `on` changes all
+    equations, and a solution counts the steps, evaluations and failures of all. The states and
+    the exit belong to the last equation.
 
     With a `space` the weights are coefficients of functions of the features, see
     `FunctionSpace`, and `model.on(Mesh(width=d))` evaluates them at d points of Ω_y. With

@@ -111,12 +111,12 @@ class AbstractInputs(eqx.Module):
         """This object with the domain of `inputs`, for read-outs that integrate over it."""
         return self
 
-    def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:
-        """Inputs of the model with this text, for generation and the test of causality. The
-        inputs `given` provide the rest. Define also `vocabulary` and `context`."""
+    def of_text(self, text: Text) -> PyTree[ArrayLike]:
+        """Inputs of the model with this text, for generation and the test of causality. Define
+        also `vocabulary` and `context`."""
         raise InputError(
             f"{type(self).__name__} cannot be the inputs of a causal model; define "
-            "of_text(text, given), vocabulary and context."
+            "of_text(text), vocabulary and context."
         )
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
 
 from ..arguments import (
     Fraction,
@@ -132,7 +132,7 @@ class TextInputs(AbstractInputs):
     def prefix_tokens(self) -> int:
         return len(self.prefix)
 
-    def of_text(self, text: Text, given: PyTree = None) -> Text:
+    def of_text(self, text: Text) -> Text:
         return text
 
     def embed(

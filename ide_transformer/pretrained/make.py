@@ -95,17 +95,13 @@ def pre_norm(
 
 
 def attention(
-    options: Options,
-    kind: type[AbstractOperator] = Attention,
-    *,
-    head_features: int | None = None,
-    **arguments: Any,
+    options: Options, *, head_features: int | None = None, **arguments: Any
 ) -> MakeOperator:
     """Attention from options with BERT's names."""
     width = options.size("hidden_size")
     heads = options.size("num_attention_heads")
     head = head_features or options.divided("hidden_size", "num_attention_heads")
-    return ft.partial(kind, width, heads, head_features=head, **arguments)
+    return ft.partial(Attention, width, heads, head_features=head, **arguments)
 
 
 def feed_forward(

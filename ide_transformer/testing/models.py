@@ -1,8 +1,5 @@
 """Checks models."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import numpy as np
@@ -15,12 +12,7 @@ from .properties import AbstractProperties, Names, in_dtype, slopes
 
 
 def check_model(
-    model: Model,
-    inputs: PyTree,
-    *,
-    causal: bool | None = None,
-    fixed: Callable[[Any], PyTree] = lambda model: (),
-    without: Names = (),
+    model: Model, inputs: PyTree, *, causal: bool | None = None, without: Names = ()
 ) -> None:
     """Checks the properties of a model in float64. Raises `AssertionError` with all that do not
     hold.
@@ -29,12 +21,10 @@ def check_model(
 
     - `model`, `inputs`: as small as possible, with a leading axis of at least two samples.
     - `causal`: whether the model is causal; by default if the read-out is `TokenLogits`.
-    - `fixed`: weights that have no gradient on purpose, such as the positions of speech,
-      `lambda model: model.inputs.positions`.
     - `without`: names of properties that are not checked.
     """
     with jax.enable_x64(True):
-        ModelProperties(model, inputs, causal, fixed).check(without)
+        ModelProperties(model, inputs, causal).check(without)
 
 
 def outputs_at(outputs: PyTree, tokens: np.ndarray | Array | None) -> PyTree:
@@ -59,10 +49,9 @@ class ModelProperties(AbstractProperties):
     properties = "copies", "batch", "padding", "causal", "gradient"
     refusals = ()
 
-    def __init__(self, model, inputs, causal=None, fixed=lambda model: ()):
+    def __init__(self, model, inputs, causal=None):
         super().__init__(in_dtype(model))
         self.model = self.part
-        self.fixed = fixed
         self.inputs = in_dtype(inputs)
         self.is_causal = isinstance(model.read_out, TokenLogits) if causal is None else causal
         self.seen = self.seen_tokens()
@@ -106,12 +95,5 @@ class ModelProperties(AbstractProperties):
         return outputs_at(after, fixed), outputs_at(self.outputs, fixed), 1e-12
 
     def gradient(self):
-        """the gradient equals finite differences; weights without one are `fixed`."""
-        trained = self.model
-        if jax.tree.leaves(self.fixed(trained)):
-            trained = eqx.tree_at(self.fixed, trained, replace_fn=lambda _: None)
-
-        def outputs(trained, *arguments):
-            return outputs_of(eqx.combine(trained, self.model), *arguments)
-
-        return slopes(outputs, (trained,), self.inputs, self.seen)
+        """the gradient equals finite differences."""
+        return slopes(outputs_of, (self.model,), self.inputs, self.seen)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ide_transformer import contrib, models
+from ide_transformer import models
 from ide_transformer.equation.domain import by_samples
 from ide_transformer.integration import Mesh
 from ide_transformer.models import Field, Text
@@ -21,13 +21,8 @@ class ModelConformance(ModelProperties):
         *("shape", "finite", "jit", "dropout", "mesh", "cache"),
     )
 
-    @property
-    def text(self):
-        of_source = isinstance(self.inputs, contrib.SourceAndText)
-        return self.inputs.text if of_source else self.inputs
-
     def seen_tokens(self):
-        is_seen = seen_of(self.text)
+        is_seen = seen_of(self.inputs)
         if is_seen is None:
             return None
         # Learned tokens come first.
@@ -38,27 +33,7 @@ class ModelConformance(ModelProperties):
 
     def padding(self):
         """what stands at padding changes no other output."""
-
-        def is_part(x):
-            return isinstance(x, Text | Field)
-
-        other = jax.tree.map(other_at_padding, self.inputs, is_leaf=is_part)
-        return self.outputs_for(other), self.outputs, 1e-12
-
-    def causal(self):
-        """a later token changes no output before it."""
-        if not isinstance(self.inputs, contrib.SourceAndText):
-            return super().causal()
-        if not self.is_causal:
-            return (), ()
-        tokens = np.asarray(as_text(self.text).tokens)
-        before = np.broadcast_to(
-            np.arange(tokens.shape[1]) < tokens.shape[1] // 2, tokens.shape
-        )
-        tokens = np.where(before, tokens, (tokens + 1) % tokens.max())
-        text = self.text._replace(tokens=tokens) if isinstance(self.text, Text) else tokens
-        outputs = self.outputs_for(self.inputs._replace(text=text))
-        return outputs_at(outputs, before), outputs_at(self.outputs, before), 1e-12
+        return self.outputs_for(other_at_padding(self.inputs)), self.outputs, 1e-12
 
     def shape(self):
         """`embed` gives a state `[batch, tokens, features]`, with the tokens of its domain and

@@ -32,8 +32,7 @@ def crossed(**options):
 
 
 def test_attention_to_a_source_equals_numpy():
-    operator = crossed(key_bias=False)
-    assert operator.key.bias is None
+    operator = crossed()
     u, f = state(2, 3), state(2, 3, tokens=OTHERS, width=WIDTH)
     weights = MASSES * (np.arange(OTHERS) < np.array([[[7], [4], [5]], [[6], [7], [1]]]))
     domain = ide.TokenDomain(SOURCE_DOMAIN.points, jnp.asarray(weights))

@@ -22,7 +22,7 @@ KEY = jax.random.wrap_key_data(np.zeros(2, np.uint32))
 
 # Values of arguments by their names, and of single classes.
 VALUES = dict(features=WIDTH, heads=2, key_value_heads=1, head_features=2, hidden=8, modes=2)
-VALUES |= dict(stride=1, dimension=1, outer_width=3, bias=True, key_bias=True, output_bias=True)
+VALUES |= dict(stride=1, dimension=1, outer_width=3, bias=True, output_bias=True)
 VALUES |= dict.fromkeys(("normalization", "key_normalization"), ide.Free())
 VALUES |= dict(std=0.1, output_std=0.1, causal=True, activation=ide.gelu, key=KEY)
 VALUES |= dict(rate=0.5, operator=ide.Damping(1.0), velocity=jax.device_put(np.ones(1)))

@@ -56,10 +56,6 @@ _CVT |= dict(qkv_projection_method=["dw_bn"] * 2)
 # What the library takes where a file does not say otherwise has three stages.
 _CVT3: Any = dict(embed_dim=[8, 12, 16], num_heads=[1, 3, 2], depth=[1, 2, 3], num_labels=5)
 _CVT3 |= dict(cls_token=[False] * 3, qkv_bias=[True, False, True], stride_kv=[2, 1, 2])
-_WHISPER: Any = dict(vocab_size=13, num_mel_bins=5, d_model=8)
-_WHISPER |= dict(encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=12)
-_WHISPER |= dict(decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=10)
-_WHISPER |= dict(max_source_positions=6, max_target_positions=12, begin_suppress_tokens=None)
 
 CASES = {
     "gpt2": Case("GPT2LMHeadModel", _GPT2),
@@ -84,7 +80,6 @@ CASES = {
         "Dinov2ForImageClassification", _IMAGE | dict(mlp_ratio=2, use_swiglu_ffn=True)
     ),
     "cvt": Case("CvtForImageClassification", _CVT),
-    "whisper": Case("WhisperForConditionalGeneration", _WHISPER),
 }
 
 _ROPE = "rope_parameters rope_scaling rope_theta partial_rotary_factor"
@@ -97,7 +92,6 @@ _OLDER_WINDOW = _WINDOW | dict(layer_types=REMOVED, max_window_layers=0)
 _WINDOWS = "use_sliding_window sliding_window max_window_layers layer_types num_hidden_layers"
 _KERNELS: Any = dict(num_channels=1, patch_padding=[1, 1], kernel_qkv=[1, 5])
 _KERNELS |= dict(padding_q=[0, 2], padding_kv=[0, 2], patch_sizes=[3, 3])
-_UNEVEN = dict(num_mel_bins=7, d_model=12, encoder_layers=3, decoder_attention_heads=3)
 
 CASES |= {
     "gpt_neox, older and in sequence": CASES["gpt_neox"].but(
@@ -134,7 +128,6 @@ CASES |= {
     ),
     "cvt, states": CASES["cvt"].but("CvtModel", **_KERNELS),
     "cvt, mean": Case("CvtForImageClassification", _CVT3, only="nothing"),
-    "whisper, uneven": CASES["whisper"].but(**_UNEVEN, activation_function="gelu_new"),
 }
 
 # Families of which the library computes the softmax, or angles and normalisations, in single
@@ -151,9 +144,6 @@ def inputs_of(name: str) -> dict[str, np.ndarray]:
         size = size if isinstance(size, list) else [size, size]
         return dict(images=random.normal(size=(2, *size, options.get("num_channels", 3))))
     tokens = random.integers(3, options["vocab_size"], (3, 9))
-    if "num_mel_bins" in options:
-        shape = (3, options["num_mel_bins"], 2 * options["max_source_positions"])
-        return dict(features=random.standard_normal(shape), tokens=tokens)
     tokens[0, :3] = tokens[1, 6:] = tokens[2, 4] = 0
     mask = np.ones(tokens.shape, bool)
     mask[0, :3] = mask[1, 6:] = False

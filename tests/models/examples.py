@@ -20,14 +20,10 @@ WIDTH, HEADS, VOCABULARY, CONTEXT = 8, 2, 11, 10
 TOKENS = np.random.default_rng(5).integers(0, VOCABULARY, (2, CONTEXT))
 MASK = np.arange(CONTEXT) < np.array([[CONTEXT], [4]])
 NORM, KEY = ide.LayerNorm(eps=1e-5), jax.random.key(0)
-MELS, PLACES = 5, 4
 
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
-
-
-SPEECH = normal(2, MELS, 2 * PLACES)
 
 
 def attention(key, **options):
@@ -135,21 +131,6 @@ def stages(**last):
 def operator_model(points=16, *, operators=(attention, feed_forward), **options):
     all_options = dict(modes=2, key=KEY) | options
     return ide.OperatorModel(points, WIDTH, **parts(operators, intervals=1), **all_options)
-
-
-@small
-def speech_encoder(**options):
-    first = ide.contrib.TokenConvolution(MELS, WIDTH, key=KEY)
-    second = ide.contrib.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
-    places = jnp.zeros((PLACES, WIDTH))
-    inputs = ide.contrib.AudioInputs(first, second, places)
-    return ide.Model(inputs, **parts(**options), read_out=ide.models.States(ide.LayerNorm()))
-
-
-@small
-def speech_to_text(**options):
-    decoder = language_model((causal(), cross_attention), **options)
-    return ide.contrib.EncoderDecoder(speech_encoder(**options), decoder)
 
 
 @eqx.filter_jit

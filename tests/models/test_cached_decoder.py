@@ -1,5 +1,5 @@
 """Decoders with a cache and models compiled for a few lengths give the outputs of the model;
-models that they refuse; texts that models write, drawn and greedy, and of speech."""
+models that they refuse; texts that models write, drawn and greedy."""
 
 import diffrax
 import equinox as eqx
@@ -209,50 +209,24 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):
     assert (coldest == random.argmax(axis=-1)).all()
 
 
-def without_token(embedding_of, model):
-    embedding = np.array(embedding_of(model))
+def without_token(model):
+    embedding = np.array(model.inputs.embedding)
     embedding[5] = np.nan
-    return eqx.tree_at(embedding_of, model, jax.device_put(embedding))
+    return eqx.tree_at(lambda m: m.inputs.embedding, model, jax.device_put(embedding))
 
 
-SPOKEN, LENGTH = small.speech_to_text(intervals=1), 3
-
-
-@eqx.filter_jit
-def encoded_by(source):
-    return SPOKEN.inputs.encoded(source)[0]
-
-
-def test_a_model_that_cannot_be_solved_writes_nothing():
-    nan = without_token(lambda m: m.inputs.embedding, SMALL)
+@pytest.mark.parametrize("model", [SMALL, UNCACHED])
+def test_a_model_that_cannot_be_solved_writes_nothing(model):
     with pytest.raises(ide.InputError, match="position 3"):
-        ide.generate(nan, UNEVEN, 8, **GREEDY)
-    nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
-    with pytest.raises(ide.InputError, match="position 2"):
-        contrib.generate_greedy(nan, encoded_by(small.SPEECH), PROMPTS, LENGTH, end=0)
+        ide.generate(without_token(model), UNEVEN, 8, **GREEDY)
 
 
-def test_nothing_is_drawn_behind_the_end_of_a_text():
-    free = np.asarray(ide.generate(SMALL, PROMPTS, 6, **GREEDY))
+@pytest.mark.parametrize("model", [SMALL, UNCACHED])
+def test_nothing_is_drawn_behind_the_end_of_a_text(model):
+    free = np.asarray(ide.generate(model, PROMPTS, 6, **GREEDY))
     end = int(free[0, 4])
     expected = free.copy()
     for row in expected:
         places = np.flatnonzero(row[2:] == end)
         row[2 + places[0] if len(places) else len(row) :] = end
-    assert np.array_equal(ide.generate(SMALL, PROMPTS, 6, end=end, **GREEDY), expected)
-
-
-def test_greedy_texts_of_speech_are_those_by_hand_up_to_their_end():
-    by_hand = PROMPTS
-    for _ in range(LENGTH):
-        padded = np.pad(by_hand, ((0, 0), (0, 2 + LENGTH - by_hand.shape[1])))
-        logits = np.asarray(outputs_of(SPOKEN, contrib.SourceAndText(small.SPEECH, padded)))
-        likely = logits[:, by_hand.shape[1] - 1].argmax(axis=-1)
-        by_hand = np.column_stack((by_hand, likely))
-    end = int(by_hand[0, 3])  # ends the first text before its last token
-    text = contrib.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPTS, LENGTH, end=end)
-    for tokens, expected in zip(text.tolist(), by_hand.tolist(), strict=True):
-        if end in expected[2:]:
-            stop = expected.index(end, 2)
-            expected[stop:] = [end] * (2 + LENGTH - stop)
-        assert tokens == expected
+    assert np.array_equal(ide.generate(model, PROMPTS, 6, end=end, **GREEDY), expected)

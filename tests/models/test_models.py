@@ -23,30 +23,57 @@ from tests.training.mine import Ahead
 
 
 MODEL = small.language_model()
-SPOKEN = small.speech_to_text()
-ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
+
+
+class Captions(ide.AbstractInputs):
+    """Pairs of images and texts, as a user embeds them: a text attends to an image."""
+
+    encoder: ide.Model
+    text: ide.models.TextInputs
+
+    @property
+    def features(self):
+        return self.text.features
+
+    @property
+    def domain(self):
+        return self.text.domain
+
+    def embed(self, inputs, *, key=None):
+        images, tokens = inputs
+        solution = self.encoder.solve(images)
+        encoded = ide.models.Encoded(self.encoder.outputs(solution.u1), MASSES)
+        return self.text.embed(tokens)._replace(encoded=encoded, before=(solution,))
+
+
+IMAGES = small.normal(2, 4, 6, 3)
+# The weights of the tokens of an image.
+MASSES = np.linspace(0.5, 2.0, 7)
 
 
 def test_an_encoder_and_a_decoder_are_two_equations():
-    encoder = ENCODER.with_solver(diffrax.Heun()).on(ide.Mesh(steps=4))
-    model = ide.contrib.EncoderDecoder(encoder, DECODER)
+    encoder = small.image_encoder().with_solver(diffrax.Heun()).on(ide.Mesh(steps=4))
+    operators = (causal(), small.cross_attention)
+    decoder = small.language_model(operators, text_options=dict(tied=False))
+    model = decoder.with_inputs(Captions(encoder, decoder.inputs))
     assert isinstance(model.solver, ide.LieTrotter) and not model.random
 
     @eqx.filter_jit
-    def both_ways(speech):
-        v0, domain = encoder.embed(speech)
+    def both_ways(images):
+        v0, domain = encoder.embed(images)
         fine = dict(solver=encoder.solver, steps_per_interval=4, throw=False)
         v1 = ide.solve(encoder.equation, v0, **fine).u1
-        u0, text_domain = DECODER.embed(TOKENS)
-        control = ide.equation.Sourced(DECODER.control, encoder.outputs(v1), domain)
-        equation = ide.Equation(control, DECODER.constraint, text_domain)
-        u1 = ide.solve(equation, u0, solver=DECODER.solver, throw=False).u1
-        return u1, model.solve(ide.contrib.SourceAndText(speech, TOKENS))
+        u0, text_domain = decoder.embed(TOKENS)
+        image_domain = ide.TokenDomain(domain.points, MASSES)
+        control = ide.equation.Sourced(decoder.control, encoder.outputs(v1), image_domain)
+        equation = ide.Equation(control, decoder.constraint, text_domain)
+        u1 = ide.solve(equation, u0, solver=decoder.solver, throw=False).u1
+        return u1, model.solve((images, TOKENS))
 
-    by_hand, solution = both_ways(small.SPEECH)
+    by_hand, solution = both_ways(IMAGES)
     assert largest(solution.u1, by_hand) < 1e-13
     assert solution.stats["field_evaluations"] == 2 * 4 * 2 + 2 and solution.succeeded
-    _, failed = both_ways(small.SPEECH * np.nan)
+    _, failed = both_ways(IMAGES * np.nan)
     assert not failed.succeeded and failed.failed_at == 1
 
 

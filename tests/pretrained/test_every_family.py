@@ -37,10 +37,6 @@ def outputs_for(inputs):
 
     @eqx.filter_jit
     def compiled(model):
-        if isinstance(model.inputs, ide.contrib.EncodedInputs):
-            states = model.inputs.encoder(inputs["features"])
-            text = ide.contrib.SourceAndText(ide.models.Encoded(states), inputs["tokens"])
-            return dict(states=states, logits=model(text))
         if isinstance(model.inputs, ide.models.AbstractImageInputs):
             outputs = dict(logits=model(inputs["images"]))
             if getattr(model.read_out, "pooler", None) is not None:
@@ -133,6 +129,17 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough, ma
     every = 1 if thorough else 48 if name in LIKE_OTHERS else 16
     changes = dict(options=CASES[name].only.split(), every=every)
     check_family(tmp_path, outputs_for(inputs), theirs, **bounds, **changes)
+
+
+def test_a_package_adds_families_by_an_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "tiny.py").write_text("FAMILIES = {'tiny': None}")
+    distribution = tmp_path / "tiny-1.0.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Name: tiny\nVersion: 1.0\n")
+    entry = "[ide_transformer.families]\ntiny = tiny:FAMILIES\n"
+    (distribution / "entry_points.txt").write_text(entry)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert families.__wrapped__().keys() - families().keys() == {"tiny"}
 
 
 @pytest.mark.heavy

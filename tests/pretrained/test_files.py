@@ -147,9 +147,9 @@ def finer(model):
     return model.on(ide.Mesh(steps=2))
 
 
-def other_encoder(model):
-    encoder = model.inputs.encoder.with_solver(diffrax.Heun())
-    return eqx.tree_at(lambda m: m.inputs.encoder, model, encoder)
+def other_first_stage(model):
+    first = model.inputs.before.with_solver(diffrax.Heun())
+    return eqx.tree_at(lambda m: m.inputs.before, model, first)
 
 
 def trained(model):
@@ -172,7 +172,7 @@ def longer_steps(model):
 
 REFUSED = [
     ("llama", finer, r"model\.mesh\.steps: 2.* 1"),
-    ("whisper", other_encoder, r"solver: Heun\(\).*LieTrotter"),
+    ("cvt", other_first_stage, r"solver: Heun\(\).*LieTrotter"),
     ("gptj", trained, r"h\.0\.ln_1\.weight"),
     ("bert", deeper, r"control\.layers: 4.* 2"),
     ("albert", longer_steps, r"model\.control: "),

@@ -69,7 +69,6 @@ class AbstractAttention(AbstractOperator):
         bias: bool,
         std: float,
         output_std: float | None,
-        key_bias: bool | None = None,
         output_bias: bool | None = None,
         key_value_heads: int | None = None,
         head_features: int | None = None,
@@ -87,11 +86,10 @@ class AbstractAttention(AbstractOperator):
         inner = heads * width
         shared = self.key_value_heads * width
         keys = jax.random.split(key, 4)
-        key_bias = bias if key_bias is None else key_bias
         output_bias = bias if output_bias is None else output_bias
         output_std = std if output_std is None else output_std
         self.query = Linear(features, inner, bias=bias, std=std, key=keys[0])
-        self.key = Linear(features, shared, bias=key_bias, std=std, key=keys[1])
+        self.key = Linear(features, shared, bias=bias, std=std, key=keys[1])
         self.value = Linear(features, shared, bias=bias, std=std, key=keys[2])
         self.output = Linear(inner, features, bias=output_bias, std=output_std, key=keys[3])
 
@@ -155,7 +153,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
     - `query_normalization`, `key_normalization`: normalise Q and K in each head (Dehghani et
       al., arXiv 2302.05442).
     - `bias`: whether the linear maps have biases.
-    - `key_bias`, `output_bias`: whether keys and the output have a bias. Default: `bias`.
+    - `output_bias`: whether the output has a bias. Default: `bias`.
     - `std`, `output_std`: standard deviation of the initial weights, and of the output map.
     """
 
@@ -179,7 +177,6 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         query_normalization: AbstractConstraint = Free(),
         key_normalization: AbstractConstraint = Free(),
         bias: bool = True,
-        key_bias: bool | None = None,
         output_bias: bool | None = None,
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
@@ -192,7 +189,6 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             bias=bias,
             std=std,
             output_std=output_std,
-            key_bias=key_bias,
             output_bias=output_bias,
             key_value_heads=key_value_heads,
             head_features=head_features,
@@ -270,14 +266,13 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     - `head_features`: d, the features of a head. Default: `features / heads`.
     - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
     - `bias`: whether the linear maps have biases.
-    - `key_bias`: whether keys have a bias. Default: `bias`.
     - `std`, `output_std`: standard deviation of the initial weights, and of the output map.
     """
 
     on_second_domain: ClassVar[bool] = True
     missing: ClassVar[str] = (
-        "has no states of a second domain; use Sourced(control, states, states_domain), as "
-        "EncoderDecoder does."
+        "has no states of a second domain; use Sourced(control, states, states_domain), or "
+        "inputs that return Embedded(…, encoded=…)."
     )
     # It integrates over the source only.
     pointwise: ClassVar[bool] = True
@@ -291,7 +286,6 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         head_features: PositiveInt | None = None,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
-        key_bias: bool | None = None,
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
@@ -303,7 +297,6 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
             bias=bias,
             std=std,
             output_std=output_std,
-            key_bias=key_bias,
             head_features=head_features,
         )
         self.source = None
