@@ -47,6 +47,5 @@ from .slices import SliceAttention
 from .split_models import GridNetwork, SplitModel
 from .stabilisers import NoisySteps
 from .steady_state import SteadyState
-from .sudoku import Sudoku
 from .v_cycle import PairFeedForward, VCycle
 from .windows import Walk, walked_state

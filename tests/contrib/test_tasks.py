@@ -1,11 +1,10 @@
-"""Random sequences are what their definitions say, and no part has a sample of another; the
-shortest ways through a maze are marked, and a Sudoku has one solution."""
+"""Random sequences are what their definitions say, and no part has a sample of another;
+the shortest ways through a maze are marked."""
 
 import itertools
 
 import numpy as np
 import pytest
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csgraph
 
 import ide_transformer as ide
@@ -166,38 +165,3 @@ def test_the_shortest_ways_are_marked(options):
 def test_a_way_that_no_maze_has_is_refused():
     with pytest.raises(ide.InputError, match=r"^held_out_way=\[33, 40\]"):
         contrib.Maze(held_out_way=(33, 40)).draw(1, np.random.default_rng(0), held_out=True)
-
-
-def exact_cover(side, high, wide):
-    """A row for each cell, and for each digit in a row, a column and a box: of the variables
-    `[row, column, digit]` exactly one is 1."""
-    row, column, digit = np.indices((side,) * 3).reshape(3, -1)
-    box = row // high * high + column // wide
-    pairs = (row, column), (row, digit), (column, digit), (box, digit)
-    return np.concatenate([x * side + y == np.arange(side**2)[:, None] for x, y in pairs])
-
-
-def solution(cover, clues, other=None):
-    """The variables of a filled grid by integer programming, one that differs from the `other`;
-    `None` where there is none."""
-    rules = [LinearConstraint(cover, 1, 1)]
-    if other is not None:
-        rules.append(LinearConstraint(other, -np.inf, other.sum() - 1))
-    result = milp(-clues, constraints=rules, integrality=1, bounds=Bounds(clues, 1))
-    return None if result.x is None else np.rint(result.x)
-
-
-def test_there_is_one_way_to_fill_a_grid():
-    side, high, wide, givens = 6, 2, 3, (10, 11)
-    task = contrib.Sudoku(side, givens=(side**2, side**2), held_out_givens=givens)
-    batch = next(task.held_out(1, samples=1))
-    assert batch.inputs.shape == (1, side, side, side + 1) and (batch.inputs.sum(-1) == 1).all()
-    cover = exact_cover(side, high, wide)
-    for clues, digits in zip(batch.inputs[..., 1:], batch.targets, strict=True):
-        assert givens[0] <= clues.sum() <= givens[1]
-        filled = solution(cover, clues.ravel())
-        np.testing.assert_array_equal(filled.reshape(-1, side).argmax(-1) + 1, digits)
-        assert solution(cover, clues.ravel(), filled) is None
-    full = task.batch(0, 12, seed=0)
-    np.testing.assert_array_equal(full.inputs.argmax(-1).reshape(12, -1), full.targets)
-    assert len({digits.tobytes() for digits in full.targets}) == 12

@@ -86,7 +86,6 @@ CASES = [
     (of("navier_stokes"), {"tokens": 4}),
     (of("p_hop", options={"alphabet": 6, "hops": 1}), {}),
     (of("parity", options={"lengths": [1, 6], "start": True}), {"shared": 1.0}),
-    (of("sudoku", options={"side": 4, "givens": [5, 9]}), {"shared": 1.0}),
     (of("text", path="text.txt", **HALVES), {"tokens": 5}),
     (of("trajectories", FUNCTION, SEVERAL, path="plane.npz", **HALVES), {"tokens": 4}),
     (of("trajectories", FUNCTION, {"inputs": "u"}, path="uneven.npz"), {}),

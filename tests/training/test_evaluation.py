@@ -27,11 +27,11 @@ def test_a_context_that_samples_have_and_one_that_they_have_not(monkeypatch):
         config = stub.config(data={"name": name, "options": options}, model={"context": 20})
         return training.LoadedModel(None, training.RunFolder("run"), "run", config)
 
-    hops, sudoku = run_on("p_hop", hops=1), run_on("sudoku", side=4, givens=[5, 8])
+    hops, maze = run_on("p_hop", hops=1), run_on("maze", side=5)
     assert training.evaluation_task(hops, tokens=12).tokens_per_sample == 12
-    assert training.evaluation_task(sudoku).tokens_per_sample == 16
-    with pytest.raises(InputError, match=r"tokens=40: .* 16 tokens"):
-        training.evaluation_task(sudoku, tokens=40)
+    assert training.evaluation_task(maze).tokens_per_sample == 25
+    with pytest.raises(InputError, match=r"tokens=40: .*side=40"):
+        training.evaluation_task(maze, tokens=40)
 
 
 PARITY = {

@@ -55,7 +55,6 @@ def files(tmp_path_factory):
         return {part: RANDOM.normal(size=shape).astype("f4") for part in sizes}
 
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
-        patch.setattr("ide_transformer.contrib.sudoku._GRIDS", 8)
         patch.setattr(flows, "functions", solved)
         patch.setattr(package_texts, "text_of_packages", lambda _: folder / "packages.txt")
         # Few samples of tasks that draw theirs.
