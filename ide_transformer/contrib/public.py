@@ -38,7 +38,6 @@ from .momentum import (
     PresymplecticEuler,
     VelocityInputs,
 )
-from .package_texts import PackageTexts, text_of_packages
 from .recurrence import GatedRecurrence
 from .replaced_layers import least_turned, replace_layers
 from .scales import Distances, distances

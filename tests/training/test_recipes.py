@@ -12,7 +12,6 @@ from ide_transformer import training
 from ide_transformer.compare import load_comparison
 from ide_transformer.compare.budget import Budget
 from ide_transformer.compare.solve_schemes import SolvingComparison
-from ide_transformer.contrib import package_texts
 from ide_transformer.tasks import AbstractTask, flows
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.build import build_model_of_size
@@ -56,7 +55,6 @@ def files(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setattr(flows, "functions", solved)
-        patch.setattr(package_texts, "text_of_packages", lambda _: folder / "packages.txt")
         # Few samples of tasks that draw theirs.
         patch.setattr("ide_transformer.tasks.task.HELD_OUT", 8)
         patch.setattr("ide_transformer.tasks.task._COMPARED", 64)
@@ -67,7 +65,7 @@ def on_files(config):
     changes = {
         "darcy": {"path": "."},
         "fashion_mnist": {"path": "."},
-        "package_texts": {"vocabulary": 300, "validation": 0.1, "test": 0.1},
+        "dataset": {"vocabulary": 300, "validation": 0.1, "test": 0.1},
     }
     return config.changed("data", **changes.get(config.data.name, {}))
 
