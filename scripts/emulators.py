@@ -5,9 +5,7 @@ A model of this package is a configuration, by its name or path, with changes be
 `emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without
 coefficients gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil`
 and `fno`, as published, or any other by its text, such as "Res;26;8;relu". Their learning rate
-is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`. Controls give a network B the
-exact linear part L: `exact+dil` is a step of exponential Euler of `u_t = L u + B(u)`, and
-`exact*dil` is `e^L B(u)`.
+is as published, 1e-3, or set: `res:optimizer.learning_rate=3e-3`.
 `coarse:64` is the solver of the data on 64 points, without training.
 
 A scenario is a name of APEBench, with options:
@@ -35,12 +33,11 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from commands import start, trajectories
 from commands.trajectories import STEPS, Row, clip_errors, mean_of
-from ide_transformer import InputError, TokenDomain, training
+from ide_transformer import InputError, training
 from ide_transformer.commands.options import (
     config_file,
     figure_file,
@@ -51,10 +48,9 @@ from ide_transformer.commands.options import (
 )
 from ide_transformer.compare import fingerprint
 from ide_transformer.compare.results import difference
-from ide_transformer.contrib import ChannelsFirst, ConstantCoefficients
+from ide_transformer.contrib import ChannelsFirst
 from ide_transformer.packages import require
 from ide_transformer.reporting import show_table, write_json
-from ide_transformer.solvers.multistep import phi
 from ide_transformer.training.configuration.files import override_config
 from ide_transformer.training.folder.run_folder import source
 
@@ -76,8 +72,6 @@ NETWORKS = {
 }
 # A solver on fewer points.
 COARSE = "coarse:"
-# A network with the exact linear part of the scenario, by exponential Euler or composed.
-BESIDE, COMPOSED = "exact+", "exact*"
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
 # The linear parts of scenarios, by the order of the derivative: the names and the signs of
 # `constant_coefficients`.
@@ -252,11 +246,7 @@ def network_of(cell: Cell, key: Any) -> Any:
         architecture_dict[cell.model.lower()] = ft.partial(emulator, config)
         text = f"{cell.model};identity"
     try:
-        network = scenario.get_neural_stepper(
-            task_config="predict", network_config=text, key=key
-        )
-        prefix, _ = split_prefix(cell.model)
-        return beside_linear_part(network, scenario, prefix == COMPOSED) if prefix else network
+        return scenario.get_neural_stepper(task_config="predict", network_config=text, key=key)
     except (KeyError, IndexError) as error:
         raise InputError(
             f"--models {cell.model}: {error!r}; pass a configuration, one of "
@@ -276,15 +266,8 @@ def config_of(model: str) -> training.Config | None:
 
 def text_of(model: str) -> str:
     """The name of a network in APEBench."""
-    _, model = split_prefix(model)
     name, *_ = model.split(":")
     return NETWORKS.get(name, name)
-
-
-def split_prefix(model: str) -> tuple[str, str]:
-    """The prefix of a control with the exact linear part, "" for other models, and the rest."""
-    prefix = next(filter(model.startswith, (BESIDE, COMPOSED)), "")
-    return prefix, model.removeprefix(prefix)
 
 
 def learning_rate_of(model: str) -> float:
@@ -327,32 +310,6 @@ def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
     written = [operator.tree for operator in config.model.operators]
     operators = [linear_part if x in unknown else x for x in written]
     return override_config(config, [f"model.operators={json.dumps(operators)}"])
-
-
-class BesideLinearPart(eqx.Module):
-    """A network B beside an exact linear part L: a step of exponential Euler of
-    `u_t = L u + B(u)`, which is `e^L u + φ_1(L) B(u)`, or composed, `e^L B(u)`."""
-
-    network: Any
-    linear: ConstantCoefficients
-    composed: bool = eqx.field(static=True)
-
-    def __call__(self, u: Any) -> Any:
-        domain = TokenDomain.periodic(u.shape[1:])
-
-        def times(function: Any, v: Any) -> Any:
-            tokens = v.reshape(len(v), -1).T
-            return self.linear.apply(function, tokens, domain).T.reshape(v.shape)
-
-        if self.composed:
-            return times(jnp.exp, self.network(u))
-        return times(jnp.exp, u) + times(ft.partial(phi, 1), self.network(u))
-
-
-def beside_linear_part(network: Any, scenario: Any, composed: bool) -> BesideLinearPart:
-    options = {**linear_part_of(scenario), "dimension": scenario.num_spatial_dims}
-    linear = ConstantCoefficients(scenario.num_channels, **options)
-    return BesideLinearPart(network, linear, composed)
 
 
 def emulator(

@@ -8,7 +8,6 @@ import pytest
 import emulators
 from commands import trajectories
 from ide_transformer import training
-from ide_transformer.contrib import ChannelsFirst
 from tests.helpers import ROOT
 
 
@@ -57,33 +56,32 @@ class Burgers(eqx.Module):
         return jax.vmap(exponax.rollout(stepper, steps, include_init=True))(start)
 
 
-def test_a_split_emulator_of_a_linear_equation_is_exact_in_steps_of_any_duration():
-    scenario = Burgers(convection_delta=0.0)
-    changes = ["model.operators=[constant_coefficients]", "model.context=64"]
+# With derivatives of every order in the plane.
+LINEAR = [
+    Burgers(convection_delta=0.0),
+    Burgers(16, 2, (-0.02, -1.0, 1.5, -14.0, -9.0), convection_delta=0.0),
+]
+
+
+@pytest.mark.parametrize("scenario", LINEAR, ids=["line", "plane"])
+def test_a_split_emulator_of_a_linear_equation_is_exact_in_steps_of_any_duration(scenario):
+    channels = scenario.num_channels
+    changes = ["model.operators=[constant_coefficients]", f"model.width={channels}"]
     config = training.load_config(ROOT / "configs/emulators/split_known.yaml", changes)
     exact_config = emulators.with_linear_part(config, scenario)
-    sizes = {"points": 64, "channels": 1}
-    model = training.build_model_of_size(exact_config, sizes, jax.random.key(0))
+    emulator = emulators.emulator(
+        exact_config,
+        "",
+        scenario.num_spatial_dims,
+        scenario.num_points,
+        channels,
+        activation=None,
+        key=jax.random.key(0),
+    )
     data = scenario.get_test_data()
-    errors = trajectories.errors_over(ChannelsFirst(model), scenario, data, 0.5)
+    errors = trajectories.errors_over(emulator, scenario, data, 0.5)
     assert max(errors) < 1e-4
     assert trajectories.errors_over(lambda u: u, scenario, data, 0.5) == []
-
-
-def test_a_network_beside_the_exact_linear_part_in_the_plane():
-    """With derivatives of every order it is the solver of the data; without, `u + B(u)`."""
-    options = dict(num_points=16, num_spatial_dims=2, convection_delta=0.0)
-    network = eqx.nn.Conv(2, 2, 2, kernel_size=1, use_bias=False, key=jax.random.key(0))
-    zero = eqx.tree_at(lambda x: x.weight, network, 0 * network.weight)
-    linear = Burgers(gammas=(-0.02, -1.0, 1.5, -14.0, -9.0), **options)
-    u, truth = linear.get_test_data()[0, :2]
-    end = eqx.filter_jit(emulators.beside_linear_part(zero, linear, False))(u)
-    composed = eqx.filter_jit(emulators.beside_linear_part(lambda v: v, linear, True))(u)
-    assert jnp.allclose(end, truth, atol=1e-6)
-    assert jnp.allclose(composed, truth, atol=1e-6)
-    still = Burgers(gammas=(0.0,) * 5, **options)
-    end = eqx.filter_jit(emulators.beside_linear_part(network, still, False))(u)
-    assert jnp.allclose(end, u + network(u), atol=1e-6)
 
 
 @pytest.mark.parametrize("dimension", [1, 2])

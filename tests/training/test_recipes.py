@@ -41,11 +41,6 @@ def files(tmp_path_factory):
         images = RANDOM.integers(0, 256, (64, 28, 28))
         write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(64) % 10)
-    points = RANDOM.random((20, 12, 2)).astype("f4")
-    arrays = {x: points[..., 0] for x in ("weights", "inputs", "targets")}
-    np.savez(folder / "l_shape.npz", points=points, **arrays)
-    cells = RANDOM.random((20, 32, 32, 2)).astype("f4")
-    np.savez(folder / "l_shape-grid.npz", inputs=cells, targets=cells[..., :1])
     (folder / "packages.txt").write_text(TEXT * 10)
     write_trajectories(folder / "trajectories.nc", samples=20, points=64)
 
@@ -131,7 +126,7 @@ def test_a_recipe_says_how_it_is_run_and_is_built(path, tmp_path):
 # One of each kind of data, model, gradient and scheme: tests/published/ solves the others.
 TRAINED = {
     *("quick", "any_depth", "growth", "finetune_glassllm", "digits_vit", "fashion_mnist_cvt"),
-    *("burgers_slices", "darcy", "navier_stokes", "l_shape", "shakespeare_reversible"),
+    *("burgers_slices", "darcy", "navier_stokes", "shakespeare_reversible"),
     *("emulators/split_2d", "emulators/flux", "emulators/waves", "reasoning/maze"),
     *("reasoning/parity", "reasoning/v_cycle", "schemes/deep_equilibrium"),
     *("schemes/diffeqformer", "schemes/yuriiformer"),
