@@ -249,6 +249,14 @@ def test_every_public_name_has_one_place_on_a_page_of_the_api():
     assert sorted(placed) == sorted(min(names, key=len) for names in public.values())
 
 
+def test_a_table_says_which_figures_each_comparison_made():
+    text = (SOURCES / "results.md").read_text(encoding="utf-8")
+    _, table = text.split("## Which comparison made which figure\n")
+    files = (ROOT / "configs" / "compare").glob("*.yaml")
+    named_files = re.findall(r"`(\w+)`", table)
+    assert sorted(named_files) == sorted(file.stem for file in files)
+
+
 def test_the_tests_that_pages_name_exist():
     text = "".join(page.read_text(encoding="utf-8") for page in SOURCES.rglob("*.md"))
     named_tests = re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", text)
