@@ -11,7 +11,6 @@ from typing import (
     ClassVar,
     Generic,
     NamedTuple,
-    Self,
     TypeVar,
     cast,
     dataclass_transform,
@@ -26,6 +25,7 @@ from .reader import AbstractKeyed, Spec, resolve, spec_of, unknown_key
 
 Class = TypeVar("Class", bound=type)
 T = TypeVar("T")
+S = TypeVar("S", bound="Section")
 
 
 def is_folder_name(name: str) -> bool:
@@ -88,7 +88,7 @@ class Section(AbstractKeyed):
         return tree
 
     @classmethod
-    def read(cls, tree: Any, key: Key) -> Self:
+    def read(cls: type[S], tree: Any, key: Key) -> S:
         tree = cls.complete(tree, key)
         if not isinstance(tree, dict):
             raise ConfigError(f"{key}={shown(tree)}: expected keys with values.")
@@ -106,7 +106,7 @@ class Section(AbstractKeyed):
             value = shown(as_plain(getattr(self, name)))
             raise ConfigError(f"{self.key / name}={value}: {problem}.")
 
-    def replace(self, **values: Any) -> Self:
+    def replace(self: S, **values: Any) -> S:
         """The section with other values, which are not checked again."""
         section = copy.copy(self)
         vars(section).pop("spec", None)
